@@ -1,0 +1,206 @@
+"""The architectures of the embedded model: every size in one place, shared by training, export and tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.embedded import world
+
+CONTEXT = 24  # tokens, padding included; the longest caption of the world has 16
+TEXT_WIDTH = 128
+TRAIN_TIMESTEPS = 1000
+
+
+def tokenizer():
+    """A CLIPTokenizer whose byte-pair merges make one token of each word of the world; other words spell out."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    spelling = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    names = (*world.SHAPES, *world.COLOURS, *world.SIZES, *world.BACKGROUNDS, *world.POSITIONS, *world.RELATIONS)
+    words = sorted({word for name in names for word in name.split()} | {"a", "on", "background"})
+    spelling.train_from_iterator(words, trainer)
+    trained = json.loads(spelling.to_str())["model"]
+    known = sorted(trained["vocab"], key=trained["vocab"].get)
+    tokens = known + [c + "</w>" for c in alphabet if c + "</w>" not in trained["vocab"]]
+    # Last on purpose: both CLIP implementations find the end of the text as the largest token id.
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    merges = [tuple(m) for m in trained["merges"]]
+    return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, model_max_length=CONTEXT)
+
+
+def vae():
+    """AutoencoderKL, 64x64 RGB in [-1, 1] to 4x16x16 latents."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        sample_size=world.IMAGE_SIZE,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+    )
+
+
+def text_encoder(vocabulary: int):
+    """CLIPTextModel that conditions the UNet (trained with it, never shown to a metric)."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
+
+
+def unet(in_channels: int = 4):
+    """UNet2DConditionModel; 4 channels for generation, 9 for inpainting (latents, mask, masked latents)."""
+    from diffusers import UNet2DConditionModel
+
+    # Attention only at 8x8: at 16x16 it doubles the cost of a step and the relations are learnt without it.
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=in_channels,
+        out_channels=4,
+        block_out_channels=(56, 112),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def training_noise():
+    """The forward process of Stable Diffusion 1.x."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=TRAIN_TIMESTEPS,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def open_clip_config(vocabulary: int) -> dict:
+    """The `open_clip_config.json` of the image-text model that scores; open_clip loads it as `local-dir:`."""
+    return {
+        "model_cfg": {
+            "embed_dim": 64,
+            "vision_cfg": {"image_size": world.IMAGE_SIZE, "layers": 4, "width": 96, "head_width": 24, "patch_size": 8},
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": vocabulary,
+                "width": 96,
+                "heads": 4,
+                "layers": 3,
+                # open_clip reads the tokenizer from the folder itself; the name only says that there is one.
+                "hf_tokenizer_name": "tokenizer-in-this-folder",
+            },
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"},
+    }
+
+
+def save_open_clip(model: nn.Module, folder: Path, vocabulary: int, tok) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(open_clip_config(vocabulary), indent=2) + "\n")
+    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    tok.save_pretrained(folder)
+
+
+# What the attribute heads name, and how many names each has. Two objects are ordered by place (left or upper first),
+# so that a caption and its mirror image ("A left of B", "B right of A") mean the same answer.
+HEADS = {
+    "objects": 2,
+    "background": len(world.BACKGROUNDS),
+    "position": len(world.POSITIONS),
+    "axis": 2,
+    "shape_0": len(world.SHAPES),
+    "colour_0": len(world.COLOURS),
+    "size_0": len(world.SIZES),
+    "shape_1": len(world.SHAPES),
+    "colour_1": len(world.COLOURS),
+    "size_1": len(world.SIZES),
+}
+TWO_ONLY = ("axis", "shape_1", "colour_1", "size_1")
+
+
+def answers(scenes: world.Scenes) -> dict[str, torch.Tensor]:
+    """The right class of every head for each scene, (N,) int64, and -1 where the head has no meaning."""
+    import numpy as np
+
+    two = scenes.objects == 2
+    swap = two & ((scenes.relation == 1) | (scenes.relation == 3))  # "right of", "below": object 1 comes first
+    first = np.where(swap, 1, 0)
+    rows = np.arange(len(scenes))
+    out = {
+        "objects": scenes.objects - 1,
+        "background": scenes.background,
+        "position": np.where(two, -1, scenes.position),
+        "axis": np.where(two, scenes.relation // 2, -1),
+    }
+    for name in ("shape", "colour", "size"):
+        codes = getattr(scenes, name)
+        out[f"{name}_0"] = codes[rows, first]
+        out[f"{name}_1"] = np.where(two, codes[rows, 1 - first], -1)
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in out.items()}
+
+
+class Extractor(nn.Module):
+    """Feature extractor of the embedded FID, and attribute classifier: uint8 RGB (N, 3, 64, 64) to (N, 96).
+
+    Trained on drawings alone: it never sees the VAE, the UNet or their text encoder. A thumbnail head beside the
+    attribute heads keeps edges, shades and places in the features, which names alone would let go of.
+    """
+
+    DIM = 96
+    THUMB = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths, layers = (3, 24, 48, 64, 96), []
+        for a, b in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(a, b, 3, padding=1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 4, stride=2, padding=1), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.squeeze = nn.Linear(96 * 4 * 4, self.DIM)
+        self.heads = nn.ModuleDict({name: nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, 96), nn.SiLU(), nn.Linear(96, n)) for name, n in HEADS.items()})
+        self.thumb = nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, 256), nn.SiLU(), nn.Linear(256, 3 * self.THUMB**2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.float() / 127.5 - 1.0
+        return self.squeeze(self.trunk(x).flatten(1))
+
+    def attributes(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits of every head, each (N, classes)."""
+        return {name: head(features) for name, head in self.heads.items()}

@@ -1,0 +1,421 @@
+"""Train the embedded model from nothing: `python -m harness.embedded.train`.
+
+Stages run in order and each continues from its checkpoint (`--work`, git-ignored): the VAE, the feature extractor,
+the open_clip model, then text encoder + UNet, then the inpainting UNet (from the UNet). `--export` writes the
+folder that the harness ships. About 4 hours on two cores, minutes on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
+
+from harness.embedded import nets, world
+
+WEIGHTS = Path(__file__).parent / "weights"
+DROP_CONDITION = 0.10  # share of captions replaced by "" so that the UNet also learns the unconditional score
+MIN_SNR_GAMMA = 5.0  # loss weight min(SNR, γ)/SNR for ε-prediction, 2303.09556
+LATENT_POOL = 65_536  # drawings whose latents are cached
+MASK_POOL = 32_768  # drawings with a mask and masked latents, for inpainting
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one stage is trained."""
+
+    steps: int
+    batch: int
+    lr: float
+    decay_from: float  # share of the steps after which the learning rate falls to 0 (linear)
+    ema: float = 0.0  # decay of the averaged weights; 0 keeps none
+
+
+RECIPES = {
+    "vae": Recipe(steps=1_900, batch=32, lr=1e-3, decay_from=0.55),
+    "extractor": Recipe(steps=3_000, batch=128, lr=1e-3, decay_from=0.3),
+    "clip": Recipe(steps=4_000, batch=192, lr=1e-3, decay_from=0.4),
+    "unet": Recipe(steps=14_000, batch=64, lr=1e-3, decay_from=0.55, ema=0.9985),
+    "inpaint": Recipe(steps=2_000, batch=64, lr=4e-4, decay_from=0.2, ema=0.998),
+}
+
+
+class Run:
+    """One stage's networks, optimiser, averaged weights and place in the recipe, saved as a whole."""
+
+    def __init__(self, stage: str, module: nn.Module, recipe: Recipe, work: Path, device: str) -> None:
+        self.stage, self.module, self.recipe, self.device = stage, module.to(device), recipe, device
+        self.path = work / f"{stage}.pt"
+        self.optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.ema = {k: v.detach().clone() for k, v in module.state_dict().items()} if recipe.ema else None
+        self.step = 0
+        if self.path.exists():
+            self._load()
+
+    def _load(self) -> None:
+        state = torch.load(self.path, map_location=self.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema, self.step = state["ema"], state["step"]
+
+    def save(self) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(
+            {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema, "step": self.step},
+            temporary,
+        )
+        os.replace(temporary, self.path)
+
+    def learning_rate(self) -> float:
+        r = self.recipe
+        warm = min(1.0, (self.step + 1) / 100)
+        start = r.decay_from * r.steps
+        decay = 1.0 if self.step < start else max(0.0, 1 - (self.step - start) / (r.steps - start))
+        return r.lr * warm * max(decay, 1e-3)
+
+    def update(self, loss: torch.Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        if self.ema is not None:
+            # A short memory at first, so that the average does not drag the random start along.
+            decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+            live = self.module.state_dict()
+            floats = [k for k, v in live.items() if v.is_floating_point()]
+            torch._foreach_lerp_([self.ema[k] for k in floats], [live[k] for k in floats], 1 - decay)
+
+    def load_averaged(self) -> nn.Module:
+        """The network as it ships: averaged weights where the recipe keeps them."""
+        if self.ema is not None:
+            self.module.load_state_dict(self.ema)
+        return self.module.eval()
+
+
+def loop(run: Run, losses: Callable[[int], tuple[torch.Tensor, dict[str, float]]]) -> None:
+    """Step `run` to the end of its recipe; `losses(step)` gives the loss and what to show beside it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}"))
+    saved = time.monotonic()
+    with Progress(*columns) as progress:
+        bar = progress.add_task(run.stage, total=run.recipe.steps, completed=run.step, shown="")
+        smooth: dict[str, float] = {}
+        while run.step < run.recipe.steps:
+            torch.manual_seed(1_000_003 * len(run.stage) + run.step)  # a resumed run draws what an unbroken one draws
+            loss, shown = losses(run.step)
+            run.update(loss)
+            for name, value in shown.items():
+                smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
+            text = " ".join(f"{k}={v:.4g}" for k, v in smooth.items())
+            progress.update(bar, completed=run.step, shown=text)
+            if run.step % 200 == 0 and not progress.console.is_terminal:
+                print(f"{run.stage} {run.step}/{run.recipe.steps} {text} ({time.strftime('%H:%M:%S')})", flush=True)
+            if time.monotonic() - saved > 120:
+                run.save()
+                saved = time.monotonic()
+    run.save()
+
+
+def autocast(device: str):
+    return torch.autocast(device, torch.bfloat16)
+
+
+def to_signed(images: torch.Tensor, device: str) -> torch.Tensor:
+    """uint8 RGB to float32 in [-1, 1], channels last."""
+    return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def training_indices(count: int, start: int = 0) -> np.ndarray:
+    """The first `count` image numbers from `start` on whose captions are not held out."""
+    kept: list[np.ndarray] = []
+    while sum(map(len, kept)) < count:
+        index = np.arange(start, start + 65_536)
+        kept.append(index[~world.scenes(index).held_out()])
+        start += 65_536
+    return np.concatenate(kept)[:count]
+
+
+def drawings(step: int, batch: int) -> world.Scenes:
+    """A fresh training batch for every step: no drawing is seen twice."""
+    return world.split_scenes(batch, held_out=False, start=10_000_000 + 2 * batch * step)
+
+
+# ---------------------------------------------------------------------------------------------------- the stages
+
+
+def train_vae(work: Path, device: str) -> nn.Module:
+    recipe = RECIPES["vae"]
+    run = Run("vae", nets.vae().to(memory_format=torch.channels_last), recipe, work, device)
+    net = run.module
+
+    def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        x = to_signed(world.render(drawings(step, recipe.batch)), device)
+        with autocast(device):
+            posterior = net.encode(x).latent_dist
+            out = net.decode(posterior.sample()).sample
+        error = F.mse_loss(out.float(), x)
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        edges = F.l1_loss(out.float(), x)
+        return error + 0.05 * edges + 3e-5 * kl, {"dB": 10 * math.log10(4 / error.item()), "kl": kl.item()}
+
+    loop(run, losses)
+    return run.load_averaged()
+
+
+def train_extractor(work: Path, device: str) -> nn.Module:
+    recipe = RECIPES["extractor"]
+    run = Run("extractor", nets.Extractor().to(memory_format=torch.channels_last), recipe, work, device)
+    net = run.module
+
+    def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        scenes = drawings(step, recipe.batch)
+        images = world.render(scenes).to(device)
+        targets = {k: v.to(device) for k, v in nets.answers(scenes).items()}
+        # A little noise, so that a decoder's faint texture does not change an answer.
+        seen = (images.float() + 6 * torch.rand(len(images), 1, 1, 1, device=device) * torch.randn_like(images, dtype=torch.float32)).clamp(0, 255)
+        with autocast(device):
+            features = net(seen)
+            logits = net.attributes(features)
+            thumb = net.thumb(features)
+        named = sum(F.cross_entropy(logits[k].float(), targets[k], ignore_index=-1) for k in nets.HEADS)
+        small = F.interpolate(images.float() / 127.5 - 1, size=net.THUMB, mode="area").flatten(1)
+        drawn = F.mse_loss(thumb.float(), small)
+        right = torch.stack([(logits[k].argmax(1) == targets[k])[targets[k] >= 0].float().mean() for k in nets.HEADS]).mean()
+        return named + 5 * drawn, {"names": named.item(), "thumb": drawn.item(), "right": right.item()}
+
+    loop(run, losses)
+    return run.load_averaged()
+
+
+def build_open_clip(vocabulary: int) -> nn.Module:
+    import open_clip
+
+    config = nets.open_clip_config(vocabulary)["model_cfg"]
+    text = {k: v for k, v in config["text_cfg"].items() if not k.startswith("hf_")}
+    return open_clip.CLIP(config["embed_dim"], config["vision_cfg"], text)
+
+
+def train_clip(work: Path, device: str) -> nn.Module:
+    recipe, tok = RECIPES["clip"], nets.tokenizer()
+    run = Run("clip", build_open_clip(len(tok)), recipe, work, device)
+    net = run.module
+
+    def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        scenes = drawings(step, recipe.batch)
+        images = to_signed(world.render(scenes), device)
+        tokens = tok(scenes.captions(), padding="max_length", truncation=True, max_length=nets.CONTEXT, return_tensors="pt").input_ids.to(device)
+        with autocast(device):
+            image, text = net.encode_image(images, normalize=True), net.encode_text(tokens, normalize=True)
+        logits = net.logit_scale.clamp(max=math.log(100)).exp() * image.float() @ text.float().T
+        # The same caption twice in a batch is right twice.
+        code = torch.from_numpy(scenes.caption_code().astype(np.int64)).to(device)
+        target = (code[:, None] == code[None]).float()
+        target = target / target.sum(1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return loss, {"loss": loss.item(), "top1": (logits.argmax(1) == torch.arange(len(logits), device=device)).float().mean().item()}
+
+    loop(run, losses)
+    return run.load_averaged()
+
+
+@torch.no_grad()
+def latent_pool(work: Path, autoencoder: nn.Module, device: str) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Posterior moments (N, 8, 16, 16) float16 and tokens (N, 24) of the training drawings, and the scaling factor."""
+    path = work / "latents.pt"
+    if not path.exists():
+        index = training_indices(LATENT_POOL)
+        moments = [_moments(autoencoder, world.render(world.scenes(i)), device) for i in np.array_split(index, LATENT_POOL // 128)]
+        moments = torch.cat(moments)
+        scale = 1.0 / moments[:8192, :4].float().std().item()
+        captions = [c for i in np.array_split(index, 64) for c in world.scenes(i).captions()]
+        torch.save({"moments": moments, "tokens": _tokens(captions), "scale": scale}, path)
+    pool = torch.load(path, weights_only=True)
+    return pool["moments"], pool["tokens"], pool["scale"]
+
+
+def _moments(autoencoder: nn.Module, images: torch.Tensor, device: str) -> torch.Tensor:
+    with autocast(device):
+        return autoencoder.encode(to_signed(images, device)).latent_dist.parameters.half().cpu()
+
+
+def _tokens(captions: list[str]) -> torch.Tensor:
+    tok = nets.tokenizer()
+    return tok(captions, padding="max_length", truncation=True, max_length=nets.CONTEXT, return_tensors="pt").input_ids
+
+
+def _sample(moments: torch.Tensor, scale: float) -> torch.Tensor:
+    mean, logvar = moments.float().chunk(2, 1)
+    return scale * (mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean))
+
+
+def _diffusion_loss(denoiser: nn.Module, clean: torch.Tensor, context: torch.Tensor, extra: torch.Tensor | None) -> torch.Tensor:
+    """Weighted ε loss at one random timestep an image, stratified over the batch."""
+    n, device = len(clean), clean.device
+    cumulative = nets.training_noise().alphas_cumprod.to(device)
+    t = ((torch.rand(1, device=device) + torch.arange(n, device=device) / n) % 1 * nets.TRAIN_TIMESTEPS).long()
+    a = cumulative[t].view(-1, 1, 1, 1)
+    noise = torch.randn_like(clean)
+    noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
+    model_input = noisy if extra is None else torch.cat([noisy, extra], 1)
+    with autocast(device.type):
+        eps = denoiser(model_input.contiguous(memory_format=torch.channels_last), t, context).sample
+    snr = (a / (1 - a)).view(-1)
+    weight = snr.clamp(max=MIN_SNR_GAMMA) / snr
+    return (weight * (eps.float() - noise).pow(2).mean((1, 2, 3))).mean()
+
+
+def train_unet(work: Path, device: str, autoencoder: nn.Module) -> nn.ModuleDict:
+    recipe, tok = RECIPES["unet"], nets.tokenizer()
+    moments, tokens, scale = latent_pool(work, autoencoder, device)
+    nothing = _tokens([""])
+    both = nn.ModuleDict({"unet": nets.unet().to(memory_format=torch.channels_last), "text": nets.text_encoder(len(tok))})
+    run = Run("unet", both, recipe, work, device)
+
+    def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rows = torch.randint(len(moments), (recipe.batch,))
+        ids = torch.where(torch.rand(recipe.batch, 1) < DROP_CONDITION, nothing, tokens[rows]).to(device)
+        with autocast(device):
+            context = both["text"](ids).last_hidden_state
+        loss = _diffusion_loss(both["unet"], _sample(moments[rows].to(device), scale), context, None)
+        return loss, {"loss": loss.item()}
+
+    loop(run, losses)
+    return run.load_averaged()
+
+
+def random_masks(count: int, seed: int) -> torch.Tensor:
+    """Masks to repaint, (N, 1, 64, 64) float32 in {0, 1}: boxes on the latent's 4-pixel grid, some of them the whole."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((count, 1, 64, 64), np.float32)
+    for mask in masks:
+        if rng.random() < 0.1:
+            mask[:] = 1
+            continue
+        height, width = 4 * rng.integers(4, 13, 2)
+        top, left = 4 * rng.integers(0, (64 - height) // 4 + 1), 4 * rng.integers(0, (64 - width) // 4 + 1)
+        mask[:, top : top + height, left : left + width] = 1
+    return torch.from_numpy(masks)
+
+
+@torch.no_grad()
+def masked_pool(work: Path, autoencoder: nn.Module, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks at latent size (N, 1, 16, 16) and moments (N, 8, 16, 16) of the first MASK_POOL drawings, masked to grey."""
+    path = work / "masked.pt"
+    if not path.exists():
+        masks, out = random_masks(MASK_POOL, seed=7), []
+        chunks = zip(np.array_split(training_indices(MASK_POOL), MASK_POOL // 128), masks.split(128), strict=True)
+        for index, mask in chunks:
+            images = world.render(world.scenes(index)).float()
+            # Grey 127.5 is 0 in the VAE's range: what diffusers' inpainting pipeline shows under the mask.
+            out.append(_moments(autoencoder, images * (1 - mask) + 127.5 * mask, device))
+        torch.save({"masks": F.interpolate(masks, size=16, mode="nearest"), "moments": torch.cat(out)}, path)
+    pool = torch.load(path, weights_only=True)
+    return pool["masks"], pool["moments"]
+
+
+def train_inpaint(work: Path, device: str, autoencoder: nn.Module, parent: nn.ModuleDict) -> nn.Module:
+    """Start from the 4-channel UNet with five new input channels at zero; the text encoder stays as it is."""
+    recipe = RECIPES["inpaint"]
+    moments, tokens, scale = latent_pool(work, autoencoder, device)
+    masks, masked = masked_pool(work, autoencoder, device)
+    nothing = _tokens([""])
+    net = nets.unet(9)
+    start = parent["unet"].state_dict()
+    kernel = torch.zeros_like(net.conv_in.weight)
+    kernel[:, :4] = start["conv_in.weight"]
+    net.load_state_dict({**start, "conv_in.weight": kernel})
+    text = parent["text"].to(device).eval()
+    run = Run("inpaint", net.to(memory_format=torch.channels_last), recipe, work, device)
+
+    def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rows = torch.randint(len(masks), (recipe.batch,))
+        ids = torch.where(torch.rand(recipe.batch, 1) < DROP_CONDITION, nothing, tokens[rows]).to(device)
+        with torch.no_grad():
+            context = text(ids).last_hidden_state
+        extra = torch.cat([masks[rows].to(device), _sample(masked[rows].to(device), scale)], 1)
+        loss = _diffusion_loss(run.module, _sample(moments[rows].to(device), scale), context, extra)
+        return loss, {"loss": loss.item()}
+
+    loop(run, losses)
+    return run.load_averaged()
+
+
+# ---------------------------------------------------------------------------------------------------- the folder
+
+
+def export(folder: Path, autoencoder, pair: nn.ModuleDict, inpaint, scale: float, extractor, clip) -> None:
+    """Write the two diffusers folders' parts, the open_clip folder and the extractor, float16 safetensors.
+
+    The inpainting pipeline shares every part but its UNet, so only that is written: `unet_inpaint`.
+    """
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+
+    tok = nets.tokenizer()
+    autoencoder.register_to_config(scaling_factor=round(scale, 5))
+    pipe = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=pair["text"],
+        tokenizer=tok,
+        unet=pair["unet"],
+        scheduler=nets.training_noise(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for part in (pipe.vae, pipe.text_encoder, pipe.unet, inpaint):
+        part.to("cpu", torch.float16)
+    pipe.save_pretrained(folder, safe_serialization=True)
+    inpaint.save_pretrained(folder / "unet_inpaint", safe_serialization=True)
+    nets.save_open_clip(clip.cpu(), folder / "open_clip", len(tok), tok)
+    shipped = {k: v.half().cpu().contiguous() for k, v in extractor.state_dict().items() if not k.startswith("thumb")}
+    save_file(shipped, folder / "extractor.safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path(".embedded-training"), help="checkpoints and caches")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder the finished model is written to")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--stages", default="vae,extractor,clip,unet,inpaint,export")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    args.work.mkdir(parents=True, exist_ok=True)
+    stages = args.stages.split(",")
+    unknown = set(stages) - {*RECIPES, "export"}
+    if unknown:
+        parser.error(f"unknown stage {sorted(unknown)}; valid: {', '.join(RECIPES)}, export")
+    everything = "export" in stages
+    if everything or {"vae", "unet", "inpaint"} & set(stages):
+        autoencoder = train_vae(args.work, args.device)
+    if everything or "extractor" in stages:
+        extractor = train_extractor(args.work, args.device)
+    if everything or "clip" in stages:
+        clip = train_clip(args.work, args.device)
+    if everything or {"unet", "inpaint"} & set(stages):
+        pair = train_unet(args.work, args.device, autoencoder)
+    if everything or "inpaint" in stages:
+        inpaint = train_inpaint(args.work, args.device, autoencoder, pair)
+    if everything:
+        scale = latent_pool(args.work, autoencoder, args.device)[2]
+        export(args.out, autoencoder, pair, inpaint, scale, extractor, clip)
+        print(f"wrote {args.out}; next: python -m harness.embedded.evaluate")
+
+
+if __name__ == "__main__":
+    main()
