@@ -43,8 +43,8 @@ class Recipe:
 
 RECIPES = {
     "vae": Recipe(steps=1_900, batch=32, lr=1e-3, decay_from=0.55),
-    "extractor": Recipe(steps=3_000, batch=128, lr=1e-3, decay_from=0.3),
-    "clip": Recipe(steps=4_000, batch=192, lr=1e-3, decay_from=0.4),
+    "extractor": Recipe(steps=1_600, batch=128, lr=1e-3, decay_from=0.3),
+    "clip": Recipe(steps=2_400, batch=128, lr=1e-3, decay_from=0.4),
     "unet": Recipe(steps=14_000, batch=64, lr=1e-3, decay_from=0.55, ema=0.9985),
     "inpaint": Recipe(steps=2_000, batch=64, lr=4e-4, decay_from=0.2, ema=0.998),
 }

@@ -1,0 +1,116 @@
+"""`Cell`: one point of a sweep as plain values. Its id is the hash of its canonical form. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.errors import InputError, nearest
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+TIMINGS = ("quick", "full", "off")
+IMPLEMENTATIONS = ("native",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that was asked of one cell. Groups (task, model, ...) are plain dicts with a `name`."""
+
+    task: dict[str, Any]
+    model: dict[str, Any]
+    model_fingerprint: str
+    sampler: dict[str, Any]
+    schedule: dict[str, Any]
+    data: dict[str, Any]
+    data_fingerprint: str
+    implementation: str
+    steps: int
+    cfg: float
+    guidance: dict[str, Any]
+    strength: float | None
+    keep_steps: bool
+    negative_prompt: str
+    precision: str
+    seed: int
+    n_images: int
+    batch_size: int
+    device: str
+    threads: int
+    metrics: tuple[str, ...]
+    reference_count: int
+    timing: str
+    timing_batch: int
+
+    def canonical(self) -> str:
+        """JSON with sorted keys: the same cell gives the same text on every machine."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def cell_id(self) -> str:
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_canonical(cls, text: str) -> Cell:
+        values = json.loads(text)
+        values["metrics"] = tuple(values["metrics"])
+        return cls(**values)
+
+    @property
+    def model_key(self) -> tuple[str, str, str, str, int]:
+        """Cells with the same key share one loaded model."""
+        return (json.dumps(self.model, sort_keys=True), self.model_fingerprint, self.precision, self.device, self.threads)
+
+    @property
+    def label(self) -> str:
+        """Short name for people, not unique."""
+        parts = [self.task["name"], self.sampler["name"], f"{self.steps} steps", f"cfg {self.cfg:g}", self.precision]
+        return " · ".join(parts if self.strength is None else [*parts, f"strength {self.strength:g}"])
+
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of a record that say what was asked; the same whether the cell succeeds or fails."""
+        same = ("model_fingerprint", "data_fingerprint", "implementation", "steps", "cfg", "strength", "keep_steps")
+        same += ("negative_prompt", "precision", "seed", "n_images", "batch_size", "device", "threads")
+        same += ("reference_count", "timing_batch")
+        groups = {name: getattr(self, name) for name in ("task", "model", "sampler", "schedule", "data")}
+        return {
+            "cell_id": self.cell_id,
+            "cell": self.canonical(),
+            **{name: getattr(self, name) for name in same},
+            **{name: group["name"] for name, group in groups.items()},
+            **{f"{name}_knobs": _knobs(groups[name]) for name in ("task", "sampler", "schedule")},
+            "guidance_rescale": self.guidance["rescale"],
+            "guidance_knobs": _knobs(self.guidance),
+            "metrics": list(self.metrics),
+            "timing_preset": self.timing,
+        }
+
+
+def _knobs(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name not in ("name", "solver", "default_schedule")}
+
+
+def whole(values: Mapping[str, Any], name: str, low: int, hint: str = "") -> int:
+    """`values[name]` as an integer ≥ low, or an InputError that says what was given."""
+    given = values[name]
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or given != int(given) or given < low:
+        raise InputError(f"{name}={given!r} is not valid: give a whole number of at least {low}{hint}")
+    return int(given)
+
+
+def number(values: Mapping[str, Any], name: str, low: float, high: float = math.inf) -> float:
+    given = values[name]
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high:
+        bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise InputError(f"{name}={given!r} is not valid: give a number {bounds}")
+    return float(given)
+
+
+def choice(given: Any, name: str, valid: tuple[str, ...]) -> str:
+    if given not in valid:
+        raise InputError(f"{name}={given!r} is not valid; {nearest(given, valid)}")
+    return given

@@ -1,0 +1,120 @@
+"""A folder of captioned images (or a file of prompts) as data, every image cut to one size in an explicit way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.data import captions, resize
+from harness.errors import InputError
+
+
+class FolderData:
+    """Opens an image when it is asked for and keeps none; see conf/data/folder.yaml for the knobs."""
+
+    name = "folder"
+
+    def __init__(self, spec: Mapping[str, Any], size: tuple[int, int], fingerprint: str) -> None:
+        self.size, self.fingerprint = (int(size[0]), int(size[1])), fingerprint
+        self.fit, self.source, self.mask_folder = spec["fit"], spec["source"], spec["masks"]
+        self.resizer = resize.name(self.fit)
+        self.entries = captions.entries(spec)
+        self._reference = captions.images_of(spec)
+        self.reference_size = len(self._reference)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def prompts(self, indices: Sequence[int]) -> list[str]:
+        return [self._entry(i).caption for i in indices]
+
+    def images(self, indices: Sequence[int]) -> torch.Tensor:
+        return self._stack([self._path(i) for i in indices])
+
+    def sources(self, indices: Sequence[int], task: str) -> torch.Tensor:
+        if task == "img2img" and self.source == "other":
+            return self.images([(int(i) + 1) % len(self) for i in indices])
+        return self.images(indices)
+
+    def masks(self, indices: Sequence[int]) -> torch.Tensor:
+        masks = [self._mask(self._path(i)) for i in indices]
+        return torch.from_numpy(np.stack(masks))[:, None]
+
+    def reference(self, n: int, batch: int = 256) -> Iterator[torch.Tensor]:
+        """`n` images spread evenly over the folder; all of them where it has no more."""
+        count = min(n, len(self._reference))
+        chosen = [self._reference[k * len(self._reference) // count] for k in range(count)]
+        for first in range(0, count, batch):
+            yield self._stack(chosen[first : first + batch])
+
+    def _entry(self, index: int) -> captions.Entry:
+        if not 0 <= index < len(self.entries):
+            raise InputError(
+                f"prompt {index} was asked for, the data has {len(self.entries)}: use n_images={len(self.entries)}"
+            )
+        return self.entries[index]
+
+    def _path(self, index: int) -> Path:
+        path = self._entry(index).image
+        if path is None:
+            raise InputError(
+                "this task needs an image for each prompt, data.prompts has none: give data.path and captions"
+            )
+        return path
+
+    def _stack(self, paths: list[Path]) -> torch.Tensor:
+        pixels = [np.asarray(resize.fit_image(read_rgb(path), self.size, self.fit)) for path in paths]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+
+    def _mask(self, path: Path) -> np.ndarray:
+        """uint8 (H, W), 1 = repaint."""
+        height, width = self.size
+        if self.mask_folder == "center":
+            mask = np.zeros(self.size, np.uint8)
+            mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = 1
+            return mask
+        if self.mask_folder is None:
+            raise InputError("inpaint needs masks: give data.masks=FOLDER (white = repaint) or data.masks=center")
+        file = self._mask_file(path)
+        mask, image = _open(file).convert("L"), _open(path)
+        if mask.size != image.size:
+            raise InputError(
+                f"mask {str(file)!r} is {mask.width}x{mask.height} pixels, its image {path.name!r} is "
+                f"{image.width}x{image.height}: they must be equal"
+            )
+        return (np.asarray(resize.fit_image(mask, self.size, self.fit, nearest=True)) >= 128).astype(np.uint8)
+
+    def _mask_file(self, path: Path) -> Path:
+        folder = Path(self.mask_folder).expanduser()
+        for name in (path.name, *(path.stem + suffix for suffix in captions.IMAGE_SUFFIXES)):
+            if (folder / name).is_file():
+                return folder / name
+        raise InputError(f"no mask for {path.name!r} in data.masks={str(folder)!r}: it needs an image of the same name")
+
+
+def read_rgb(path: Path):
+    """The picture as people see it: turned as its EXIF says, transparency over white."""
+    from PIL import Image as pil
+
+    image = _open(path)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _open(path: Path):
+    from PIL import Image as pil
+    from PIL import ImageOps
+
+    try:
+        with pil.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, pil.DecompressionBombError) as error:
+        raise InputError(
+            f"image {str(path)!r} cannot be read ({captions.first_line(error)}): mend or remove it"
+        ) from None

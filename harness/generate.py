@@ -1,0 +1,181 @@
+"""A cell's images: levels and plan once, then batches. Image `i` is the same in every batch size and worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.cell import Cell
+from harness.guidance import Guidance
+from harness.measure import Marks, count_flops
+from harness.models.latent import LatentModel
+from harness.tasks.load import Start, load
+from samplers import registry, schedules
+from samplers.integrate import integrate
+from samplers.levels import NoiseLevels
+from samplers.noise import NoiseStreams
+from samplers.plan import Plan
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished batch. Images, sources and masks are uint8 on the CPU, latents float32 on the model's device."""
+
+    images: Tensor
+    latents: Tensor
+    prompts: list[str]
+    sources: Tensor | None
+    masks: Tensor | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a batch starts from, apart from its text."""
+
+    prompts: list[str]
+    sources: Tensor | None
+    masks: Tensor | None
+
+
+class Generator:
+    """Everything of a cell that does not change from batch to batch."""
+
+    def __init__(self, cell: Cell, model: LatentModel, data: Any, known: dict[tuple, Tensor]) -> None:
+        self.cell, self.model, self.data = cell, model, data
+        self.known = known  # embeddings and source latents of this model, kept over cells
+        self.task = load(cell.task)
+        self.guidance = Guidance.parse(cell.cfg, cell.guidance)
+        self.levels, self.steps_run = self.task.levels(self._schedule, cell.steps, cell.strength, cell.keep_steps)
+        self.plan = None if self.levels is None else registry.build_plan(cell.sampler, self.levels)
+        self.nfe = 0  # denoiser calls of the last batch, counted
+
+    def _schedule(self, steps: int) -> NoiseLevels:
+        knobs = {name: value for name, value in self.cell.schedule.items() if name != "name"}
+        return schedules.build(self.cell.schedule["name"], self.model.process, steps, **knobs)
+
+    def columns(self) -> dict[str, Any]:
+        """What the record says of the run itself."""
+        height, width = self.model.size
+        declared = None if self.plan is None else self.plan.capabilities
+        return {
+            "steps_run": self.steps_run,
+            "order": None if declared is None else declared.order,
+            "stochastic": self.stochastic,
+            "plan": None if self.plan is None else str(self.plan),
+            "height": height,
+            "width": width,
+        }
+
+    @property
+    def stochastic(self) -> bool:
+        return self.plan is not None and self.plan.draws > 0
+
+    # ------------------------------------------------------------------------------------------------- the batch
+
+    @torch.inference_mode()
+    def batch(self, indices: Sequence[int]) -> Made:
+        """The images `indices` of the cell. What was encoded before is taken from the session's memory."""
+        given = self._inputs(indices)
+        before = self.model.calls
+        images, latents = self._make(indices, given, *self._remembered_text(given), self._remembered_sources(indices, given))
+        self.nfe = self.model.calls - before
+        return Made(images, latents, given.prompts, given.sources, given.masks)
+
+    @torch.inference_mode()
+    def timed(self, indices: Sequence[int], marks: Marks) -> None:
+        """The same work for the clock: nothing remembered, a mark after each part."""
+        given = self._inputs(indices)
+        marks.mark("start")
+        text = self._text(given.prompts)
+        marks.mark("text")
+        images, _ = self._make(indices, given, *text, None, marks)
+        marks.mark("decode")
+
+    @torch.inference_mode()
+    def reference(self, indices: Sequence[int], levels: NoiseLevels, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Latents of the same prompts, sources and noise along other levels: at their end, and one x0-step after it."""
+        given = self._inputs(indices)
+        start = self._start(indices, given, self._remembered_sources(indices, given), levels)
+        denoise = self.model.denoiser(*self._remembered_text(given), self.guidance, start.extra)
+        end = integrate(plan, denoise, start.state, self._noise, start.after_stage)
+        return start.finish(end), start.finish(denoise(end, levels[levels.steps]))
+
+    def _make(
+        self,
+        indices: Sequence[int],
+        given: Inputs,
+        context: Tensor,
+        uncond: Tensor | None,
+        source_latents: Tensor | None,
+        marks: Marks | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """uint8 images and their latents."""
+        start = self._start(indices, given, source_latents, self.levels)
+        latents = start.state
+        if self.plan is not None:
+            denoise = self.model.denoiser(context, uncond, self.guidance, start.extra)
+            on_call = None if marks is None else lambda _: marks.mark("step")
+            latents = start.finish(integrate(self.plan, denoise, latents, self._noise, start.after_stage, on_call))
+        if marks is not None:
+            marks.mark("denoise")
+        return start.paste(self.model.decode(latents)), latents
+
+    def _start(
+        self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None
+    ) -> Start:
+        self._noise = NoiseStreams(self.cell.seed, indices, self.model.latent_shape, self.model.device)
+        return self.task.start(self.model, levels, self._noise, given.sources, given.masks, source_latents)
+
+    # ------------------------------------------------------------------------------------------- what goes into it
+
+    def _inputs(self, indices: Sequence[int]) -> Inputs:
+        name = self.task.name
+        return Inputs(
+            prompts=self.data.prompts(indices),
+            sources=self.data.sources(indices, name) if self.task.needs_sources else None,
+            masks=self.data.masks(indices) if self.task.needs_masks else None,
+        )
+
+    def _text(self, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Conditional embeddings (N, tokens, width) and the unconditional one (1, ...), None where guidance is off."""
+        if not self.guidance.on:
+            return self.model.encode_text(prompts), None
+        both = self.model.encode_text([*prompts, self.cell.negative_prompt])
+        return both[:-1], both[-1:]
+
+    def _remembered_text(self, given: Inputs) -> tuple[Tensor, Tensor | None]:
+        prompts = [*given.prompts, self.cell.negative_prompt]
+        new = [prompt for prompt in dict.fromkeys(prompts) if ("text", prompt) not in self.known]
+        if new:
+            self.known.update(zip((("text", prompt) for prompt in new), self.model.encode_text(new), strict=True))
+        rows = [self.known["text", prompt] for prompt in prompts]
+        return torch.stack(rows[:-1]), rows[-1][None] if self.guidance.on else None
+
+    def _remembered_sources(self, indices: Sequence[int], given: Inputs) -> Tensor | None:
+        if given.sources is None:
+            return None
+        keys = [("source", self.task.name, self.data.fingerprint, index) for index in indices]
+        new = [k for k, key in enumerate(keys) if key not in self.known]
+        if new:
+            latents = self.model.encode_images(given.sources[new])
+            self.known.update(zip((keys[k] for k in new), latents, strict=True))
+        return torch.stack([self.known[key] for key in keys])
+
+    # --------------------------------------------------------------------------------------------------- the cost
+
+    @torch.inference_mode()
+    def count_flops(self) -> tuple[int, int, int]:
+        """FLOPs of encoding one prompt (and the negative one), of one denoiser call and of decoding, for one image."""
+        given = self._inputs([0])
+        text = count_flops(lambda: self._text(given.prompts))
+        levels = self.levels or self._schedule(1)
+        start = self._start([0], given, None, levels)
+        denoise = self.model.denoiser(*self._text(given.prompts), self.guidance, start.extra)
+        before = self.model.calls
+        call = count_flops(lambda: denoise(start.state, levels[0]))
+        self.model.calls = before
+        return text, call, count_flops(lambda: self.model.decode(start.state))

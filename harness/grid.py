@@ -1,0 +1,63 @@
+"""A cell's first images as one small PNG: a row of tiles that a report can cut apart again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+TEXT_KEY = "image-grid"  # the PNG's text chunk with the layout
+LONGEST_SIDE = 256  # pixels of a tile: a 512² image is halved, one of the embedded model's 64² kept as it is
+
+
+class Tiles(NamedTuple):
+    """`images` uint8 N×H×W×3; tile k shows image `indices[k]` of the cell."""
+
+    images: np.ndarray
+    indices: list[int]
+
+
+def save_grid(images: Any, path: Path | str, indices: Sequence[int] | None = None) -> None:
+    """Write `images` (uint8 N×3×H×W, array or CPU tensor) as a row of tiles; whole or not at all."""
+    tiles = np.asarray(images)
+    if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != 3 or not len(tiles):
+        raise ValueError(f"a grid takes uint8 N×3×H×W with N ≥ 1, given {tiles.dtype} {tiles.shape}")
+    shown = [_shrunk(Image.fromarray(tile)) for tile in np.ascontiguousarray(tiles.transpose(0, 2, 3, 1))]
+    width, height = shown[0].size
+    sheet = Image.new("RGB", (width * len(shown), height))
+    for k, tile in enumerate(shown):
+        sheet.paste(tile, (k * width, 0))
+    layout = PngInfo()
+    indices = list(range(len(shown))) if indices is None else [int(index) for index in indices]
+    layout.add_text(TEXT_KEY, json.dumps({"tile_width": width, "tile_height": height, "image_indices": indices}))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    try:
+        sheet.save(temporary, format="PNG", pnginfo=layout)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_grid(path: Path | str) -> Tiles:
+    """The tiles of a grid that `save_grid` wrote."""
+    with Image.open(path) as sheet:
+        layout = json.loads(sheet.info[TEXT_KEY])
+        pixels = np.asarray(sheet.convert("RGB"))
+    count = len(layout["image_indices"])
+    tiles = pixels.reshape(layout["tile_height"], count, layout["tile_width"], 3).transpose(1, 0, 2, 3)
+    return Tiles(tiles, layout["image_indices"])
+
+
+def _shrunk(tile: Image.Image) -> Image.Image:
+    scale = LONGEST_SIDE / max(tile.size)
+    if scale >= 1:
+        return tile
+    return tile.resize((round(tile.width * scale), round(tile.height * scale)), Image.Resampling.LANCZOS)

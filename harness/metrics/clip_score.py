@@ -1,0 +1,35 @@
+"""CLIP score: 100 times the cosine of image and prompt embeddings, never clamped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.metrics import bootstrap, clip
+from harness.metrics.base import Batch, PerImageMetric
+from harness.metrics.context import Context
+
+
+class ClipScore(PerImageMetric):
+    """`clip_definition` names the formula, the network and the resizer; without a network it says what is missing."""
+
+    name = "clip_score"
+    columns = (*bootstrap.columns("clip_score"), "clip_definition")
+    image_columns = ("clip_score",)
+
+    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+        super().__init__(context, options)
+        self.scorer, self.missing = clip.get(options["model"], options["pretrained"], context)
+
+    @classmethod
+    def check(cls, options: dict[str, Any]) -> None:
+        clip.check(options["model"])
+
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {} if self.scorer is None else {"clip_score": self.scorer(batch.images, list(batch.prompts))}
+
+    def compute(self) -> dict[str, float | str | bool | None]:
+        if self.scorer is None:
+            return {**dict.fromkeys(self.columns), "clip_definition": f"none: {self.missing}"}
+        return {**super().compute(), "clip_definition": self.scorer.definition(self.context.data.size)}

@@ -1,0 +1,44 @@
+"""What metrics need to know of the cell and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.data.base import Data
+
+Once = Callable[[tuple, Callable[[], Any]], Any]
+
+
+def memory() -> Once:
+    """A worker's memory: `once(key, make)` makes a thing the first time and hands it out again later."""
+    kept: dict[tuple, Any] = {}
+
+    def once(key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
+
+    return once
+
+
+@dataclass
+class Context:
+    """Given to every metric of a cell. One `once` for all cells of a worker: it keeps the networks."""
+
+    data: Data
+    cache_dir: Path  # reference statistics are kept here, named by content
+    task: str = "txt2img"
+    device: str = "cpu"
+    model_is_embedded: bool = True
+    reference_count: int = 2048  # reference images of FID, KID, precision and recall
+    seed: int = 0  # of the bootstrap
+    stochastic: bool = False  # whether the sampler adds noise on the way: then there is no discretisation error
+    reference_latents: Callable[[list[int]], torch.Tensor] | None = None  # of a run of many steps from the same noise
+    reference_name: str | None = None  # what the record calls that run
+    once: Once = field(default_factory=memory)

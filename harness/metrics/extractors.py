@@ -1,0 +1,93 @@
+"""Feature extractors of FID, KID, precision/recall and the feature distance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import InputError
+from harness.metrics import weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.metrics.base import FeatureExtractor
+    from harness.metrics.context import Context
+
+
+def get(asked: str, context: Context) -> FeatureExtractor:
+    """The extractor that an option asks for, loaded once a worker."""
+    kind = weights.choose_extractor(asked, context.model_is_embedded)
+    path = weights.embedded_extractor() if kind == "embedded" else weights.hub_file(weights.INCEPTION)
+    load = EmbeddedExtractor if kind == "embedded" else InceptionExtractor
+    return context.once(("extractor", kind, str(path), context.device), lambda: load(path, context.device))
+
+
+class EmbeddedExtractor:
+    """The shipped network for the embedded world: 64x64, 96 features, and heads that name what is drawn."""
+
+    kind, dim = "embedded", 96
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        from harness.embedded import nets
+
+        if not path.is_file():
+            raise InputError(f"no feature extractor at {path}: make it with `python -m harness.embedded.train`")
+        net = nets.Extractor()
+        del net.thumb  # only training needs it
+        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+        self.net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.device, self.id = device, f"embedded-v1-96d-{weights.short_hash(path)}"
+
+    def resizer(self, size: tuple[int, int]) -> str:
+        return "none" if tuple(size) == (64, 64) else "pil-bicubic-squash to 64x64"
+
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
+        import torch
+
+        from harness.data.resize import resize
+
+        with torch.inference_mode():
+            return self.net(resize(images, (64, 64)).to(self.device)).float().cpu().numpy()
+
+    def attributes(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """The class that each head names, (N,) int64 a head."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self.net.attributes(torch.from_numpy(features).to(self.device))
+        return {name: value.argmax(1).cpu().numpy() for name, value in logits.items()}
+
+
+class InceptionExtractor:
+    """The Inception network of published FIDs, as torch-fidelity ports it; resizes by itself, as TensorFlow 1 did."""
+
+    kind, dim = "inception", 2048
+    id = "inception-v3-compat-2048d"
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        import torch
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        weights.check_extractor("inception")
+        torch.load(path, map_location="cpu", weights_only=True)  # refuses code; torch-fidelity would run it
+        self.net = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+        )
+        self.net.eval().to(device)
+        self.device = device
+
+    def resizer(self, size: tuple[int, int]) -> str:
+        return "none" if tuple(size) == (299, 299) else "bilinear-tf1 to 299x299"
+
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            parts = [self.net(part.to(self.device))[0].float().cpu() for part in images.split(64)]
+        return torch.cat(parts).numpy()

@@ -1,0 +1,36 @@
+"""What FID, KID and precision/recall share: an extractor, its reference, and the features of the cell's images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.metrics import extractors, reference, weights
+from harness.metrics.base import Batch, Metric, Samples
+from harness.metrics.context import Context
+
+
+class FeatureMetric(Metric):
+    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+        super().__init__(context, options)
+        self.extractor = extractors.get(options["extractor"], context)
+        self.samples = Samples()
+
+    @classmethod
+    def check(cls, options: dict[str, Any]) -> None:
+        weights.check_extractor(options["extractor"])
+
+    def update(self, batch: Batch) -> dict[str, np.ndarray]:
+        self.samples.add(batch.indices, batch.features(self.extractor))
+        return {}
+
+    def merge(self, other: Metric) -> None:
+        self.samples.merge(other.samples)
+
+    def reference(self) -> reference.Reference | None:
+        return reference.get(self.context, self.extractor)
+
+    def nothing(self) -> dict[str, float | str | bool | None]:
+        """Where there is no reference, or too few images to say anything."""
+        return dict.fromkeys(self.columns)

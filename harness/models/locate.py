@@ -1,0 +1,319 @@
+"""Where a model's files are and what they say about it, before anything is loaded. Imports no torch.
+
+A model is a folder in the layout of diffusers, a hub id (its copy on this machine first, the network after that), or a
+single checkpoint file, for which a folder or hub id gives the configuration and the tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+
+Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "embedded" / "weights"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+SMALL_FOLDER = 64 * 2**20  # bytes: up to here a fingerprint is of the content, above it of names, sizes and times
+# Files of a pipeline that are not weights: what tells its sizes, its noise schedule and its vocabulary.
+CONFIGURATION = ("*.json", "tokenizer/*")
+# Whose configuration fits a single file: (UNet input channels, width of its text) -> hub id.
+SINGLE_FILE_CONFIGS = {
+    (4, 768): "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    (9, 768): "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    (4, 1024): "stabilityai/stable-diffusion-2-1",
+    (9, 1024): "stabilityai/stable-diffusion-2-inpainting",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the parts of a model are."""
+
+    folder: Path  # holds unet/, vae/, text_encoder/, tokenizer/, scheduler/; for a single file only their configuration
+    file: Path | None = None  # the single checkpoint file
+    hub_id: str | None = None  # where the folder came from
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the configuration files say of a model."""
+
+    in_channels: int  # of the UNet: 4, or 9 for inpainting
+    latent_channels: int
+    downscale: int  # pixels a latent, each way
+    size: tuple[int, int]  # pixels, height x width
+
+
+# ------------------------------------------------------------------------------------------------------------ finding
+
+
+def place(spec: Spec, weights: bool) -> Place:
+    """Find the model; from the hub fetch its configuration, and with `weights` those too. Raises InputError."""
+    given = _given(spec)
+    if given == "embedded":
+        return Place(EMBEDDED)
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return Place(path)
+    if path.suffix == ".safetensors" or path.suffix in PICKLED:
+        return _single_file(spec, path)
+    return Place(hub_folder(spec, given, _patterns(spec, weights)), hub_id=given)
+
+
+def vae_place(spec: Spec, weights: bool) -> tuple[Path, str | None]:
+    """(folder, subfolder) of the VAE: the model's own, or the one that `model.vae` names, itself or in a pipeline."""
+    if not spec.get("vae"):
+        return place(spec, weights).folder, "vae"
+    given = str(spec["vae"])
+    folder = EMBEDDED if given == "embedded" else Path(given).expanduser()
+    if not folder.is_dir():
+        kinds = ("config.json", "vae/config.json", *(f"{s}diffusion_pytorch_model*.safetensors" for s in ("", "vae/")))
+        folder = hub_folder(spec, given, kinds if weights else kinds[:2], what="vae")
+    for subfolder in (None, "vae"):
+        if (folder / (subfolder or "") / "config.json").is_file() and not (
+            subfolder is None and read_json(folder / "config.json").get("_class_name") != "AutoencoderKL"
+        ):
+            return folder, subfolder
+    raise InputError(f"model.vae={given}: {folder} holds no AutoencoderKL (no config.json of one, none in vae/)")
+
+
+def hub_folder(spec: Spec, hub_id: str, patterns: Iterable[str], what: str = "path") -> Path:
+    """The snapshot of a hub repository with the files of these patterns: this machine's copy, else fetched."""
+    if not HUB_ID.fullmatch(hub_id):
+        raise InputError(
+            f"model.{what}={hub_id}: no such folder or file, and not a hub id (owner/name); give the folder of a "
+            "diffusers pipeline (unet/, vae/, text_encoder/, tokenizer/, scheduler/), a .safetensors file or a hub id"
+        )
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    patterns = list(patterns)
+    ask = {"revision": spec.get("revision") if what == "path" else None, "allow_patterns": patterns}
+    try:
+        found = Path(snapshot_download(hub_id, local_files_only=True, **ask))
+        if _holds(found, patterns):
+            return found
+    except (OSError, ValueError):
+        pass
+    only_text = not any("safetensors" in pattern or ".bin" in pattern for pattern in patterns)
+    try:
+        if only_text:
+            disable_progress_bars()
+        return Path(snapshot_download(hub_id, **ask))
+    except (
+        Exception
+    ) as error:  # the hub's client raises a dozen unrelated types: no network, no such id, no right to it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"model {spec.get('name')}: {hub_id} is not on this machine (looked in ./{hub_id} and in "
+            f"{constants.HF_HUB_CACHE}) and cannot be fetched ({reason}): run `hf download {hub_id}` (older clients: "
+            f"`huggingface-cli download {hub_id}`) where there is a network, or give model.{what}=FOLDER"
+        ) from error
+    finally:
+        if only_text:
+            enable_progress_bars()
+
+
+def _holds(folder: Path, patterns: Iterable[str]) -> bool:
+    """Whether a snapshot has the files asked for; one fetched for its configuration alone has no weights."""
+    return all(any(folder.glob(p if "/" in p else f"**/{p}")) for p in patterns if "tokenizer" not in p)
+
+
+def _patterns(spec: Spec, weights: bool) -> tuple[str, ...]:
+    if not weights:
+        return CONFIGURATION
+    endings = [f"{spec['variant']}.safetensors" if spec.get("variant") else "safetensors"]
+    if spec.get("allow_pickle"):
+        endings = ["*"]
+    subfolders = [_unet(spec), "text_encoder"] + ([] if spec.get("vae") else ["vae"])
+    stems = {"text_encoder": "model"}
+    names = [f"{s}/{stems.get(s, 'diffusion_pytorch_model')}.{e}" for s in subfolders for e in endings]
+    return (*CONFIGURATION, *names)
+
+
+def _single_file(spec: Spec, path: Path) -> Place:
+    if not path.is_file():
+        raise InputError(f"model.path={path}: there is no such file")
+    if path.suffix in PICKLED and not spec.get("allow_pickle"):
+        raise InputError(
+            f"model.path={path} is a pickled checkpoint, which can run code when it is read: convert it to "
+            ".safetensors, or say model.allow_pickle=true if you trust its author"
+        )
+    config = spec.get("config")
+    if config:
+        folder = Path(str(config)).expanduser()
+        return Place(folder if folder.is_dir() else hub_folder(spec, str(config), CONFIGURATION, "config"), file=path)
+    if path.suffix in PICKLED:
+        raise InputError(
+            f"model.path={path}: say whose configuration and tokenizer fit it, model.config=FOLDER_OR_HUB_ID"
+        )
+    shapes = safetensors_shapes(path)
+    first, text = (
+        shapes.get(f"model.diffusion_model.input_blocks.{name}")
+        for name in ("0.0.weight", "1.1.transformer_blocks.0.attn2.to_k.weight")
+    )
+    if not first or not text or (first[1], text[1]) not in SINGLE_FILE_CONFIGS:
+        raise InputError(
+            f"model.path={path} is not a checkpoint of Stable Diffusion 1.x or 2.x (no UNet of 4 or 9 channels with "
+            "text of width 768 or 1024 in model.diffusion_model): name its configuration, model.config=FOLDER_OR_HUB_ID"
+        )
+    hub_id = SINGLE_FILE_CONFIGS[first[1], text[1]]
+    try:
+        return Place(hub_folder(spec, hub_id, CONFIGURATION, "config"), file=path, hub_id=hub_id)
+    except InputError as error:
+        raise InputError(
+            f"model.path={path} needs a configuration and tokenizer beside its weights: {error}"
+        ) from error
+
+
+def safetensors_shapes(path: Path) -> dict[str, list[int]]:
+    """Name -> shape of every tensor in a .safetensors file, read from its header alone."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise InputError(f"{path} is not a readable .safetensors file: {error}") from error
+
+
+# ----------------------------------------------------------------------------------------------------------- checking
+
+
+def facts(spec: Spec) -> Facts:
+    """What the model is, from its configuration; InputError where a part is missing or the sizes do not fit."""
+    found = place(spec, weights=False)
+    _check_parts(spec, found)
+    unet = read_json(found.folder / _unet(spec) / "config.json")
+    vae_folder, subfolder = vae_place(spec, weights=False)
+    vae = read_json(vae_folder / (subfolder or "") / "config.json")
+    if unet.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel" or unet.get("addition_embed_type"):
+        raise InputError(
+            f"model {spec.get('name')}: {unet.get('_class_name')} with addition_embed_type="
+            f"{unet.get('addition_embed_type')} is not the UNet of a Stable Diffusion 1.x or 2.x, as model= takes it"
+        )
+    downscale = 2 ** (len(vae.get("block_out_channels", [64])) - 1)
+    side = unet.get("sample_size") or 64
+    own = [side, side] if isinstance(side, int) else side
+    size = tuple(_pixels(spec, name, own[k] * downscale, downscale) for k, name in enumerate(("height", "width")))
+    return Facts(int(unet.get("in_channels", 4)), int(vae.get("latent_channels", 4)), downscale, size)
+
+
+def _pixels(spec: Spec, name: str, own: int, downscale: int) -> int:
+    given = spec.get(name)
+    if given is None:
+        return own
+    if isinstance(given, bool) or not isinstance(given, int) or given < downscale or given % downscale:
+        raise InputError(
+            f"model.{name}={given!r} is not valid: give a multiple of {downscale} (the VAE's factor), or null for "
+            f"the model's own {own}"
+        )
+    return given
+
+
+def _check_parts(spec: Spec, found: Place) -> None:
+    """Every part's configuration, and (but for a hub id, whose weights can be fetched yet) its weights."""
+    name, folder, unet = spec.get("name"), found.folder, _unet(spec)
+    if not folder.is_dir():
+        what = "the embedded weights" if folder == EMBEDDED else "the folder"
+        raise InputError(f"model {name}: {what} {folder} is not there: train it (python -m harness.embedded.train)")
+    needed = {
+        unet: "config.json",
+        "text_encoder": "config.json",
+        "scheduler": "scheduler_config.json",
+        "tokenizer": "*",
+    }
+    if not spec.get("vae"):
+        needed["vae"] = "config.json"
+    missing = [f"{part}/" for part, file in needed.items() if not any((folder / part).glob(file))]
+    if missing:
+        raise InputError(
+            f"model {name}: {folder} has no {', '.join(missing)}: give model.path the folder of a diffusers pipeline "
+            "(unet/, vae/, text_encoder/, tokenizer/, scheduler/)"
+        )
+    if found.file is None and found.hub_id is None:
+        for part in [part for part in needed if part not in ("scheduler", "tokenizer")]:
+            _check_weights(spec, folder / part)
+
+
+def _check_weights(spec: Spec, folder: Path) -> None:
+    stem = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
+    there = sorted(p.name for p in folder.iterdir() if p.name.startswith(stem) and "index" not in p.name)
+    variant = spec.get("variant")
+    fitting = [
+        n for n in there if _variant(n, stem) == variant and (n.endswith(".safetensors") or spec.get("allow_pickle"))
+    ]
+    if fitting:
+        return
+    kinds = sorted({_variant(n, stem) or "none" for n in there if n.endswith(".safetensors")})
+    say = f"there are: {', '.join(there)}" if there else "there are no weights at all"
+    if any(k != (variant or "none") for k in kinds):
+        do = f"say model.variant={'null' if kinds[0] == 'none' else kinds[0]}"
+    elif there:
+        do = "convert them to safetensors, or say model.allow_pickle=true if you trust their author"
+    else:
+        do = "give model.path another folder"
+    wanted = f"variant {variant}" if variant else "weights without a variant"
+    raise InputError(f"model {spec.get('name')}: {folder} has no {wanted} in safetensors ({say}): {do}")
+
+
+def _variant(file: str, stem: str) -> str | None:
+    """`fp16` of `model.fp16.safetensors` and `model.fp16-00001-of-00002.safetensors`; None of `model.safetensors`."""
+    middle = file[len(stem) :].rsplit(".", 1)[0]
+    match = re.fullmatch(r"\.([A-Za-z]\w*)(-\d+-of-\d+)?", middle)
+    return match.group(1) if match else None
+
+
+# -------------------------------------------------------------------------------------------------------- identity
+
+
+def fingerprint(spec: Spec) -> str:
+    """What the model's weights are, as short text: the same text, the same images. Reads weights of small folders."""
+    found = place(spec, weights=False)
+    told = [_of(found.file or found.folder, found.hub_id)]
+    if found.file:
+        told.append(_of(found.folder, found.hub_id))
+    if spec.get("vae"):
+        folder, subfolder = vae_place(spec, weights=False)
+        told.append(_of(folder / (subfolder or ""), str(spec["vae"]) if "snapshots" in folder.parts else None))
+    return "+".join(told)
+
+
+def _of(path: Path, hub_id: str | None) -> str:
+    if hub_id and path.is_dir():
+        return f"{hub_id}@{path.name[:12]}"  # a snapshot's folder is named by its commit
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+    small = sum(p.stat().st_size for p in files) <= SMALL_FOLDER
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.relative_to(path).as_posix()}\0{stat.st_size}\0".encode())
+        digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
+    return f"{'content' if small else 'files'}:{digest.hexdigest()[:16]}"
+
+
+def _given(spec: Spec) -> str:
+    if not spec.get("path"):
+        raise InputError(
+            f"model {spec.get('name')} needs model.path=: the folder of a diffusers pipeline, a hub id (owner/name) or "
+            "a single .safetensors file"
+        )
+    return str(spec["path"])
+
+
+def _unet(spec: Spec) -> str:
+    return spec.get("unet") or "unet"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON: {error}") from error

@@ -1,0 +1,185 @@
+"""One cell from beginning to end: load what it needs, generate and measure quality, time it, write its record."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import measure
+from harness.cell import Cell
+from harness.executors.base import Record
+from harness.generate import Generator
+from harness.grid import save_grid
+from harness.metrics.base import Batch
+from harness.metrics.context import Context
+from harness.metrics.load import build
+from harness.models import load as models
+from harness.reference import DEFINITION, ReferenceRun
+
+GRID_IMAGES = 8  # the first prompts of the data: the same in every cell
+Report = Callable[[str, int], None]  # what is going on, images done
+
+
+class Session:
+    """A worker's memory between cells: the loaded model and what was computed with it, data, scorers."""
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.results = Path(results_dir)
+        self.cache = self.results / "cache"
+        self.model_key: tuple | None = None
+        self.model: Any = None
+        self.load_s = 0.0
+        self.memo: dict[Any, Any] = {}
+
+    # ------------------------------------------------------------------------------------------ what cells share
+
+    def _model(self, cell: Cell) -> Any:
+        if cell.model_key != self.model_key:
+            self._drop_model()
+            torch.set_num_threads(cell.threads)
+            began = time.perf_counter()
+            self.model = models.load(cell.model, cell.precision, cell.device)
+            self.load_s, self.model_key = time.perf_counter() - began, cell.model_key
+        return self.model
+
+    def _drop_model(self) -> None:
+        self.model, self.model_key = None, None
+        self.memo = {key: value for key, value in self.memo.items() if key[0] not in ("latent memory", "flops")}
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
+
+    def after_failure(self) -> None:
+        """Keep nothing that a failed cell may have left half-made or too large."""
+        self._drop_model()
+
+    # ------------------------------------------------------------------------------------------------- one cell
+
+    def run(self, cell: Cell, report: Report) -> Record:
+        began = time.perf_counter()
+        row: dict[str, Any] = {
+            **cell.columns(),
+            "started_at": _now(),
+            "load_average": measure.load_average(),
+        }
+        report("loading", 0)
+        model = self._model(cell)
+        generator = self._generator(cell, model)
+        row.update(load_s=self.load_s, **generator.columns(), **self._where(cell))
+        timings: list[dict[str, Any]] = []
+        if cell.timing != "off":
+            report("timing", 0)
+            timings, cost = self._timing(cell, generator)
+            row.update(cost)
+        quality, images = self._quality(cell, generator, report)
+        row.update(quality, nfe=generator.nfe, flops=self._flops(cell, generator))
+        row.update(status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
+        return Record(cell=row, images=images, timings=timings)
+
+    def _generator(self, cell: Cell, model: Any) -> Generator:
+        from harness.data import load as data
+
+        size = (model.size[0], model.size[1])
+        known = self._once(("data", json.dumps(cell.data), size), lambda: data.load(cell.data, size))
+        return Generator(cell, model, known, self._once(("latent memory",), dict))
+
+    def _where(self, cell: Cell) -> dict[str, Any]:
+        return {
+            **measure.environment(),
+            "hardware": self._once(("hardware", cell.device), lambda: measure.hardware(cell.device)),
+        }
+
+    def _timing(self, cell: Cell, generator: Generator) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        indices = range(cell.timing_batch)
+        preset = measure.PRESETS[cell.timing]
+        rows = measure.timing_pass(lambda marks: generator.timed(indices, marks), preset, cell.device)
+        for row in rows:
+            row["batch"] = cell.timing_batch
+        return rows, measure.summarise(rows)
+
+    def _quality(self, cell: Cell, generator: Generator, report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Generate every image once, feed the metrics batch by batch; cell columns and a row an image."""
+        metrics = self._metrics(cell, generator)
+        rows: list[dict[str, Any]] = []
+        shown: list[torch.Tensor] = []
+        began, generating, memory = time.perf_counter(), 0.0, {}
+        for start in range(0, cell.n_images, cell.batch_size):
+            indices = range(start, min(start + cell.batch_size, cell.n_images))
+            with measure.PeakMemory(cell.device) as peak:
+                tick = time.perf_counter()
+                made = generator.batch(indices)
+                generating += time.perf_counter() - tick
+            memory = memory or peak.columns()  # the first batch: later ones add what metrics hold
+            batch = Batch(
+                images=made.images,
+                prompts=made.prompts,
+                indices=list(indices),
+                sources=made.sources,
+                masks=made.masks,
+                latents=made.latents,
+            )
+            rows += _image_rows(cell, batch, [metric.update(batch) for metric in metrics])
+            shown.append(made.images[: max(0, GRID_IMAGES - start)])
+            report("images", indices.stop)
+        report("metrics", cell.n_images)
+        values: dict[str, Any] = {}
+        for metric in metrics:
+            values.update(metric.compute())
+        save_grid(torch.cat(shown), self.results / "grids" / f"{cell.cell_id}.png")
+        values.update(memory, images_per_s=cell.n_images / generating, quality_s=time.perf_counter() - began)
+        return values, rows
+
+    def _metrics(self, cell: Cell, generator: Generator) -> list[Any]:
+        """The metrics that have a meaning for this cell."""
+        limit = None if generator.levels is None else ReferenceRun(cell, generator, self.cache / "runs")
+        context = Context(
+            data=generator.data,
+            cache_dir=self.cache / "statistics",
+            task=cell.task["name"],
+            device=cell.device,
+            model_is_embedded=cell.data["name"] == "embedded",
+            reference_count=cell.reference_count,
+            stochastic=generator.stochastic,
+            reference_latents=limit,
+            reference_name=DEFINITION,
+            once=self._once,
+        )
+        return build(cell.metrics, context)
+
+    def _flops(self, cell: Cell, generator: Generator) -> float:
+        """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply."""
+        key = ("flops", cell.model_key, cell.cfg == 1)
+        text, call, decode = self._once(key, generator.count_flops)
+        return float(text + generator.nfe * call + decode)
+
+
+def _image_rows(cell: Cell, batch: Batch, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for k, (index, prompt) in enumerate(zip(batch.indices, batch.prompts, strict=True)):
+        row = {"image_index": index, "seed": cell.seed, "prompt_id": index, "prompt": prompt}
+        for values in columns:
+            row.update({name: _number(value[k]) for name, value in values.items()})
+        rows.append(row)
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    """NaN marks an image that a metric says nothing of."""
+    return None if math.isnan(value) else float(value)
+
+
+def _now() -> int:
+    """Milliseconds since 1970, UTC: what the records' time columns take."""
+    return int(time.time() * 1000)

@@ -1,0 +1,317 @@
+"""What is kept of a sweep: every column of the three tables, in one place. Imports no torch.
+
+`cells` has a row a cell, `images` a row an image, `timings` a row a timed run. To add a column, add a line here and
+raise SCHEMA_VERSION: records without it are read as null, so a column is never renamed and never changes its type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "failed", "skipped")
+ARROW_TYPES = {
+    "text": pa.string(),
+    "json": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "time": pa.timestamp("ms", tz="UTC"),
+    "floats": pa.list_(pa.field("element", pa.float64())),  # the name parquet gives it
+}
+
+
+class Column(NamedTuple):
+    """`kind` is a key of ARROW_TYPES; `json` takes any JSON value and is kept as text with sorted keys."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+
+
+def _measured(name: str, unit: str, meaning: str) -> list[Column]:
+    """A value with the bounds of its 95 % interval and the number of samples behind it."""
+    return [
+        Column(name, "float", unit, meaning),
+        Column(f"{name}_low", "float", unit, f"lower bound of the 95 % interval of {name}"),
+        Column(f"{name}_high", "float", unit, f"upper bound of the 95 % interval of {name}"),
+        Column(f"{name}_n", "int", "", f"number of samples behind {name}"),
+    ]
+
+
+def _regions(name: str, unit: str, meaning: str) -> list[Column]:
+    """A comparison with the source over the whole image and, for inpaint, inside and outside the mask."""
+    return [
+        *_measured(name, unit, f"{meaning}, whole image"),
+        *_measured(f"{name}_inside", unit, f"{meaning}, repainted part only (inpaint)"),
+        *_measured(f"{name}_outside", unit, f"{meaning}, kept part only (inpaint)"),
+    ]
+
+
+ATTRIBUTES = ("shape", "colour", "size", "background", "position", "relation", "all")
+SIMILARITIES = {
+    "lpips": ("", "mean LPIPS distance to the source"),
+    "feature_distance": ("", "mean distance to the source in the extractor's features"),
+    "ssim": ("", "mean structural similarity to the source"),
+    "psnr": ("dB", "mean peak signal-to-noise ratio against the source"),
+}
+
+IDENTITY = [
+    Column("schema_version", "int", "", "version of this table's schema that wrote the row"),
+    Column("cell_id", "text", "", "16 hexadecimal digits: hash of everything that was asked"),
+    Column("status", "text", "", "ok, failed (see error) or skipped (see error for the reason)"),
+    Column("error", "text", "", "why the cell failed or was skipped"),
+    Column("cell", "json", "", "canonical JSON of everything that was asked"),
+]
+
+ASKED = [
+    Column("task", "text", "", "txt2img, img2img or inpaint"),
+    Column("task_knobs", "json", "", "options of the task"),
+    Column("model", "text", "", "name of the model's configuration"),
+    Column("model_fingerprint", "text", "", "hash or revision of the weights"),
+    Column("data", "text", "", "name of the data: prompts, sources, masks, reference"),
+    Column("data_fingerprint", "text", "", "hash of the data"),
+    Column("reference_count", "int", "images", "reference images behind FID, KID, precision and recall"),
+    Column("sampler", "text", "", "name of the sampler"),
+    Column("sampler_knobs", "json", "", "every knob of the sampler"),
+    Column("order", "int", "", "order of convergence that the sampler declares"),
+    Column("stochastic", "bool", "", "whether the sampler adds noise on the way"),
+    Column("implementation", "text", "", "whose arithmetic stepped: native, ..."),
+    Column("schedule", "text", "", "name of the noise schedule"),
+    Column("schedule_knobs", "json", "", "every knob of the schedule"),
+    Column("steps", "int", "steps", "steps asked for"),
+    Column("steps_run", "int", "steps", "steps that really ran (fewer where strength < 1)"),
+    Column("plan", "text", "", "the sampler's plan: its table of coefficients"),
+    Column("cfg", "float", "", "classifier-free guidance scale; 1 = off"),
+    Column("guidance_rescale", "float", "", "φ of 2305.08891; 0 = off"),
+    Column("guidance_knobs", "json", "", "thresholding and other options of the guidance"),
+    Column("negative_prompt", "text", "", "prompt of the unconditional half"),
+    Column("strength", "float", "", "share of the schedule that runs (img2img, inpaint), 0..1"),
+    Column("keep_steps", "bool", "", "whether the number of steps is kept whatever the strength"),
+    Column("precision", "text", "", "fp32, bf16 or fp16: weights and activations"),
+    Column("height", "int", "pixels", "height of the images"),
+    Column("width", "int", "pixels", "width of the images"),
+    Column("seed", "int", "", "seed of the noise streams"),
+    Column("n_images", "int", "images", "images generated and measured"),
+    Column("batch_size", "int", "images", "images a batch of the quality pass"),
+    Column("metrics", "json", "", "names of the metrics asked for"),
+]
+
+QUALITY = [
+    *_measured("fid", "", "Fréchet distance of the features of generated and reference images"),
+    Column("fid_extractor", "text", "", "which feature extractor measured fid, kid, precision, recall"),
+    Column("fid_resizer", "text", "", "how images were resized for the extractor"),
+    Column("fid_comparable", "bool", "", "whether fid may be compared with published numbers"),
+    *_measured("fid_infinity", "", "fid extrapolated to infinitely many images"),
+    *_measured("kid", "", "kernel distance of the same features"),
+    *_measured("pr_precision", "", "share of generated images that lie among the reference"),
+    *_measured("pr_recall", "", "share of reference images that lie among the generated"),
+    *_measured("density", "", "density of generated images among the reference"),
+    *_measured("coverage", "", "share of reference images with a generated one near"),
+    *_measured("clip_score", "", "agreement of image and prompt"),
+    Column("clip_definition", "text", "", "which definition and model measured clip_score"),
+    *_measured("discretisation_error", "relative", "distance to the same noise run with many steps"),
+    Column("discretisation_reference", "text", "", "the run of many steps that the error is measured against"),
+    *[column for name, (unit, meaning) in SIMILARITIES.items() for column in _regions(name, unit, meaning)],
+    Column("lpips_definition", "text", "", "which network measured lpips"),
+    *[
+        column
+        for name in ATTRIBUTES
+        for column in _measured(f"attributes_{name}", "share", f"share of images with the prompt's {name} right")
+    ],
+]
+
+COST = [
+    Column("timing_preset", "text", "", "quick, full or off: how long the timing pass was"),
+    Column("timing_batch", "int", "images", "images that one timed run makes"),
+    Column("timing_runs", "int", "runs", "timed runs, warm-up apart"),
+    Column("timing_warmups", "int", "runs", "runs before the first timed one"),
+    Column("latency_s", "float", "s", "median end-to-end time of one run of timing_batch images"),
+    Column("latency_low", "float", "s", "lower bound of the 95 % interval of latency_s"),
+    Column("latency_high", "float", "s", "upper bound of the 95 % interval of latency_s"),
+    Column("latency_p90_s", "float", "s", "90th percentile of the timed runs"),
+    Column("latency_p95_s", "float", "s", "95th percentile of the timed runs"),
+    Column("latency_p99_s", "float", "s", "99th percentile, from 100 timed runs on"),
+    Column("load_s", "float", "s", "loading the model, once for all cells that share it"),
+    Column("first_call_s", "float", "s", "the first run after loading"),
+    Column("text_s", "float", "s", "text encoding, mean of a timed run"),
+    Column("denoise_s", "float", "s", "all denoiser steps together, mean of a timed run"),
+    Column("step_s", "float", "s", "one step, median of all timed steps"),
+    Column("decode_s", "float", "s", "decoding latents to images, mean of a timed run"),
+    Column("other_s", "float", "s", "what the parts leave of the whole, mean of a timed run"),
+    Column(
+        "images_per_s",
+        "float",
+        "images/s",
+        "n_images over the time that generating them took, in batches of batch_size",
+    ),
+    Column("nfe", "float", "calls", "denoiser calls an image, counted"),
+    Column("flops", "float", "FLOP", "floating-point operations an image, counted"),
+    Column("peak_memory_mib", "float", "MiB", "peak memory of the cell"),
+    Column("peak_memory_kind", "text", "", "what peak_memory_mib is a peak of"),
+    Column("process_peak_mib", "float", "MiB", "peak resident set of the worker process during the cell"),
+    Column("cuda_allocated_mib", "float", "MiB", "peak of memory that tensors held on the GPU"),
+    Column("cuda_reserved_mib", "float", "MiB", "peak of memory that the allocator held on the GPU"),
+    Column("quality_s", "float", "s", "duration of the quality pass"),
+    Column("cell_s", "float", "s", "duration of the whole cell"),
+]
+
+WHERE = [
+    Column("device", "text", "", "device asked for and used: cpu, cuda, ..."),
+    Column("hardware", "text", "", "name of the processor or GPU"),
+    Column("threads", "int", "threads", "CPU threads of the worker"),
+    Column("load_average", "float", "processes", "load average (1 min) when the cell began"),
+    Column("hostname", "text", "", "machine"),
+    Column("platform", "text", "", "operating system and architecture"),
+    Column("python_version", "text", "", "version of Python"),
+    Column("torch_version", "text", "", "version of torch"),
+    Column("diffusers_version", "text", "", "version of diffusers"),
+    Column("git_commit", "text", "", "commit of the harness"),
+    Column("git_dirty", "bool", "", "whether the checkout had changes"),
+    Column("started_at", "time", "UTC", "when the cell began"),
+    Column("ended_at", "time", "UTC", "when the cell ended"),
+]
+
+CELLS = [*IDENTITY, *ASKED, *QUALITY, *COST, *WHERE]
+
+IMAGES = [
+    Column("schema_version", "int", "", "version of this table's schema that wrote the row"),
+    Column("cell_id", "text", "", "the cell that made the image"),
+    Column("image_index", "int", "", "number of the image in its cell, from 0"),
+    Column("seed", "int", "", "seed of the noise streams; with image_index it names the noise"),
+    Column("prompt_id", "int", "", "number of the prompt in the data"),
+    Column("prompt", "text", "", "the prompt"),
+    Column("clip_score", "float", "", "agreement of image and prompt; definition in the cell's row"),
+    Column("discretisation_error", "float", "relative", "distance to the same noise run with many steps"),
+    *[
+        Column(f"{name}{region}", "float", unit, meaning.replace("mean ", "", 1) + region.replace("_", ", "))
+        for name, (unit, meaning) in SIMILARITIES.items()
+        for region in ("", "_inside", "_outside")
+    ],
+    *[
+        Column(f"attributes_{name}", "float", "share", f"1 where the prompt's {name} is right, 0 where wrong")
+        for name in ATTRIBUTES
+    ],
+]
+
+TIMINGS = [
+    Column("schema_version", "int", "", "version of this table's schema that wrote the row"),
+    Column("cell_id", "text", "", "the cell that was timed"),
+    Column("run", "int", "", "number of the run in its cell, from 0, warm-up included"),
+    Column("kind", "text", "", "warmup or timed"),
+    Column("batch", "int", "images", "images that the run made"),
+    Column("total_s", "float", "s", "end to end"),
+    Column("text_s", "float", "s", "text encoding"),
+    Column("denoise_s", "float", "s", "all steps together"),
+    Column("decode_s", "float", "s", "decoding latents to images"),
+    Column("steps", "floats", "s", "each step"),
+    Column("started_at", "time", "UTC", "when the run began"),
+]
+
+TABLES: dict[str, list[Column]] = {"cells": CELLS, "images": IMAGES, "timings": TIMINGS}
+
+
+@cache
+def arrow_schema(table: str) -> pa.Schema:
+    """The explicit schema that every file of `table` has."""
+    fields = [pa.field(column.name, ARROW_TYPES[column.kind]) for column in TABLES[table]]
+    return pa.schema(fields, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
+
+
+def to_arrow(table: str, rows: list[Mapping[str, Any]]) -> pa.Table:
+    """Rows as an arrow table: what a row lacks is null, what the schema lacks is an error."""
+    schema = arrow_schema(table)
+    known = set(schema.names)
+    for row in rows:
+        if unknown := row.keys() - known:
+            raise ValueError(_unknown_column(table, min(unknown), schema.names))
+    arrays = [
+        pa.array([_plain(table, column, row.get(column.name)) for row in rows], ARROW_TYPES[column.kind])
+        for column in TABLES[table]
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def describe(table: str) -> str:
+    """The columns of `table` as a Markdown table."""
+    lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{name}` | {kind} | {unit} | {meaning} |" for name, kind, unit, meaning in TABLES[table]]
+    return "\n".join(lines)
+
+
+def _unknown_column(table: str, name: str, valid: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    guess = f", did you mean {close[0]!r}?" if close else "."
+    return f"{name!r} is not a column of {table}{guess} The columns are listed in harness/schema.py"
+
+
+def _plain(table: str, column: Column, value: Any) -> Any:
+    """`value` as plain Python of the column's kind; numpy scalars and one-element tensors are welcome."""
+    if value is None:
+        return None
+    try:
+        return PLAIN[column.kind](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{table} column {column.name!r} takes {column.kind}, given {value!r}") from error
+
+
+def _integer(value: Any) -> int:
+    whole = int(value)
+    if isinstance(value, str) or whole != value:
+        raise ValueError(value)
+    return whole
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, str):
+        raise TypeError(value)
+    return float(value)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, str) or value not in (0, 1):
+        raise ValueError(value)
+    return bool(value)
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    # A lone surrogate (a file name or prompt in a strange encoding) is not UTF-8: keep it readable, do not fail.
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _json(value: Any) -> str:
+    return (
+        _text(value) if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    )
+
+
+def _time(value: Any) -> int:
+    """Milliseconds since 1970 from a datetime with a zone, ISO text, a float (seconds) or an int (milliseconds)."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        value = value.timestamp()
+    return round(1000 * value) if isinstance(value, float) else int(value)
+
+
+PLAIN = {
+    "text": _text,
+    "json": _json,
+    "int": _integer,
+    "float": _float,
+    "bool": _boolean,
+    "time": _time,
+    "floats": lambda values: [_float(value) for value in values],
+}

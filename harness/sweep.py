@@ -1,0 +1,158 @@
+"""`python -m harness.sweep`: Hydra composes and enumerates cells; an executor runs those not yet recorded.
+
+The only module that knows Hydra, and (like the store) free of torch, so that a sweep with nothing to do ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.ask import ask
+from harness.cell import Cell
+from harness.errors import InputError, nearest
+from harness.executors.base import Progress, Record
+
+CONF = str(Path(__file__).resolve().parents[1] / "conf")
+GROUPS = ("task", "model", "sampler", "schedule", "data", "experiment")
+
+
+class Collector:
+    """What Hydra's enumeration leaves behind: the cells asked for, and the first thing that is wrong with one."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, Cell] = {}  # by id, in the order asked for: duplicates fall together
+        self.settings: dict[str, Any] = {}
+        self.wrong: InputError | None = None  # kept, not raised: Hydra would print its own lines about it
+
+    def add(self, config: DictConfig) -> None:
+        values = OmegaConf.to_container(config, resolve=True)
+        self.settings = {name: values.pop(name) for name in ("results_dir", "force", "debug")}
+        try:
+            cell = ask(values)
+        except InputError as error:
+            self.wrong = self.wrong or error
+        else:
+            self.cells.setdefault(cell.cell_id, cell)
+
+
+def enumerate_cells(arguments: list[str]) -> Collector:
+    """Every cell that the command line asks for. Raises InputError before anything runs."""
+    collector = Collector()
+    _check_names(arguments)
+
+    @hydra.main(config_path=CONF, config_name="sweep", version_base="1.3")
+    def compose(config: DictConfig) -> None:
+        collector.add(config)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here as exceptions; how they are shown is our business
+    os.environ.setdefault("HYDRA_MAIN_MODULE", "harness.sweep")
+    try:
+        compose()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_hydra_says(error)) from error
+    if collector.wrong is not None:
+        raise collector.wrong
+    return collector
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Group choices and keys by name, so that a typo gets the nearest name instead of Hydra's page."""
+    words = [word for word in arguments if not word.startswith("-") and "=" in word]
+    try:
+        overrides = OverridesParser.create().parse_overrides(words)
+    except HydraException as error:
+        raise InputError(_hydra_says(error)) from error
+    known = OmegaConf.load(Path(CONF) / "sweep.yaml")
+    top = [key for key in known if key not in ("defaults", "hydra")]
+    for override in overrides:
+        key = override.key_or_group
+        if key in GROUPS:
+            valid = sorted(path.stem for path in (Path(CONF) / key).glob("*.yaml"))
+            for given in _choices(override):
+                if given not in valid:
+                    raise InputError(f"unknown {key} {given!r}; {nearest(given, valid)}")
+            if key == "experiment" and override.type.name != "ADD" and not override.is_force_add():
+                raise InputError(f"write +experiment={_choices(override)[0]} (with a plus)")
+        elif key.split(".")[0] not in (*top, *GROUPS, "hydra"):
+            raise InputError(f"unknown setting {key!r}; {nearest(key, (*top, *GROUPS))}")
+
+
+def _choices(override: Any) -> list[str]:
+    if override.is_sweep_override():
+        return [str(item) for item in override.sweep_string_iterator()]
+    return [str(override.get_value_element_as_str())]
+
+
+def _hydra_says(error: Exception) -> str:
+    """Hydra's message in one line, without its hints on its own use."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "To append"))]
+    return " ".join(lines)
+
+
+def ordered(cells: list[Cell]) -> list[Cell]:
+    """The order asked for, but with all cells of one loaded model together."""
+    first = {}
+    for position, cell in enumerate(cells):
+        first.setdefault(cell.model_key, position)
+    return sorted(cells, key=lambda cell: first[cell.model_key])
+
+
+def run(cells: list[Cell], settings: dict[str, Any]) -> int:
+    """Run what is not recorded, show it, and say how it ended; the exit code."""
+    from harness.executors.local import LocalExecutor
+    from harness.show import Display, summary
+    from harness.store import Store
+
+    store = Store(Path(settings["results_dir"]))
+    recorded = store.recorded()
+    # A failed cell is tried again: what failed may have been the machine's memory or a file that is now there.
+    pending = [cell for cell in ordered(cells) if settings["force"] or recorded.get(cell.cell_id) != "ok"]
+    failures: list[Record] = []
+    if pending:
+        executor = LocalExecutor(str(store.root))
+        with Display(pending, len(cells) - len(pending)) as display:
+            for message in executor.run(pending):
+                display.show(message)
+                if isinstance(message, Progress):
+                    continue
+                store.write(message.cell, message.images, message.timings)
+                if message.cell["status"] != "ok":
+                    failures.append(message)
+    summary(store, cells, ran=len(pending), debug=settings["debug"], failures=failures)
+    return 1 if failures else 0
+
+
+def main() -> int:
+    began = time.perf_counter()
+    debug = any(word.replace(" ", "").lower() in ("debug=true", "+debug=true", "++debug=true") for word in sys.argv[1:])
+    try:
+        collector = enumerate_cells(sys.argv[1:])
+        if not collector.cells:  # --help, --cfg and the like
+            return 0
+        code = run(list(collector.cells.values()), collector.settings)
+    except InputError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished cells are kept; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{time.perf_counter() - began:.1f} s in all")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Inpainting: what the mask marks with 1 is made anew, the rest is the source's.
+
+Two ways, by the model's UNet. `blend` (4 input channels): after every stage the latents outside the mask are replaced
+by the source's, noised to the stage's level. `channels` (9 input channels): the UNet is shown the mask and the latents
+of the source with the masked part grey, and nothing is replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from harness.errors import InputError, nearest
+from harness.tasks.base import START_SCALES, Hook, Schedule, Start, encoded, noised, start_scale, tail
+from samplers.levels import Level, NoiseLevels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.models.latent import LatentModel
+    from samplers.noise import NoiseStreams
+
+METHODS = ("auto", "blend", "channels")
+MASK_RESIZES = ("nearest", "cover")
+
+
+@dataclass(frozen=True)
+class Inpaint:
+    """Knobs of conf/task/inpaint.yaml."""
+
+    name: ClassVar[str] = "inpaint"
+    uses_strength: ClassVar[bool] = True
+    needs_sources: ClassVar[bool] = True
+    needs_masks: ClassVar[bool] = True
+    default_strength: ClassVar[float | None] = 1.0
+
+    method: str = "auto"
+    mask_resize: str = "nearest"
+    paste_source: bool = False
+    start_scale: str = "unit"
+
+    def __post_init__(self) -> None:
+        for knob, valid in (("method", METHODS), ("mask_resize", MASK_RESIZES), ("start_scale", START_SCALES)):
+            given = getattr(self, knob)
+            if given not in valid:
+                raise InputError(f"task.{knob}={given!r} is unknown; {nearest(str(given), valid)}")
+
+    def levels(
+        self, schedule: Schedule, steps: int, strength: float | None, keep_steps: bool = False
+    ) -> tuple[NoiseLevels | None, int]:
+        return tail(schedule, steps, self.default_strength if strength is None else strength, keep_steps)
+
+    def start(
+        self,
+        model: LatentModel,
+        levels: NoiseLevels | None,
+        noise: NoiseStreams,
+        sources: Tensor | None = None,
+        masks: Tensor | None = None,
+        source_latents: Tensor | None = None,
+        strength: float | None = None,
+    ) -> Start:
+        if sources is None or masks is None:
+            raise InputError("task=inpaint needs source images and masks: take data that has both")
+        check_masks(masks, sources)
+        blends = self._blends(model)
+        clean = encoded(self.name, model, sources, source_latents)
+        if levels is None:
+            return Start(clean)
+        mask = latent_mask(masks, model.downscale, self.mask_resize).to(model.device)
+        eps = noise.draw().to(model.device)
+        whole = (self.default_strength if strength is None else strength) == 1
+        # The whole schedule starts from noise alone, as a text-to-image run does: no trace of what was under the mask.
+        state = eps * start_scale(self.start_scale, levels[0]) if whole else noised(clean, eps, levels[0])
+        paste = _paste(sources, masks) if self.paste_source else Start.paste
+        if not blends:
+            import torch
+
+            shown = model.encode_images(sources, hide=masks)
+            return Start(state, extra=torch.cat([mask, shown], 1), paste=paste)
+        return Start(
+            state,
+            after_stage=_blend(clean, eps, mask),
+            finish=lambda latents: clean.lerp(latents, mask),  # also where the schedule ends above zero noise
+            paste=paste,
+        )
+
+    def _blends(self, model: LatentModel) -> bool:
+        able = "channels" if model.in_channels > model.latent_channels else "blend"
+        if self.method not in ("auto", able):
+            raise InputError(
+                f"task.method={self.method} does not fit model {model.name}: its UNet has {model.in_channels} input "
+                f"channels; use task.method={able} or auto"
+            )
+        return able == "blend"
+
+
+TASK = Inpaint
+
+
+def check_masks(masks: Tensor, sources: Tensor) -> None:
+    """A mask is (N, 1, H, W) of the source's size, of zeros and ones."""
+    if masks.ndim != 4 or masks.shape[1] != 1 or len(masks) != len(sources) or masks.shape[-2:] != sources.shape[-2:]:
+        given, wanted = "x".join(map(str, masks.shape)), "x".join(map(str, (len(sources), 1, *sources.shape[-2:])))
+        raise InputError(f"a mask of size {given} does not fit its image: give {wanted} (images x 1 x height x width)")
+    if masks.max() > 1:
+        raise InputError(f"a mask holds {int(masks.max())}: give 1 where to repaint and 0 where to keep")
+
+
+def latent_mask(masks: Tensor, downscale: int, how: str) -> Tensor:
+    """(N, 1, H, W) uint8 to (N, 1, h, w) float32. `nearest` takes each cell's first pixel, as diffusers does and as
+    inpainting UNets were trained; `cover` repaints a latent if any of its pixels is to be."""
+    import torch.nn.functional as F
+
+    if how == "cover":
+        return F.max_pool2d(masks.float(), downscale)
+    return masks[..., ::downscale, ::downscale].float()
+
+
+def _blend(clean: Tensor, eps: Tensor, mask: Tensor) -> Hook:
+    def after_stage(x: Tensor, level: Level) -> Tensor:
+        return noised(clean, eps, level).lerp_(x, mask)
+
+    return after_stage
+
+
+def _paste(sources: Tensor, masks: Tensor):
+    return lambda images: images.where(masks.bool(), sources)

@@ -1,0 +1,105 @@
+"""The same prompts in every cell: prompts as rows, the values of one axis as columns."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.grid import Tiles, load_grid
+from harness.store import Store
+from reports.records import VARIANT, Group, Selection, plain
+from reports.style import WIDTH, Drawing, titled
+
+AXES = {"label": "sampler", "steps": "steps", "cfg": "CFG scale", "strength": "strength", "precision": "precision"}
+MOST_COLUMNS, MOST_ROWS = 8, 6
+BODY_INCHES = 5.6
+
+
+def draw(group: Group, store: Store) -> list[Drawing]:
+    """A sheet for each axis with two or more values; where there is none, one sheet of the one cell."""
+    name = f"sheet-{group.slug}"
+    have = [store.grid_path(cell_id).is_file() for cell_id in group.cells["cell_id"]]
+    shown = Group(group.task, group.model, group.cells[np.array(have, bool)])
+    if shown.cells.empty:
+        return [Drawing(name, None, f"no image grids in {store.root / 'grids'}")]
+    sheets = []
+    for axis, title in AXES.items():
+        held = [] if axis == "label" else VARIANT
+        selection = shown.select(axis, needs=["cell_id"], axes=held, lines=False)
+        if selection is not None and selection.cells[axis].nunique() > 1:
+            sheets.append(
+                _sheet(f"{name}-{'sampler' if axis == 'label' else axis}", group, axis, title, selection, store)
+            )
+    if not sheets:
+        only = Selection(shown.cells.tail(1), "", f"{len(shown.cells) - 1} other cells" if len(shown.cells) > 1 else "")
+        sheets.append(_sheet(name, group, "label", "sampler", only, store))
+    return sheets
+
+
+def _sheet(name: str, group: Group, axis: str, title: str, selection: Selection, store: Store) -> Drawing:
+    cells = selection.cells.sort_values(axis)
+    if len(cells) > MOST_COLUMNS:
+        cells = cells.iloc[np.linspace(0, len(cells) - 1, MOST_COLUMNS).round().astype(int)]
+    grids = _grids(cells, store)
+    cells = cells[cells["cell_id"].isin(list(grids))]
+    indices = sorted(set.intersection(*(set(grid.indices) for grid in grids.values())))[:MOST_ROWS] if grids else []
+    if not indices:
+        return Drawing(name, None, "the image grids are damaged or have no image in common")
+    prompts = _prompts(store, cells.iloc[0]["cell_id"], indices)
+    several = f"{len(cells)} of {len(selection.cells)} values shown" if len(cells) < len(selection.cells) else ""
+    held = f"held: {selection.held}" if selection.held else ""
+    notes = [f"columns: {title}; rows: prompts, with the same noise in every column", held, several]
+    heads = [plain(value) for value in cells[axis]]
+    tiles = [[grids[cell_id].images[grids[cell_id].indices.index(k)] for cell_id in cells["cell_id"]] for k in indices]
+    figure = _layout(f"Images by {title}: {group.task}, {group.model}", notes, heads, prompts, tiles)
+    return Drawing(name, figure, several)
+
+
+def _layout(
+    title: str, notes: list[str], heads: list[str], prompts: list[str], tiles: list[list[np.ndarray]]
+) -> Figure:
+    """`tiles[row][column]` under `heads` and beside `prompts`, wrapped to the room that the tiles leave."""
+    side = min(1.15, BODY_INCHES / len(heads))
+    beside = min(WIDTH - side * len(heads), 3.0)
+    height, width = tiles[0][0].shape[:2]
+    body = side * height / width * len(tiles) + 0.35
+    figure = titled(title, notes, body, width=beside + side * len(heads))
+    layout = {"width_ratios": [beside, *[side] * len(heads)]}
+    axes = figure.subplots(len(tiles), len(heads) + 1, squeeze=False, gridspec_kw=layout)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    for panels, prompt, row in zip(axes, prompts, tiles, strict=True):
+        style = {"ha": "right", "va": "center", "fontsize": 8, "transform": panels[0].transAxes}
+        panels[0].text(1, 0.5, _wrapped(prompt, int(16 * beside)), **style)
+        for panel, tile in zip(panels[1:], row, strict=True):
+            panel.imshow(tile, interpolation="nearest")
+        for panel in panels:
+            panel.set_axis_off()
+    for panel, head in zip(axes[0, 1:], heads, strict=True):
+        panel.set_title("\n".join(textwrap.wrap(head, max(6, int(side * 14)))), fontsize=8)
+    return figure
+
+
+def _grids(cells: pd.DataFrame, store: Store) -> dict[str, Tiles]:
+    """The readable grids; a damaged one costs its column and a line of warning."""
+    grids = {}
+    for cell_id in cells["cell_id"]:
+        try:
+            grids[cell_id] = load_grid(store.grid_path(cell_id))
+        except (OSError, ValueError, KeyError) as error:
+            warnings.warn(f"image grid of {cell_id} is damaged: {error}", stacklevel=2)
+    return grids
+
+
+def _prompts(store: Store, cell_id: str, indices: list[int]) -> list[str]:
+    rows = store.images(["image_index", "prompt"], [cell_id]).dropna()
+    known = dict(zip(rows["image_index"].astype(int), rows["prompt"], strict=True))
+    return [known.get(index, f"image {index}") for index in indices]
+
+
+def _wrapped(prompt: str, width: int, most_lines: int = 5) -> str:
+    text = "".join(letter if letter.isprintable() else " " for letter in prompt)
+    return "\n".join(textwrap.wrap(text, width, max_lines=most_lines, placeholder=" …"))

@@ -1,0 +1,112 @@
+"""Draw what a sweep recorded.
+
+    python reports/plot.py [--results DIR] [--out DIR] [--format png,svg]
+
+Reads results/cells, results/images and results/grids; writes results/plots. Needs neither torch nor Hydra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.console import Console
+
+from harness.errors import InputError
+from harness.store import Store
+from reports.figures import discretisation, guidance, latency, pareto, precision, sheet, steps, strength
+from reports.records import Group, groups, load
+from reports.style import Drawing, Looks, save, settings
+from reports.summary import show
+
+FORMATS = ("png", "svg", "pdf")
+CHARTS = {
+    "quality against latency": pareto,
+    "quality against steps": steps,
+    "discretisation error": discretisation,
+    "CFG curve": guidance,
+    "strength curves": strength,
+    "precision": precision,
+    "latency against steps": latency,
+}
+SHEET = "image sheet"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    asked = _arguments(words)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    try:
+        written = report(asked.results, asked.out or asked.results / "plots", asked.format, console)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0 if written else 2
+
+
+def report(results: Path, out: Path, formats: Sequence[str], console: Console) -> list[Path]:
+    """Draw everything that the records in `results` hold; the paths written."""
+    cells = load(results) if results.is_dir() else None
+    if cells is None or cells.empty:
+        raise InputError(f"no records in {results}: run `python -m harness.sweep` first, or give --results DIR")
+    found = groups(cells)
+    if not found:
+        raise InputError(f"no cell in {results} ended well ({len(cells)} failed or skipped): nothing to draw")
+    looks = Looks(sorted(cells["label"].unique()))
+    written: list[Path] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with settings(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a prompt may hold any letter
+            for title, drawings in _all(found, looks, Store(results)):
+                drawn = [drawing for drawing in drawings if drawing.figure is not None]
+                for drawing in drawn:
+                    written += save(drawing, out, formats)
+                _tell(console, title, drawings, found)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}; free it or give --out DIR") from error
+    show(cells, console)
+    console.print(f"{len(written)} files written to {out}", markup=False, highlight=False, soft_wrap=True)
+    return written
+
+
+def _all(found: list[Group], looks: Looks, store: Store) -> Iterator[tuple[str, list[Drawing]]]:
+    for title, chart in CHARTS.items():
+        yield title, [chart.draw(group, looks) for group in found]
+    yield SHEET, [drawing for group in found for drawing in sheet.draw(group, store)]
+
+
+def _tell(console: Console, title: str, drawings: list[Drawing], found: list[Group]) -> None:
+    """One line a figure drawn; where a kind of figure was drawn for no group, one line that says why."""
+    drawn = [drawing for drawing in drawings if drawing.figure is not None]
+    for drawing in drawn:
+        note = f" ({drawing.note})" if drawing.note else ""
+        console.print(f"drawn: {drawing.name}{note}", markup=False, highlight=False, soft_wrap=True)
+    if not drawn:
+        reasons = list(dict.fromkeys(drawing.note for drawing in drawings))
+        reason = reasons[-1] if len(found) > 1 and len(reasons) > 1 else reasons[0]
+        console.print(f"not drawn: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Draw what a sweep recorded.")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records (default: results)")
+    parser.add_argument("--out", type=Path, help="folder for the figures (default: plots in the folder of records)")
+    parser.add_argument("--format", type=_formats, default=("png", "svg"), help="png, svg, pdf or several, with commas")
+    return parser.parse_args(words)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    given = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",") if word.strip()))
+    unknown = [word for word in given if word not in FORMATS]
+    if unknown or not given:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: {', '.join(FORMATS)}, or several with commas")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

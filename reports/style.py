@@ -1,0 +1,201 @@
+"""How figures look: colour-blind safe, readable on paper, every text at least 8 pt, no text read as mathematics."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from reports.records import Selection, plain
+
+WIDTH = 7.2  # inches: the text width of A4 and of US Letter
+LINE_PT = 11.5  # height of one line of small text
+# Okabe and Ito's colours without yellow, which is too faint on white; beside them marker and line style differ.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+SETTINGS = {
+    "text.parse_math": False,  # a prompt or name with two dollar signs is no formula
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "errorbar.capsize": 2,
+    "legend.frameon": False,
+    "svg.hashsalt": "diffusion-sampler-harness",  # the same records give the same file
+}
+
+BOUNDS = {"latency_s": ("latency_low", "latency_high")}  # the intervals not named after their column
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure under its file name, or `figure=None` and the reason in `note`. Notes are told in the terminal."""
+
+    name: str
+    figure: Figure | None
+    note: str = ""
+
+
+def settings() -> AbstractContextManager[None]:
+    return matplotlib.rc_context(SETTINGS)
+
+
+class Looks:
+    """Colour, marker and line style of each label: the same in every figure of a report."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.index = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+
+    def __call__(self, label: str) -> dict:
+        k = self.index[label]
+        return {
+            "color": COLOURS[k % len(COLOURS)],
+            "marker": MARKERS[k % len(MARKERS)],
+            "linestyle": DASHES[(k + k // len(COLOURS)) % len(DASHES)],
+        }
+
+
+def panels(count: int, title: str, selection: Selection, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+    """A row of axes under a title; what is held and what is left out stand below the title in small print."""
+    notes = [f"held: {selection.held}" if selection.held else "", selection.left_out]
+    figure = titled(title, notes, height)
+    return figure, list(np.atleast_1d(figure.subplots(1, count)))
+
+
+def titled(title: str, notes: Sequence[str], height: float, width: float = WIDTH) -> Figure:
+    """An empty figure whose body is `height` inches high, under a title and notes that wrap."""
+    width = max(width, 0.095 * len(title))
+    small = [line for note in notes if note for line in textwrap.wrap(note, int(15 * width))]
+    head = (LINE_PT * len(small) + 24) / 72
+    total = height + head
+    figure = Figure(figsize=(width, total), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - head / total), w_pad=0.06, h_pad=0.04, wspace=0.04)
+    figure.text(0.01, 1 - 5 / 72 / total, title, fontsize=10.5, fontweight="bold", va="top")
+    below = 1 - 21 / 72 / total
+    figure.text(0.01, below, "\n".join(small), fontsize=8, color="#444444", va="top", linespacing=1.15)
+    return figure
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, below them, where it can cover nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        # Samplers first; matplotlib would list plain lines before them.
+        order = sorted(range(len(handles)), key=lambda k: not isinstance(handles[k], ErrorbarContainer))
+        handles, labels = [handles[k] for k in order], [labels[k] for k in order]
+        columns = max(1, min(len(labels), 100 // (max(map(len, labels)) + 9)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
+
+
+def intervals(rows: pd.DataFrame, column: str, low: str, high: str) -> np.ndarray:
+    """Lengths of the error bars, shape (2, rows); 0 where a record has no interval."""
+    value = rows[column].to_numpy(float)
+    below, above = value - rows[low].to_numpy(float), rows[high].to_numpy(float) - value
+    return np.nan_to_num(np.stack([below, above])).clip(min=0)
+
+
+def lines(
+    axes: Axes, selection: Selection, x: str, column: str, looks: Looks, dodge: float = 0.0, log: bool = False
+) -> None:
+    """`column` over `x`, a line a variant, with its intervals; `dodge` sets lines apart by that share of the axis."""
+    drawn = [(label, rows[rows[column].notna()]) for label, rows in selection.lines(x)]
+    low, high = BOUNDS.get(column, (f"{column}_low", f"{column}_high"))
+    first, last = selection.cells[x].min(), selection.cells[x].max()
+    for k, (label, rows) in enumerate(drawn):
+        shift = dodge * (k - (len(drawn) - 1) / 2)
+        place = rows[x].to_numpy(float)
+        place = place * (last / first) ** shift if log else place + (last - first) * shift
+        bars = intervals(rows, column, low, high) if low in rows else None
+        axes.errorbar(place, rows[column], bars, label=label, **looks(label))
+
+
+def value_axis(axis: Axis, values: Sequence[float], log: bool) -> None:
+    """Ticks at the very values that were swept."""
+    ticks = sorted(set(values))
+    if log:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    kept = _spread(ticks, log)
+    axis.set_major_locator(FixedLocator(kept))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def log_axis(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers at 1, 2, 5."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low) if low > 0 else 1
+    subs = (1.0, 2.0, 5.0) if decades > 0.8 else (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+    if decades > 3:
+        subs = (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _spread(ticks: list[float], log: bool, share: float = 0.055) -> list[float]:
+    """The ticks that leave room for each other's labels, first and last always."""
+    place = np.log(ticks) if log else np.asarray(ticks, float)
+    room = share * (place[-1] - place[0])
+    kept = [0]
+    for k in range(1, len(ticks) - 1):
+        if place[k] - place[kept[-1]] >= room and place[-1] - place[k] >= room:
+            kept.append(k)
+    return [ticks[k] for k in sorted({*kept, len(ticks) - 1})]
+
+
+def one(rows: pd.DataFrame, column: str) -> str:
+    """The single value of a column, or all of them."""
+    return " | ".join(plain(value) for value in rows[column].dropna().unique()) or "unnamed"
+
+
+def axis_label(rows: pd.DataFrame, column: str) -> str:
+    """Name, definition and unit of a measured column."""
+    count = one(rows, "n_images")
+    names = {
+        "fid": f"FID ({one(rows, 'fid_extractor')}, N={count})",
+        "clip_score": f"CLIP score ({one(rows, 'clip_definition')})",
+        "latency_s": f"latency (s, median for {one(rows, 'timing_batch')} image)",
+        "peak_memory_mib": f"peak memory (MiB, {one(rows, 'peak_memory_kind')})",
+        "discretisation_error": "discretisation error (relative)",
+        "feature_distance": "distance to source (features)",
+        "lpips": f"LPIPS to source ({one(rows, 'lpips_definition')})",
+        "psnr": "PSNR to source (dB)",
+        "psnr_outside": "PSNR outside mask (dB)",
+        "ssim": "SSIM to source",
+    }
+    label = names[column]
+    if column == "latency_s" and one(rows, "timing_batch") != "1":
+        label = label.replace("image)", "images)")
+    return "\n".join(textwrap.wrap(label, 38))
+
+
+def save(drawing: Drawing, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """The figure in every format; the files' paths."""
+    assert drawing.figure is not None
+    paths = [folder / f"{drawing.name}.{kind}" for kind in formats]
+    for path in paths:
+        drawing.figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths

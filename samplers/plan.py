@@ -1,0 +1,143 @@
+"""What a solver is: a table of coefficients.
+
+Nearly every diffusion sampler does two things in turn: it evaluates the denoiser at a known level, and it replaces the
+state by a linear combination of states, denoiser outputs and fresh noise, with coefficients that depend on the levels
+alone. A `Stage` is one such turn; a `Plan` is all of them. Plans are float64 and know no tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from samplers.levels import Level
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a solver declares about itself for a number of steps; tests hold the loop and the plans to it."""
+
+    order: int  # order of convergence of the deterministic method
+    nfe: int  # denoiser calls of the whole run
+    stochastic: bool = False  # may draw noise after the initial one
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One denoiser call and the new state.
+
+        x ← churn[0]·x + churn[1]·noise        only where churn is not (1, 0)
+        D = denoise(x, level)
+        x ← Σ_j states[j]·X_j + Σ_j x0[j]·D_j + noise·(fresh noise)
+
+    X_j and D_j are what the denoiser was given and what it answered j calls ago: X_0 = x, D_0 = D. Zeros at the end
+    of `states` and `x0` are dropped.
+    """
+
+    level: Level
+    result: Level  # level of the new state
+    states: tuple[float, ...]
+    x0: tuple[float, ...]
+    noise: float = 0.0
+    churn: tuple[float, float] = (1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "states", _trimmed(self.states))
+        object.__setattr__(self, "x0", _trimmed(self.x0))
+
+    @property
+    def draws(self) -> int:
+        return (self.churn[1] != 0) + (self.noise != 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run. Two plans are equal when they do the same arithmetic, whatever their solver calls itself."""
+
+    start: Level
+    stages: tuple[Stage, ...]
+    capabilities: Capabilities = field(compare=False)
+
+    def __post_init__(self) -> None:
+        for i, stage in enumerate(self.stages):
+            numbers = (*stage.states, *stage.x0, stage.noise, *stage.churn)
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"stage {i} of the plan has a coefficient that is not finite: {stage}")
+            if max(len(stage.states), len(stage.x0)) > i + 1:
+                raise ValueError(f"stage {i} of the plan reaches back before the first denoiser call: {stage}")
+
+    @property
+    def nfe(self) -> int:
+        return len(self.stages)
+
+    @property
+    def draws(self) -> int:
+        """Draws of noise after the initial one."""
+        return sum(stage.draws for stage in self.stages)
+
+    def influence(self) -> np.ndarray:
+        """The plan with all bookkeeping expanded: what each state owes to the initial state, every D and every draw.
+
+        Row i < nfe is the state that call i evaluates, the last row the result; columns are the initial state, the
+        nfe denoiser outputs, the draws. Two ways to write one method have the same influence.
+        """
+        n = self.nfe
+        rows = np.zeros((n + 1, 1 + n + self.draws))
+        rows[0, 0] = 1
+        draw = 1 + n
+        for i, stage in enumerate(self.stages):
+            rows[i] *= stage.churn[0]
+            if stage.churn[1]:
+                rows[i, draw] = stage.churn[1]
+                draw += 1
+            for j, a in enumerate(stage.states):
+                rows[i + 1] += a * rows[i - j]
+            for j, b in enumerate(stage.x0):
+                rows[i + 1, 1 + i - j] += b
+            if stage.noise:
+                rows[i + 1, draw] = stage.noise
+                draw += 1
+        return rows
+
+    def same_method(self, other: Plan, tolerance: float = 1e-12) -> bool:
+        """True when both evaluate at the same levels and their influence agrees to `tolerance`."""
+        if self.nfe != other.nfe or self.draws != other.draws:
+            return False
+        levels = [np.array([stage.level for stage in plan.stages]) for plan in (self, other)]
+        return np.allclose(*levels, rtol=tolerance, atol=tolerance) and np.allclose(
+            self.influence(), other.influence(), rtol=tolerance, atol=tolerance
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{'call':>4} {'time':>9} {'sigma/alpha':>12}  new state"]
+        for i, stage in enumerate(self.stages):
+            terms = [f"{a:+.6g} x{_ago(j)}" for j, a in enumerate(stage.states) if a]
+            terms += [f"{b:+.6g} D{_ago(j)}" for j, b in enumerate(stage.x0) if b]
+            terms += [f"{stage.noise:+.6g} n"] if stage.noise else []
+            churn = f"[x = {stage.churn[0]:.6g} x {stage.churn[1]:+.6g} n]  " if stage.churn[1] else ""
+            lines.append(f"{i:>4} {stage.level.time:>9.3f} {stage.level.ratio:>12.6g}  {churn}{'  '.join(terms)}")
+        return "\n".join(lines)
+
+
+def first_order(now: Level, then: Level) -> tuple[float, float]:
+    """(a, b) of x' = a·x + b·x0 with the noise direction ε = (x − α·x0)/σ held: Euler, DDIM and DPM-Solver-1 alike."""
+    return then.sigma / now.sigma, then.alpha - now.alpha * (then.sigma / now.sigma)
+
+
+def is_lowered(lower_order_final: bool | int, steps: int) -> bool:
+    """Whether a run of so many steps ends in lower orders: always, never, or below a number of steps."""
+    if isinstance(lower_order_final, bool):
+        return lower_order_final
+    if not isinstance(lower_order_final, int) or lower_order_final < 0:
+        raise ValueError(f"lower_order_final={lower_order_final!r} must be true, false or a number of steps")
+    return steps < lower_order_final
+
+
+def _trimmed(coefficients: tuple[float, ...]) -> tuple[float, ...]:
+    used = [j for j, c in enumerate(coefficients) if c]
+    return tuple(float(c) for c in coefficients[: used[-1] + 1 if used else 0])
+
+
+def _ago(j: int) -> str:
+    return f"[-{j}]" if j else ""

@@ -1,0 +1,142 @@
+"""Synthetic records that behave as real ones do, written through the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from harness.grid import save_grid
+from harness.store import Store
+
+SCHEDULES = {"euler": "karras", "dpmpp": "karras", "unipc": "karras", "ddim": "leading", "plms": "leading"}
+ORDERS = {"euler": 1, "dpmpp": 2, "unipc": 2, "ddim": 1, "plms": 3}
+ERROR_AT_5 = {"euler": 0.28, "dpmpp": 0.24, "unipc": 0.24, "ddim": 0.28, "plms": 0.81}
+PROMPTS = (
+    "a large red circle at the top left on a white background",
+    "a small $blue$ star left of a large $green$ ring, on a navy background",
+    "a small purple cross above a large cyan triangle on pink",
+    "a tiny_cat^2 & 100 % <b>bold</b> \\alpha",
+    "a large yellow square in the center on grey",
+    "a small orange ring at the bottom on black",
+)
+
+
+def cell_row(sampler: str = "dpmpp", steps: int = 20, cfg: float = 3.0, **values) -> dict:
+    """One cell's row. What is not given follows from the axes, with noise that depends on them alone."""
+    task, precision, strength = values.get("task", "txt2img"), values.get("precision", "fp32"), values.get("strength")
+    asked = json.dumps([sampler, steps, cfg, {k: str(v) for k, v in sorted(values.items())}])
+    cell_id = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    noise = np.random.default_rng(int(cell_id[:8], 16)).normal(size=8)
+    error = ERROR_AT_5[sampler] * (steps / 5) ** -(0.35 + 0.75 * ORDERS[sampler])
+    share = 1.0 if strength is None else strength
+    fid = (3.0 + 40 * error * share + 0.35 * (cfg - 3.5) ** 2 / (1 + 0.1 * cfg)) * (1 + 0.02 * noise[0])
+    clip = 31.5 - 8 * error * share - 5.5 * np.exp(-cfg / 1.6) + 0.05 * noise[1]
+    step_s = 0.021 * {"fp32": 1.0, "bf16": 0.62, "fp16": 1.35}[precision] * (1 if cfg == 1 else 1.7)
+    denoise = step_s * max(1, round(steps * share)) * (1 + 0.02 * noise[2])
+    latency = denoise + 0.004 + 0.011 + 0.003
+    row = {
+        "cell_id": cell_id,
+        "status": "ok",
+        "task": task,
+        "model": "embedded",
+        "data": "shapes",
+        "sampler": sampler,
+        "sampler_knobs": {"order": ORDERS[sampler]},
+        "implementation": "native",
+        "schedule": SCHEDULES[sampler],
+        "steps": steps,
+        "steps_run": max(1, round(steps * share)),
+        "cfg": cfg,
+        "precision": precision,
+        "height": 64,
+        "width": 64,
+        "seed": 0,
+        "n_images": 256,
+        "batch_size": 32,
+        "reference_count": 2048,
+        "fid": fid,
+        "fid_low": fid * 0.93,
+        "fid_high": fid * 1.08,
+        "fid_n": 256,
+        "fid_extractor": "embedded-v1-96d",
+        "clip_score": clip,
+        "clip_score_low": clip - 0.22,
+        "clip_score_high": clip + 0.22,
+        "clip_definition": "100·cos, open_clip embedded-v1",
+        "discretisation_error": error * (1 + 0.03 * noise[3]),
+        "discretisation_error_low": error * 0.93,
+        "discretisation_error_high": error * 1.07,
+        "timing_preset": "quick",
+        "timing_batch": 1,
+        "timing_runs": 5,
+        "latency_s": latency,
+        "latency_low": latency * 0.97,
+        "latency_high": latency * 1.05,
+        "text_s": 0.004,
+        "denoise_s": denoise,
+        "decode_s": 0.011,
+        "other_s": 0.003,
+        "peak_memory_mib": {"fp32": 612.0, "bf16": 540.0, "fp16": 545.0}[precision] + noise[4],
+        "peak_memory_kind": "rss",
+        "nfe": steps,
+        "device": "cpu",
+        "hardware": "a processor",
+        "threads": 2,
+        "git_commit": "0" * 40,
+        "ended_at": 1_900_000_000_000,
+    }
+    if strength is not None:
+        row |= {
+            "feature_distance": 0.2 + share,
+            "feature_distance_low": 0.18 + share,
+            "feature_distance_high": 0.23 + share,
+        }
+        row |= {"psnr": 30 - 14 * share, "psnr_low": 29.5 - 14 * share, "psnr_high": 30.5 - 14 * share}
+    if task == "inpaint":
+        row |= {"psnr_outside": 33 - share, "psnr_outside_low": 32.6 - share, "psnr_outside_high": 33.4 - share}
+    return row | values
+
+
+def write(store: Store, row: dict, pictures: bool = True) -> str:
+    """Record a cell with its images' rows and, where asked, its grid."""
+    images = [{"image_index": k, "seed": 0, "prompt_id": k, "prompt": prompt} for k, prompt in enumerate(PROMPTS)]
+    store.write(row, images, [{"run": 0, "kind": "timed", "total_s": row.get("latency_s"), "steps": [0.02]}])
+    if pictures and row["status"] == "ok":
+        save_grid(_pictures(row), store.grid_path(row["cell_id"]))
+    return row["cell_id"]
+
+
+def full_sweep(results: Path) -> Store:
+    """A grid of steps, of cfg, of precision, of strength for two tasks, and a failed cell."""
+    store = Store(results)
+    for sampler in SCHEDULES:
+        for steps in (5, 10, 20, 50):
+            write(store, cell_row(sampler, steps))
+    for cfg in (1.0, 2.0, 5.0, 8.0, 12.0):
+        for sampler in ("dpmpp", "euler"):
+            write(store, cell_row(sampler, cfg=cfg))
+    for precision in ("bf16", "fp16"):
+        for sampler in ("dpmpp", "euler"):
+            write(store, cell_row(sampler, precision=precision))
+    for task in ("img2img", "inpaint"):
+        for strength in (0.2, 0.4, 0.6, 0.8, 1.0):
+            for sampler in ("dpmpp", "unipc"):
+                write(store, cell_row(sampler, task=task, strength=strength))
+    write(store, cell_row("plms", 100, status="failed", error="out of memory", fid=None, latency_s=None))
+    return store
+
+
+def _pictures(row: dict) -> np.ndarray:
+    """Six blurred-looking discs, uint8 6×3×64×64, noisier where the discretisation error is larger."""
+    y, x = np.mgrid[:64, :64]
+    chance = np.random.default_rng(0)
+    pictures = np.empty((6, 3, 64, 64))
+    for k in range(6):
+        disc = 1 / (1 + np.exp((np.hypot(y - 20 - 4 * k, x - 40 + 3 * k) - 14) / 1.5))
+        colour, ground = chance.uniform(0, 255, (3, 1, 1)), chance.uniform(120, 255, (3, 1, 1))
+        pictures[k] = ground + (colour - ground) * disc
+    noise = 200 * (row["discretisation_error"] or 0) * chance.normal(size=pictures.shape)
+    return (pictures + noise).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,136 @@
+"""The loop and the noise streams, against arithmetic written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from samplers import registry, schedules
+from samplers.integrate import integrate
+from samplers.levels import DiscreteVP, Level
+from samplers.noise import NoiseStreams
+from samplers.plan import Capabilities, Plan, Stage
+
+PROCESS = DiscreteVP.scaled_linear()
+
+
+def random_plan(calls, reach, seed):
+    """Any plan at all: every stage reaches back as far as it can, some coefficients are zero, some stages draw."""
+    rng = np.random.default_rng(seed)
+    stages = []
+    for i in range(calls):
+        back = min(reach, i + 1)
+        states, x0 = (tuple(float(c) for c in rng.normal(size=back) * rng.integers(0, 2, back)) for _ in range(2))
+        churn = (0.9, 0.3) if rng.random() < 0.3 else (1.0, 0.0)
+        noise = 0.2 if rng.random() < 0.3 else 0.0
+        stages.append(Stage(Level(1, calls - i, i), Level(1, calls - i - 1, i + 1), states, x0, noise, churn))
+    return Plan(Level(1, calls, 0), tuple(stages), Capabilities(1, calls))
+
+
+def written_out(plan, denoise, x, noise):
+    past, answers = [], []
+    for stage in plan.stages:
+        if stage.churn[1]:
+            x = stage.churn[0] * x + stage.churn[1] * noise.draw().double()
+        past.insert(0, x)
+        answers.insert(0, denoise(x, stage.level))
+        x = torch.zeros_like(x)
+        for coefficients, tensors in ((stage.states, past), (stage.x0, answers)):
+            for coefficient, tensor in zip(coefficients, tensors, strict=False):
+                x = x + coefficient * tensor
+        x = x + stage.noise * noise.draw().double() if stage.noise else x
+    return x
+
+
+@pytest.mark.parametrize(("calls", "reach", "seed"), itertools.product((1, 2, 9), (1, 2, 4, 9), range(3)))
+def test_any_plan_is_executed_as_written(calls, reach, seed):
+    plan = random_plan(calls, reach, seed)
+    x = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def denoise(x, level):
+        return torch.tanh(x + level.sigma)
+
+    expected = written_out(plan, denoise, x, NoiseStreams(seed, [0, 1], (3,)))
+    found = integrate(plan, denoise, x, NoiseStreams(seed, [0, 1], (3,)))
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_influence_is_what_the_loop_does(seed):
+    plan = random_plan(9, 4, seed)
+    answers = torch.randn(9, 5, dtype=torch.float64)
+    order = iter(answers)
+    draws = [torch.randn(5, dtype=torch.float64) for _ in range(plan.draws)]
+    x = torch.randn(5, dtype=torch.float64)
+    result = integrate(plan, lambda x, level: next(order), x, _Given(draws))
+    columns = torch.stack([x, *answers, *draws])
+    assert torch.allclose(result, torch.from_numpy(plan.influence()[-1]) @ columns, rtol=1e-12, atol=1e-12)
+
+
+class _Given:
+    def __init__(self, draws):
+        self._draws = iter(draws)
+
+    def draw(self):
+        return next(self._draws)
+
+
+def unipc(steps=6):
+    return registry.build_plan(registry.load("unipc"), schedules.build("karras", PROCESS, steps))
+
+
+def test_the_start_is_left_alone_and_outputs_may_be_reused():
+    """A denoiser may answer in the same tensor every time, as captured graphs do."""
+    x = torch.randn(2, 4, 8, 8)
+    before, out = x.clone(), torch.empty_like(x)
+    reused = integrate(unipc(), lambda x, level: torch.tanh(x, out=out), x)
+    assert torch.equal(x, before)
+    assert torch.equal(reused, integrate(unipc(), lambda x, level: torch.tanh(x), x))
+
+
+def test_low_precision_answers_and_strided_starts_are_welcome():
+    x = torch.randn(2, 8, 8, 4).permute(0, 3, 1, 2)
+    result = integrate(unipc(), lambda x, level: torch.tanh(x).bfloat16(), x)
+    assert result.dtype == torch.float32 and result.isfinite().all()
+    with pytest.raises(ValueError, match="float32 or float64"):
+        integrate(unipc(), lambda x, level: x, x.half())
+
+
+def test_after_stage_sees_every_state_and_its_level():
+    levels = schedules.build("karras", PROCESS, 6)
+    seen = []
+
+    def keep_left_half(x, level):
+        seen.append(level)
+        return torch.cat([torch.full_like(x[..., :4], level.alpha), x[..., 4:]], -1)
+
+    result = integrate(unipc(), lambda x, level: torch.tanh(x), torch.randn(2, 4, 8, 8), after_stage=keep_left_half)
+    assert seen == [levels[k] for k in range(1, 7)]
+    assert torch.equal(result[..., :4], torch.ones(2, 4, 8, 4))
+
+
+def test_noise_is_asked_for_when_a_plan_draws():
+    plan = registry.build_plan({"solver": "ddim", "eta": 1.0}, schedules.build("leading", PROCESS, 4))
+    with pytest.raises(ValueError, match="noise streams"):
+        integrate(plan, lambda x, level: x, torch.randn(1, 4))
+
+
+def test_streams_depend_on_seed_image_and_draw_alone():
+    streams = NoiseStreams(3, [7, 0, 12], (4, 8, 8))
+    first, second = streams.draw(), streams.draw()
+    other = NoiseStreams(3, [12], (4, 8, 8))
+    assert torch.equal(other.draw()[0], first[2]) and torch.equal(other.draw()[0], second[2])
+    assert first.dtype == torch.float32 and first.shape == (3, 4, 8, 8)
+    rows = torch.cat([first, second, NoiseStreams(4, [7, 0, 12], (4, 8, 8)).draw()]).view(9, -1).double()
+    correlation = torch.corrcoef(rows) - torch.eye(9)
+    assert correlation.abs().max() < 0.25  # 256 numbers: 4 standard deviations
+
+
+def test_streams_are_standard_normal_and_never_repeat():
+    many = NoiseStreams(0, range(3000), (4,)).draw()
+    assert abs(float(many.mean())) < 0.03 and abs(float(many.std()) - 1) < 0.03
+    assert len(torch.unique(many[:, 0])) > 2990
+    assert len({tuple(row) for row in many.tolist()}) == 3000
