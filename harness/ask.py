@@ -137,6 +137,6 @@ def _check_precision(precision: str, device: str) -> None:
         import torch
 
         if torch.cuda.get_device_capability(device)[0] < 8:
-            raise InputError(f"precision=bf16 is not supported by {torch.cuda.get_device_name(device)}; use fp32 or fp16")
+            raise InputError(f"precision=bf16 is beyond {torch.cuda.get_device_name(device)}; use fp32 or fp16")
     if device == "mps" and precision == "bf16":
         raise InputError("precision=bf16 is not supported on mps; use fp32 or fp16")

@@ -62,14 +62,19 @@ class Cell:
     @property
     def model_key(self) -> tuple[str, str, str, str, int]:
         """Cells with the same key share one loaded model."""
-        return (json.dumps(self.model, sort_keys=True), self.model_fingerprint, self.precision, self.device, self.threads)
+        return (
+            json.dumps(self.model, sort_keys=True),
+            self.model_fingerprint,
+            self.precision,
+            self.device,
+            self.threads,
+        )
 
     @property
     def label(self) -> str:
         """Short name for people, not unique."""
         parts = [self.task["name"], self.sampler["name"], f"{self.steps} steps", f"cfg {self.cfg:g}", self.precision]
         return " · ".join(parts if self.strength is None else [*parts, f"strength {self.strength:g}"])
-
 
     def columns(self) -> dict[str, Any]:
         """The columns of a record that say what was asked; the same whether the cell succeeds or fails."""

@@ -81,7 +81,9 @@ class Generator:
         """The images `indices` of the cell. What was encoded before is taken from the session's memory."""
         given = self._inputs(indices)
         before = self.model.calls
-        images, latents = self._make(indices, given, *self._remembered_text(given), self._remembered_sources(indices, given))
+        images, latents = self._make(
+            indices, given, *self._remembered_text(given), self._remembered_sources(indices, given)
+        )
         self.nfe = self.model.calls - before
         return Made(images, latents, given.prompts, given.sources, given.masks)
 
@@ -92,7 +94,7 @@ class Generator:
         marks.mark("start")
         text = self._text(given.prompts)
         marks.mark("text")
-        images, _ = self._make(indices, given, *text, None, marks)
+        self._make(indices, given, *text, None, marks)
         marks.mark("decode")
 
     @torch.inference_mode()

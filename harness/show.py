@@ -73,7 +73,9 @@ class Display:
         if not self.console.is_terminal:  # a log file gets a line a cell instead of a bar
             row = message.cell
             label = self.labels[row["cell_id"]][0]
-            self.console.print(f"{row['status']} {row['cell_id']} {label}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{row['status']} {row['cell_id']} {label}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: list[Record]) -> None:

@@ -117,8 +117,12 @@ def main() -> None:
     console = Console(width=140)
     console.print(f"VAE: {reconstruction(model):.2f} dB on 512 held-out drawings")
     image, text = retrieval(args.weights)
-    console.print(f"open_clip retrieval among 64 different captions: {100 * image:.1f} % image→text, {100 * text:.1f} % text→image")
-    table = Table("% right", "objects", "background", "position", "shape", "colour", "size", "one: all", "two: all", title=None)
+    console.print(
+        f"open_clip retrieval among 64 captions: {100 * image:.1f} % image→text, {100 * text:.1f} % text→image"
+    )
+    table = Table(
+        "% right", "objects", "background", "position", "shape", "colour", "size", "one: all", "two: all", title=None
+    )
     scenes = world.split_scenes(4096, held_out=True, start=CHECK_START)
     show_accuracy(table, "real drawings", right(extractor, world.render(scenes), scenes), scenes)
     scenes = world.split_scenes(args.prompts, held_out=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -126,7 +127,12 @@ def open_clip_config(vocabulary: int) -> dict:
                 "hf_tokenizer_name": "tokenizer-in-this-folder",
             },
         },
-        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"},
+        "preprocess_cfg": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
     }
 
 
@@ -190,12 +196,26 @@ class Extractor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths, layers = (3, 24, 48, 64, 96), []
-        for a, b in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(a, b, 3, padding=1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 4, stride=2, padding=1), nn.SiLU()]
+        for a, b in pairwise(widths):
+            layers += [
+                nn.Conv2d(a, b, 3, padding=1),
+                nn.GroupNorm(8, b),
+                nn.SiLU(),
+                nn.Conv2d(b, b, 4, stride=2, padding=1),
+                nn.SiLU(),
+            ]
         self.trunk = nn.Sequential(*layers)
         self.squeeze = nn.Linear(96 * 4 * 4, self.DIM)
-        self.heads = nn.ModuleDict({name: nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, 96), nn.SiLU(), nn.Linear(96, n)) for name, n in HEADS.items()})
-        self.thumb = nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, 256), nn.SiLU(), nn.Linear(256, 3 * self.THUMB**2))
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, 96), nn.SiLU(), nn.Linear(96, n))
+                for name, n in HEADS.items()
+            }
+        )
+        self.thumb = self._head(256, 3 * self.THUMB**2)
+
+    def _head(self, width: int, out: int) -> nn.Module:
+        return nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, width), nn.SiLU(), nn.Linear(width, out))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = images.float() / 127.5 - 1.0

@@ -13,13 +13,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.embedded import nets, world
 
@@ -71,7 +74,12 @@ class Run:
     def save(self) -> None:
         temporary = self.path.with_suffix(".tmp")
         torch.save(
-            {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": self.ema, "step": self.step},
+            {
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema,
+                "step": self.step,
+            },
             temporary,
         )
         os.replace(temporary, self.path)
@@ -105,27 +113,44 @@ class Run:
         return self.module.eval()
 
 
-def loop(run: Run, losses: Callable[[int], tuple[torch.Tensor, dict[str, float]]]) -> None:
+Losses = Callable[[int], tuple[torch.Tensor, dict[str, float]]]
+
+
+def loop(run: Run, losses: Losses) -> None:
     """Step `run` to the end of its recipe; `losses(step)` gives the loss and what to show beside it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}"))
-    saved = time.monotonic()
-    with Progress(*columns) as progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+    )
+    # On a CPU the fused attention's backward takes a quarter of a training step at these sizes, the plain form little.
+    with Progress(*columns) as progress, sdpa_kernel(SDPBackend.MATH):
         bar = progress.add_task(run.stage, total=run.recipe.steps, completed=run.step, shown="")
-        smooth: dict[str, float] = {}
-        while run.step < run.recipe.steps:
-            torch.manual_seed(1_000_003 * len(run.stage) + run.step)  # a resumed run draws what an unbroken one draws
-            loss, shown = losses(run.step)
-            run.update(loss)
-            for name, value in shown.items():
-                smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
-            text = " ".join(f"{k}={v:.4g}" for k, v in smooth.items())
-            progress.update(bar, completed=run.step, shown=text)
-            if run.step % 200 == 0 and not progress.console.is_terminal:
-                print(f"{run.stage} {run.step}/{run.recipe.steps} {text} ({time.strftime('%H:%M:%S')})", flush=True)
-            if time.monotonic() - saved > 120:
-                run.save()
-                saved = time.monotonic()
-    run.save()
+        try:
+            _steps(run, losses, lambda text: progress.update(bar, completed=run.step, shown=text), progress.console)
+        finally:
+            run.save()  # Ctrl-C loses nothing
+
+
+def _steps(run: Run, losses: Losses, show: Callable[[str], None], console: Console) -> None:
+    smooth: dict[str, float] = {}
+    saved = time.monotonic()
+    while run.step < run.recipe.steps:
+        torch.manual_seed(1_000_003 * len(run.stage) + run.step)  # a resumed run draws what an unbroken one draws
+        loss, shown = losses(run.step)
+        run.update(loss)
+        for name, value in shown.items():
+            smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
+        text = " ".join(f"{k}={v:.4g}" for k, v in smooth.items())
+        show(text)
+        if run.step % 200 == 0 and not console.is_terminal:
+            print(f"{run.stage} {run.step}/{run.recipe.steps} {text} ({time.strftime('%H:%M:%S')})", flush=True)
+        if time.monotonic() - saved > 120:
+            run.save()
+            saved = time.monotonic()
 
 
 def autocast(device: str):
@@ -185,7 +210,10 @@ def train_extractor(work: Path, device: str) -> nn.Module:
         images = world.render(scenes).to(device)
         targets = {k: v.to(device) for k, v in nets.answers(scenes).items()}
         # A little noise, so that a decoder's faint texture does not change an answer.
-        seen = (images.float() + 6 * torch.rand(len(images), 1, 1, 1, device=device) * torch.randn_like(images, dtype=torch.float32)).clamp(0, 255)
+        seen = (
+            images.float()
+            + 6 * torch.rand(len(images), 1, 1, 1, device=device) * torch.randn_like(images, dtype=torch.float32)
+        ).clamp(0, 255)
         with autocast(device):
             features = net(seen)
             logits = net.attributes(features)
@@ -193,7 +221,9 @@ def train_extractor(work: Path, device: str) -> nn.Module:
         named = sum(F.cross_entropy(logits[k].float(), targets[k], ignore_index=-1) for k in nets.HEADS)
         small = F.interpolate(images.float() / 127.5 - 1, size=net.THUMB, mode="area").flatten(1)
         drawn = F.mse_loss(thumb.float(), small)
-        right = torch.stack([(logits[k].argmax(1) == targets[k])[targets[k] >= 0].float().mean() for k in nets.HEADS]).mean()
+        right = torch.stack(
+            [(logits[k].argmax(1) == targets[k])[targets[k] >= 0].float().mean() for k in nets.HEADS]
+        ).mean()
         return named + 5 * drawn, {"names": named.item(), "thumb": drawn.item(), "right": right.item()}
 
     loop(run, losses)
@@ -216,7 +246,9 @@ def train_clip(work: Path, device: str) -> nn.Module:
     def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         scenes = drawings(step, recipe.batch)
         images = to_signed(world.render(scenes), device)
-        tokens = tok(scenes.captions(), padding="max_length", truncation=True, max_length=nets.CONTEXT, return_tensors="pt").input_ids.to(device)
+        tokens = tok(
+            scenes.captions(), padding="max_length", truncation=True, max_length=nets.CONTEXT, return_tensors="pt"
+        ).input_ids.to(device)
         with autocast(device):
             image, text = net.encode_image(images, normalize=True), net.encode_text(tokens, normalize=True)
         logits = net.logit_scale.clamp(max=math.log(100)).exp() * image.float() @ text.float().T
@@ -225,7 +257,10 @@ def train_clip(work: Path, device: str) -> nn.Module:
         target = (code[:, None] == code[None]).float()
         target = target / target.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        return loss, {"loss": loss.item(), "top1": (logits.argmax(1) == torch.arange(len(logits), device=device)).float().mean().item()}
+        return loss, {
+            "loss": loss.item(),
+            "top1": (logits.argmax(1) == torch.arange(len(logits), device=device)).float().mean().item(),
+        }
 
     loop(run, losses)
     return run.load_averaged()
@@ -236,11 +271,10 @@ def latent_pool(work: Path, autoencoder: nn.Module, device: str) -> tuple[torch.
     """Posterior moments (N, 8, 16, 16) float16 and tokens (N, 24) of the training drawings, and the scaling factor."""
     path = work / "latents.pt"
     if not path.exists():
-        index = training_indices(LATENT_POOL)
-        moments = [_moments(autoencoder, world.render(world.scenes(i)), device) for i in np.array_split(index, LATENT_POOL // 128)]
-        moments = torch.cat(moments)
+        parts = [world.scenes(i) for i in np.array_split(training_indices(LATENT_POOL), LATENT_POOL // 128)]
+        moments = torch.cat([_moments(autoencoder, world.render(part), device) for part in parts])
         scale = 1.0 / moments[:8192, :4].float().std().item()
-        captions = [c for i in np.array_split(index, 64) for c in world.scenes(i).captions()]
+        captions = [caption for part in parts for caption in part.captions()]
         torch.save({"moments": moments, "tokens": _tokens(captions), "scale": scale}, path)
     pool = torch.load(path, weights_only=True)
     return pool["moments"], pool["tokens"], pool["scale"]
@@ -251,8 +285,13 @@ def _moments(autoencoder: nn.Module, images: torch.Tensor, device: str) -> torch
         return autoencoder.encode(to_signed(images, device)).latent_dist.parameters.half().cpu()
 
 
+@cache
+def _tokenizer():
+    return nets.tokenizer()
+
+
 def _tokens(captions: list[str]) -> torch.Tensor:
-    tok = nets.tokenizer()
+    tok = _tokenizer()
     return tok(captions, padding="max_length", truncation=True, max_length=nets.CONTEXT, return_tensors="pt").input_ids
 
 
@@ -261,7 +300,9 @@ def _sample(moments: torch.Tensor, scale: float) -> torch.Tensor:
     return scale * (mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean))
 
 
-def _diffusion_loss(denoiser: nn.Module, clean: torch.Tensor, context: torch.Tensor, extra: torch.Tensor | None) -> torch.Tensor:
+def _diffusion_loss(
+    denoiser: nn.Module, clean: torch.Tensor, context: torch.Tensor, extra: torch.Tensor | None
+) -> torch.Tensor:
     """Weighted ε loss at one random timestep an image, stratified over the batch."""
     n, device = len(clean), clean.device
     cumulative = nets.training_noise().alphas_cumprod.to(device)
@@ -281,7 +322,9 @@ def train_unet(work: Path, device: str, autoencoder: nn.Module) -> nn.ModuleDict
     recipe, tok = RECIPES["unet"], nets.tokenizer()
     moments, tokens, scale = latent_pool(work, autoencoder, device)
     nothing = _tokens([""])
-    both = nn.ModuleDict({"unet": nets.unet().to(memory_format=torch.channels_last), "text": nets.text_encoder(len(tok))})
+    both = nn.ModuleDict(
+        {"unet": nets.unet().to(memory_format=torch.channels_last), "text": nets.text_encoder(len(tok))}
+    )
     run = Run("unet", both, recipe, work, device)
 
     def losses(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -297,7 +340,7 @@ def train_unet(work: Path, device: str, autoencoder: nn.Module) -> nn.ModuleDict
 
 
 def random_masks(count: int, seed: int) -> torch.Tensor:
-    """Masks to repaint, (N, 1, 64, 64) float32 in {0, 1}: boxes on the latent's 4-pixel grid, some of them the whole."""
+    """Masks to repaint, (N, 1, 64, 64) float32 in {0, 1}: boxes on the latent's 4-pixel grid, some the whole."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((count, 1, 64, 64), np.float32)
     for mask in masks:
@@ -312,7 +355,7 @@ def random_masks(count: int, seed: int) -> torch.Tensor:
 
 @torch.no_grad()
 def masked_pool(work: Path, autoencoder: nn.Module, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks at latent size (N, 1, 16, 16) and moments (N, 8, 16, 16) of the first MASK_POOL drawings, masked to grey."""
+    """Masks at latent size (N, 1, 16, 16), moments (N, 8, 16, 16) of the first MASK_POOL drawings masked to grey."""
     path = work / "masked.pt"
     if not path.exists():
         masks, out = random_masks(MASK_POOL, seed=7), []

@@ -190,7 +190,10 @@ def _signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, r: t
         return torch.where(inside, -best.sqrt(), best.sqrt())
 
     angle = [-np.pi / 2 + k * np.pi / 5 for k in range(10)]
-    star = [((1.0 if k % 2 == 0 else 0.45) * np.cos(a), (1.0 if k % 2 == 0 else 0.45) * np.sin(a)) for k, a in enumerate(angle)]
+    star = [
+        ((1.0 if k % 2 == 0 else 0.45) * np.cos(a), (1.0 if k % 2 == 0 else 0.45) * np.sin(a))
+        for k, a in enumerate(angle)
+    ]
     a = 0.34
     cross = [(a, 1), (a, a), (1, a), (1, -a), (a, -a), (a, -1), (-a, -1), (-a, -a), (-1, -a), (-1, a), (-a, a), (-a, 1)]
     distance = (x * x + y * y).sqrt()
@@ -199,7 +202,7 @@ def _signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, r: t
             distance - r,
             torch.maximum(x.abs(), y.abs()) - 0.88 * r,
             polygon([(0.0, -1.0), (0.95, 0.75), (-0.95, 0.75)]),
-            polygon([(1.1 * px, 1.1 * py) for px, py in star]),
+            polygon(star),
             polygon(cross),
             (distance - 0.76 * r).abs() - 0.24 * r,
         ]

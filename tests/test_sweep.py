@@ -1,0 +1,231 @@
+"""The command itself: what is enumerated, refused, recorded, skipped, resumed and lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from PIL import Image
+
+from harness.errors import InputError
+from harness.sweep import enumerate_cells, ordered
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["n_images=4", "batch_size=4", "timing=off", "reference_count=100", "metrics=[clip_score]", "threads=1"]
+
+
+def cells(*words: str):
+    return list(enumerate_cells([*words]).cells.values())
+
+
+def sweep(folder: Path, *words: str, **kwargs) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "harness.sweep", *SMALL, *words, f"results_dir={folder}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, **kwargs)
+
+
+# ------------------------------------------------------------------------------------------------- enumeration
+
+
+@pytest.fixture(autouse=True)
+def _arguments(monkeypatch):
+    """Hydra reads sys.argv; the tests give their words to `enumerate_cells`."""
+    import harness.sweep as module
+
+    original = module.enumerate_cells
+
+    def with_arguments(words):
+        monkeypatch.setattr(sys, "argv", ["harness.sweep", *words])
+        return original(words)
+
+    monkeypatch.setitem(globals(), "enumerate_cells", with_arguments)
+
+
+def test_lists_and_ranges_multiply_into_cells():
+    found = cells("sampler=euler,unipc", "steps=range(10,40,10)", "cfg=1,3")
+    assert len(found) == 2 * 3 * 2
+    assert {cell.steps for cell in found} == {10, 20, 30}
+
+
+def test_an_axis_without_meaning_does_not_multiply():
+    assert len(cells("task=txt2img,img2img", "strength=0.2,0.5,0.8")) == 1 + 3
+    assert len(cells("cfg=1", "negative_prompt='',blurry")) == 1
+    assert len(cells("cfg=3", "negative_prompt='',blurry")) == 2
+
+
+def test_the_schedule_is_the_samplers_own_unless_asked():
+    by_sampler = {cell.sampler["name"]: cell.schedule["name"] for cell in cells("sampler=dpmpp,ddim,plms,euler,unipc")}
+    assert by_sampler["dpmpp"] == "karras" and by_sampler["ddim"] == "leading"
+    assert {cell.schedule["name"] for cell in cells("sampler=dpmpp,ddim", "schedule=exponential")} == {"exponential"}
+
+
+def test_every_knob_is_an_axis():
+    assert len({cell.cell_id for cell in cells("sampler=unipc", "sampler.order=1,2,3", "sampler.variant=bh1,bh2")}) == 6
+
+
+def test_experiments_are_ready_grids():
+    assert len(cells("+experiment=steps")) == 20
+    assert len(cells("+experiment=cfg", "steps=5,10")) == 12
+    for name in ("strength", "precision", "smoke"):
+        assert len(cells(f"+experiment={name}")) >= 3
+
+
+def test_the_id_is_the_content_and_survives_its_text():
+    one, same, other = cells("steps=10")[0], cells("steps=10")[0], cells("steps=10", "seed=1")[0]
+    assert one.cell_id == same.cell_id != other.cell_id
+    assert type(one).from_canonical(one.canonical()).cell_id == one.cell_id
+
+
+def test_cells_of_one_model_run_together():
+    found = ordered(cells("steps=5,10", "precision=fp32,bf16"))
+    assert [cell.precision for cell in found] == ["fp32", "fp32", "bf16", "bf16"]
+
+
+# --------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sampler=eulre"], "did you mean 'euler'"),
+        (["schedule=karas"], "did you mean 'karras'"),
+        (["task=txt2im"], "did you mean 'txt2img'"),
+        (["model=sd51"], "did you mean 'sd15'"),
+        (["stps=5"], "did you mean 'steps'"),
+        (["sampler.ordr=2"], "ordr"),
+        (["steps=0"], "steps=0"),
+        (["steps=2.5"], "steps=2.5"),
+        (["task=img2img", "strength=1.5"], "strength=1.5"),
+        (["cfg=-1"], "cfg=-1"),
+        (["precision=fp8"], "fp16"),
+        (["device=cuda:7"], "cuda:7"),
+        (["device=gpu"], "gpu"),
+        (["metrics=[fdi]"], "fid"),
+        (["timing=fast"], "quick"),
+        (["model=diffusers", "model.path=/no/such/folder"], "/no/such/folder"),
+        (["sampler.order=9"], "order=9"),
+        (["guidance.threshold=static"], "latents"),
+        (["data=folder", "data.path=/no/such/images"], "/no/such/images"),
+        (["steps=5,,6"], "steps=5,,6"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_what_is_valid(words, said):
+    with pytest.raises(InputError) as error:
+        cells(*words)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bad_input_ends_with_code_2_and_no_traceback(tmp_path):
+    done = sweep(tmp_path, "steps=0")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "Traceback" in sweep(tmp_path, "steps=0", "debug=true").stderr
+
+
+def test_an_unwritable_results_folder_is_said_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = sweep(tmp_path / "file" / "results", "steps=1")
+    assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ running
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("swept")
+    return folder, sweep(folder, "sampler=dpmpp,euler", "steps=2,3", "timing=quick", "metrics=[fid,clip_score]")
+
+
+def test_every_cell_leaves_a_whole_record(swept):
+    folder, done = swept
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_parquet(folder / "cells")
+    assert len(rows) == 4 and set(rows.status) == {"ok"}
+    wanted = ["fid", "clip_score", "latency_s", "latency_p90_s", "images_per_s", "peak_memory_mib", "flops"]
+    assert rows[wanted].notna().all().all()
+    assert (rows.nfe == rows.steps).all() and (rows.steps_run == rows.steps).all()
+    parts = rows.text_s + rows.denoise_s + rows.decode_s + rows.other_s
+    timings = pd.read_parquet(folder / "timings")
+    mean = timings[timings.kind == "timed"].groupby("cell_id").total_s.mean()
+    assert parts.values == pytest.approx(mean[rows.cell_id].values)
+    assert len(pd.read_parquet(folder / "images")) == 16
+    assert len(list((folder / "grids").glob("*.png"))) == 4
+    assert "reports/plot.py" in done.stdout
+
+
+def test_the_same_command_again_runs_nothing_and_force_runs_all(swept):
+    folder, _ = swept
+    words = ("sampler=dpmpp,euler", "steps=2,3", "timing=quick", "metrics=[fid,clip_score]")
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.parquet")}
+    again = sweep(folder, *words)
+    assert again.returncode == 0 and "0 cells run, 4 already recorded" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.parquet")}
+    forced = sweep(folder, *words, "force=true")
+    assert "4 cells run" in forced.stdout
+    assert len(pd.read_parquet(folder / "cells")) == 4
+
+
+def test_a_cell_that_fails_does_not_take_the_others(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "red").save(folder / "0.png")
+    (folder / "1.png").write_bytes(b"not a picture")
+    (folder / "captions.csv").write_text("file_name,caption\n0.png,a red square\n1.png,nothing\n")
+    words = ["task=img2img", "data=folder", f"data.path={folder}", "steps=2", "n_images=1,2", "sampler=euler,ddim"]
+    done = sweep(tmp_path / "results", *words)
+    rows = pd.read_parquet(tmp_path / "results" / "cells")
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert rows.groupby("n_images").status.unique().map(list).to_dict() == {1: ["ok"], 2: ["failed"]}
+    assert rows[rows.status == "failed"].error.str.contains("1.png").all()
+    assert done.stdout.count("failed ") >= 2
+    # What failed is tried again, what is recorded is not.
+    Image.new("RGB", (64, 64), "blue").save(folder / "1.png")
+    Image.open(folder / "1.png").load()
+    again = sweep(tmp_path / "results", *words)
+    assert again.returncode == 0, again.stdout
+
+
+def test_a_killed_worker_costs_its_own_cell_only(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.sweep", *SMALL, "steps=2,40,3", f"results_dir={tmp_path}", "n_images=64"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: len(recorded(tmp_path)) >= 1)
+    for worker in psutil.Process(process.pid).children(recursive=True):
+        if "spawn_main" in " ".join(worker.cmdline()):
+            worker.kill()
+    out, _ = process.communicate(timeout=200)
+    rows = pd.read_parquet(tmp_path / "cells").set_index("steps")
+    assert process.returncode == 1
+    assert rows.status.to_dict() == {2: "ok", 40: "failed", 3: "ok"}, out
+    assert "SIGKILL" in rows.error[40] and "failed" in out
+
+
+def recorded(folder: Path) -> list[Path]:
+    return list((folder / "cells").glob("[0-9a-f]*.parquet"))
+
+
+def until(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, how):
+    command = [sys.executable, "-m", "harness.sweep", *SMALL, "steps=2", "seed=range(0,40)", f"results_dir={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: len(recorded(tmp_path)) >= 2)
+    process.send_signal(how)
+    assert process.wait(timeout=30) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    kept = pd.read_parquet(tmp_path / "cells")
+    assert 2 <= len(kept) < 40 and set(kept.status) == {"ok"}
+    again = sweep(tmp_path, "steps=2", "seed=range(0,40)")
+    assert again.returncode == 0
+    assert f"{40 - len(kept)} cells run, {len(kept)} already recorded" in again.stdout
