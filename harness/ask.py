@@ -26,9 +26,10 @@ def ask(values: dict[str, Any]) -> Cell:
     from harness.tasks.load import load as load_task
 
     task, model, sampler = values["task"], values["model"], values["sampler"]
+    check_model(model, task=task["name"])
     schedule = _resolve(values["schedule"], "schedule", sampler["default_schedule"])
     data = _resolve(values["data"], "data", model.get("default_data"))
-    guidance = Guidance.parse(number(values, "cfg", 0.0), values["guidance"])
+    guidance = Guidance.parse(_cfg(values, model), values["guidance"])
     guidance.check(bool(model.get("pixel_range", False)))
     steps = whole(values, "steps", 1)
     strength = _strength(values["strength"], task)
@@ -36,7 +37,6 @@ def ask(values: dict[str, Any]) -> Cell:
     choice(values["precision"], "precision", PRECISIONS)
     _check_precision(values["precision"], device)
     _check_plan(sampler, schedule, steps)
-    check_model(model, task=task["name"])
     n_images = whole(values, "n_images", 1)
     check_data(data, n_images, task["name"])
     load_task(task)
@@ -86,6 +86,10 @@ def _read_text(kind: str, name: str) -> str:
 
 def _read(kind: str, name: str) -> dict[str, Any]:
     return yaml.safe_load(_read_text(kind, name))
+
+
+def _cfg(values: dict[str, Any], model: dict[str, Any]) -> float:
+    return number({"cfg": model["default_cfg"] if values["cfg"] is None else values["cfg"]}, "cfg", 0.0)
 
 
 def _check_plan(sampler: dict[str, Any], schedule: dict[str, Any], steps: int) -> None:

@@ -130,7 +130,9 @@ class Generator:
         self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None
     ) -> Start:
         self._noise = NoiseStreams(self.cell.seed, indices, self.model.latent_shape, self.model.device)
-        return self.task.start(self.model, levels, self._noise, given.sources, given.masks, source_latents)
+        return self.task.start(
+            self.model, levels, self._noise, given.sources, given.masks, source_latents, self.cell.strength
+        )
 
     # ------------------------------------------------------------------------------------------- what goes into it
 

@@ -116,6 +116,7 @@ def run(cells: list[Cell], settings: dict[str, Any]) -> int:
     from harness.store import Store
 
     store = Store(Path(settings["results_dir"]))
+    store.check_writable()
     recorded = store.recorded()
     # A failed cell is tried again: what failed may have been the machine's memory or a file that is now there.
     pending = [cell for cell in ordered(cells) if settings["force"] or recorded.get(cell.cell_id) != "ok"]

@@ -59,6 +59,8 @@ class Group:
     ) -> Selection | None:
         """The largest set of cells that agree on all axes but `vary` and `free`, and have any of `needs` measured.
 
+        Among equally large ones it is that in the middle of the other axes, never that with the best values.
+
         `axes`: what must agree beside the axes of quality. `lines`: a variant counts where it has two or more values
         of `vary`; otherwise any cell counts. None where nothing can be compared.
         """
@@ -68,13 +70,19 @@ class Group:
         )
         held = [axis for axis in [*QUALITY_AXES, *axes] if axis not in (vary, *free)]
         keys = _keys(measured, held)
-        best, best_score = None, (0, 0)
-        for key in keys.drop_duplicates():
-            chosen = measured[_agree(measured, keys, key, held, free=(vary, *free))]
+        # Where cfg varies, cells at cfg 1 join whatever they agree with in all that has an effect there.
+        off = (measured["cfg"] == 1) & ("cfg" in (vary, *free))
+        keys_off = _keys(measured, [axis for axis in held if axis not in GUIDANCE_ONLY])
+        best, best_score = None, (0, 0, 0.0)
+        for key, count in keys.value_counts().items():
+            if count + off.sum() < best_score[0]:
+                break  # neither this set nor a smaller one can be the largest
+            same = keys == key
+            chosen = measured[same | off & (keys_off == keys_off[same.idxmax()])]
             if lines:
                 counts = chosen.groupby("label")[vary].transform("nunique")
                 chosen = chosen[counts >= 2]
-            score = (len(chosen), chosen[vary].nunique())
+            score = (len(chosen), chosen[vary].nunique(), _central(measured, chosen, held))
             if score > best_score:
                 best, best_score = chosen, score
         if best is None:
@@ -103,14 +111,15 @@ def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     return pd.Series([row.tobytes() for row in codes], index=cells.index)
 
 
-def _agree(cells: pd.DataFrame, keys: pd.Series, key: bytes, held: Sequence[str], free: Sequence[str]) -> pd.Series:
-    """Rows with this key; where cfg varies, also those at cfg 1 that differ only in what has no effect there."""
-    same = keys == key
-    loose = [axis for axis in held if axis in GUIDANCE_ONLY]
-    if "cfg" not in free or not loose or not (cells["cfg"] == 1).any():
-        return same
-    strict = _keys(cells, [axis for axis in held if axis not in GUIDANCE_ONLY])
-    return same | ((cells["cfg"] == 1) & (strict == strict[same].iloc[0]))
+def _central(measured: pd.DataFrame, chosen: pd.DataFrame, held: Sequence[str]) -> float:
+    """0 where the held steps, cfg and strength are each the median of the values swept, negative away from it."""
+    distance = 0.0
+    for axis in ("steps", "cfg", "strength"):
+        swept = np.sort(measured[axis].dropna().unique())
+        if axis in held and len(swept) > 1 and chosen[axis].notna().any():
+            place = np.searchsorted(swept, chosen[axis].dropna().iloc[0]) / (len(swept) - 1)
+            distance += abs(place - 0.5)
+    return -distance
 
 
 def _held(measured: pd.DataFrame, chosen: pd.DataFrame, held: Sequence[str]) -> str:

@@ -46,6 +46,7 @@ SETTINGS = {
     "svg.hashsalt": "diffusion-sampler-harness",  # the same records give the same file
 }
 
+PRECISIONS = ("fp32", "bf16", "fp16")
 BOUNDS = {"latency_s": ("latency_low", "latency_high")}  # the intervals not named after their column
 
 

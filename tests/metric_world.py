@@ -1,4 +1,4 @@
-"""What the metric tests share: the shipped networks (untrained stand-ins where there are none yet), contexts, batches."""
+"""What the metric tests share: the shipped networks (untrained ones where there are none yet), contexts, batches."""
 
 from __future__ import annotations
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
-from metric_world import batch, feed, make_context, networks, world_data  # noqa: F401
+from metric_world import batch, feed, make_context, needs_shipped, networks, world_data  # noqa: F401
 
-from harness.data import resize
 from harness.errors import InputError
 from harness.metrics import fid, kid, load, precision_recall, reference, weights
 from harness.metrics.moments import Gaussian, Moments, frechet_distance, gaussian_of
@@ -149,7 +150,7 @@ def test_fid_influence_is_the_derivative():
         moved = fid.influence(x, target)
         assert moved.mean() == pytest.approx(0, abs=1e-9)
         for image in (0, 5):
-            step, values = 1e-5, []
+            step, values = 1e-4, []
             for sign in (1, -1):
                 w = np.full(n, 1.0)
                 w *= 1 - sign * step
@@ -159,7 +160,7 @@ def test_fid_influence_is_the_derivative():
                 values.append(frechet_distance(Gaussian(n, mean, covariance), target))
             # The mean of the influences under the weights is the linear part of the change.
             expected = (values[0] - values[1]) / (2 * step)
-            assert moved[image] == pytest.approx(expected, rel=2e-2, abs=2e-2)
+            assert moved[image] == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_fid_infinity_takes_most_of_the_bias_away():
@@ -202,9 +203,10 @@ def test_precision_and_recall_equal_the_definition():
     assert np.array_equal(hits["coverage"], inside(fake, real).any(0))
 
 
-def blurred(images: torch.Tensor, factor: int) -> torch.Tensor:
-    small = resize.resize(images, (64 // factor, 64 // factor))
-    return resize.resize(small, (64, 64))
+def blurred(images: torch.Tensor, width: int) -> torch.Tensor:
+    """Mean over a window of width x width pixels."""
+    around = torch.nn.functional.pad(images.float(), (width // 2,) * 4, mode="replicate")
+    return torch.nn.functional.avg_pool2d(around, width, 1).round().to(torch.uint8)
 
 
 def noisy(images: torch.Tensor, amount: float) -> torch.Tensor:
@@ -212,7 +214,8 @@ def noisy(images: torch.Tensor, amount: float) -> torch.Tensor:
     return (images + amount * noise).clamp(0, 255).round().to(torch.uint8)
 
 
-@pytest.mark.parametrize("spoil, amounts", [(blurred, (1, 2, 4, 8)), (noisy, (0, 8, 20, 50))])
+@needs_shipped
+@pytest.mark.parametrize("spoil, amounts", [(blurred, (1, 3, 5, 9)), (noisy, (0, 15, 30, 60))])
 def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, amounts):  # noqa: F811
     images = world_data.images(range(256))
     rows = []
@@ -224,8 +227,8 @@ def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, a
         )
     for name in ("fid", "fid_infinity", "kid"):
         values = [row[name] for row in rows]
-        assert all(a < b for a, b in zip(values, values[1:], strict=False)), (name, values)
-    assert rows[0]["fid_high"] < rows[1]["fid_low"]
+        assert all(a < b for a, b in pairwise(values)), (name, values)
+    assert rows[0]["fid_high"] < rows[2]["fid_low"]
     assert rows[0]["fid_low"] <= rows[0]["fid"] <= rows[0]["fid_high"] and rows[0]["fid_n"] == 256
     assert rows[0]["fid_extractor"].startswith("embedded-v1-96d-") and rows[0]["fid_comparable"] is False
 
@@ -243,7 +246,7 @@ def test_features_that_are_not_finite_name_the_image(make_context, world_data): 
         batch(world_data, range(10, 14)).features(Broken())
     latents = torch.zeros(4, 4, 8, 8)
     latents[1] = torch.inf
-    with pytest.raises(ValueError, match="image 11 .*latent"):
+    with pytest.raises(ValueError, match=r"image 11 .*latent"):
         batch(world_data, range(10, 14), latents=latents)
 
 

@@ -133,7 +133,7 @@ def test_inside_and_outside_of_the_mask_are_told_apart(make_context, world_data)
         (metric,) = load.build(["similarity"], make_context(task="inpaint"))
         values = metric.update(batch(world_data, range(8), images, sources=sources, masks=masks))
         squared = ((images.double() - sources.double()) ** 2).mean(1)
-        expected = [10 * np.log10(255**2 / squared[k][chosen[k, 0]].mean()) for k in range(8)]
+        expected = [10 * np.log10(255**2 / squared[k][chosen[k, 0]].mean().item()) for k in range(8)]
         assert values[f"psnr_{where}"] == pytest.approx(expected, rel=1e-5)
         assert (values[f"psnr_{other}"] == similarity.PSNR_CAP).all()
         assert (values[f"ssim_{where}"] < values[f"ssim_{other}"] - 0.2).all()
@@ -218,10 +218,7 @@ def test_attributes_are_judged_by_what_each_prompt_names(make_context, world_dat
         def __init__(self, wrong):
             self.wrong = wrong
 
-        def __call__(self, images):
-            return np.zeros((len(images), 96), np.float32)
-
-        def attributes(self, features):
+        def attributes(self, images):
             return {k: (v + (k == self.wrong)) if k == self.wrong else np.where(v < 0, 0, v) for k, v in truth.items()}
 
     for head, spoilt in ((None, None), ("colour_0", "colour"), ("axis", "relation"), ("objects", None)):

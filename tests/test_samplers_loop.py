@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from samplers import registry, schedules
-from samplers.integrate import integrate
+from samplers.integrate import _compile, integrate
 from samplers.levels import DiscreteVP, Level
 from samplers.noise import NoiseStreams
 from samplers.plan import Capabilities, Plan, Stage
@@ -89,6 +89,15 @@ def test_the_start_is_left_alone_and_outputs_may_be_reused():
     reused = integrate(unipc(), lambda x, level: torch.tanh(x, out=out), x)
     assert torch.equal(x, before)
     assert torch.equal(reused, integrate(unipc(), lambda x, level: torch.tanh(x), x))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "rows"),
+    [("euler", 1), ("dpmpp", 2), ("unipc", 3), ("ddim", 1), ("plms", 8)],  # PLMS: four x0 and the states they belong to
+)
+def test_the_buffer_holds_what_is_needed_and_no_more(sampler, rows):
+    plan = registry.build_plan(registry.load(sampler), schedules.build("leading", PROCESS, 40))
+    assert _compile(plan).rows == rows
 
 
 def test_low_precision_answers_and_strided_starts_are_welcome():

@@ -108,6 +108,14 @@ PAIRS = {
         "karras",
         {"rounding": "diffusers"},
     ),
+    "unipc-bh1": (
+        "UniPCMultistepScheduler",
+        {"solver_type": "bh1", "final_sigmas_type": "sigma_min"},
+        "unipc",
+        {"variant": "bh1"},
+        "linspace",
+        {**DPM_GRID, "end": "sigma_min"},
+    ),
     "unipc-3-bh1": (
         "UniPCMultistepScheduler",
         # bh1 with a final zero is 0·inf in diffusers

@@ -184,6 +184,14 @@ def test_variants_agree_where_coefficients_are_solved_for():
     assert not plans[0].same_method(plans[1], 1e-6)
 
 
+def test_lower_order_final_is_a_number_of_steps():
+    """15, as in diffusers: a run of 14 steps ends in first order, one of 15 does not."""
+    for steps, reach in ((14, 1), (15, 2)):
+        assert len(plan_of("dpmpp", steps, end="sigma_min", lower_order_final=15).stages[-1].x0) == reach
+    assert len(plan_of("dpmpp", 15, end="sigma_min", lower_order_final=True).stages[-1].x0) == 1
+    assert len(plan_of("dpmpp", 14, end="sigma_min", lower_order_final=False).stages[-1].x0) == 2
+
+
 def test_churn_draws_only_where_it_churns():
     plan = plan_of("euler", 12, s_churn=3.0, s_tmin=0.5, s_tmax=5.0)
     churned = [stage for stage in plan.stages if stage.draws]

@@ -250,14 +250,19 @@ def write(number):
 
 write(0)  # the first write imports what it needs; forks share that, so that each kill meets writing
 for kill in range(1, kills + 1):
+    heard, told = os.pipe()
     child = os.fork()
     if child == 0:
         for count in range(10_000):
             write(kill * 10_000 + count)
+            os.write(told, b".")
         os._exit(1)
-    time.sleep(chance.uniform(0.005, 0.06))
+    os.close(told)
+    os.read(heard, 1)  # one is written, the next under way
+    time.sleep(chance.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    os.close(heard)
 """
 
 

@@ -95,7 +95,7 @@ def test_cells_of_one_model_run_together():
         (["sampler=eulre"], "did you mean 'euler'"),
         (["schedule=karas"], "did you mean 'karras'"),
         (["task=txt2im"], "did you mean 'txt2img'"),
-        (["model=sd51"], "did you mean 'sd15'"),
+        (["model=sd-15"], "did you mean 'sd15'"),
         (["stps=5"], "did you mean 'steps'"),
         (["sampler.ordr=2"], "ordr"),
         (["steps=0"], "steps=0"),

@@ -17,26 +17,38 @@ TRAIN_TIMESTEPS = 1000
 
 
 def tokenizer():
-    """A CLIPTokenizer whose byte-pair merges make one token of each word of the world; other words spell out."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    """A CLIPTokenizer whose byte-pair merges make one token of each word of the world; other words spell out.
+
+    Built by rule, not by a trainer: trained weights are worth nothing under another numbering.
+    """
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    spelling = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096, min_frequency=1, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
     names = (*world.SHAPES, *world.COLOURS, *world.SIZES, *world.BACKGROUNDS, *world.POSITIONS, *world.RELATIONS)
     words = sorted({word for name in names for word in name.split()} | {"a", "on", "background"})
-    spelling.train_from_iterator(words, trainer)
-    trained = json.loads(spelling.to_str())["model"]
-    known = sorted(trained["vocab"], key=trained["vocab"].get)
-    tokens = known + [c + "</w>" for c in alphabet if c + "</w>" not in trained["vocab"]]
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        # What earlier merges leave of the word is joined from the left. Later merges rank lower: they cannot undo it.
+        parts = _spelt(word, merges)
+        for k in range(1, len(parts)):
+            merges.append(("".join(parts[:k]), parts[k]))
+    joined = [first + second for first, second in merges]
     # Last on purpose: both CLIP implementations find the end of the text as the largest token id.
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    merges = [tuple(m) for m in trained["merges"]]
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *joined, "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, model_max_length=CONTEXT)
+
+
+def _spelt(word: str, merges: list[tuple[str, str]]) -> list[str]:
+    """Byte-pair encoding of a word of plain letters: the earliest merge that fits, wherever it fits, until none does."""
+    parts = [*word[:-1], word[-1] + "</w>"]
+    for first, second in merges:
+        k = 0
+        while k < len(parts) - 1:
+            if (parts[k], parts[k + 1]) == (first, second):
+                parts[k : k + 2] = [first + second]
+            k += 1
+    return parts
 
 
 def vae():

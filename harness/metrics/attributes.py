@@ -44,7 +44,7 @@ class Attributes(PerImageMetric):
         from harness.embedded import nets
 
         truth = {k: v.numpy() for k, v in nets.answers(self.context.data.scenes(batch.indices)).items()}
-        found = self.extractor.attributes(batch.features(self.extractor))
+        found = self.extractor.attributes(batch.images)
         right = {head: (found[head] == truth[head]) | (truth[head] < 0) for head in truth}
         out = {"attributes_all": np.logical_and.reduce(list(right.values())).astype(float)}
         for name, heads in ATTRIBUTES.items():

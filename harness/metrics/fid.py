@@ -79,7 +79,7 @@ def influence(features: np.ndarray, target: Gaussian) -> np.ndarray:
         values, vectors = eigh(y.T @ y / (n - 1))
         seen = values > values[-1] * 1e-12
         overlap = ((y @ vectors[:, seen]) ** 2 / np.sqrt(values[seen])).sum(1)
-    moved = 2 * x @ (mean - target.mean) + (x**2).sum(1) - overlap
+    moved = 2 * x @ (mean - target.mean) + n / (n - 1) * ((x**2).sum(1) - overlap)
     return moved - moved.mean()
 
 

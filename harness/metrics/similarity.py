@@ -53,11 +53,10 @@ class Similarity(PerImageMetric):
         maps = {"psnr": ((images - sources) ** 2).mean(1), "ssim": ssim_map(images, sources)}
         out: dict[str, torch.Tensor] = {name: value.mean((1, 2)) for name, value in maps.items()}
         if batch.masks is not None:
-            edge = WINDOW // 2
-            inside = {"psnr": batch.masks[:, 0].double(), "ssim": batch.masks[:, 0, edge:-edge, edge:-edge].double()}
+            inside = batch.masks[:, 0].float()
             for name, value in maps.items():
-                out[f"{name}_inside"] = _mean_over(value, inside[name])
-                out[f"{name}_outside"] = _mean_over(value, 1 - inside[name])
+                out[f"{name}_inside"] = _mean_over(value, inside)
+                out[f"{name}_outside"] = _mean_over(value, 1 - inside)
         values = {name: value.double().numpy() for name, value in out.items()}
         for name in values.keys() & {"psnr", "psnr_inside", "psnr_outside"}:
             values[name] = _decibel(values[name])
@@ -73,14 +72,16 @@ class Similarity(PerImageMetric):
 
 
 def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """SSIM at every pixel whose window lies within the image, mean of the channels: (N, H − 10, W − 10)."""
+    """SSIM at every pixel, mean of the channels, (N, H, W); windows see the image mirrored beyond its border."""
     import torch
+    import torch.nn.functional as F
 
     if min(a.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got {tuple(a.shape[-2:])}")
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     line = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     taps = (line / line.sum()).tolist()
+    a, b = (F.pad(x, (WINDOW // 2,) * 4, mode="reflect") for x in (a, b))
 
     def smooth(x: torch.Tensor) -> torch.Tensor:
         # Shifted sums: several times faster on a CPU than a convolution of one channel.

@@ -37,6 +37,7 @@ KEYS = (
     "vae_precision",
     "allow_pickle",
     "default_data",
+    "default_cfg",
     "pixel_range",
 )
 PRECISIONS = ("fp32", "bf16", "fp16")

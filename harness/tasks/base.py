@@ -62,7 +62,7 @@ class Task(Protocol):
         source_latents: Tensor | None = None,
         strength: float | None = None,
     ) -> Start:
-        """The start of one batch, at `levels` of the same strength (None: the task's customary one).
+        """The start of one batch, at the `levels` of that `strength` (inpainting must be told; others do not look).
 
         Sources and masks are uint8; `source_latents`, where they are known, save encoding the sources again.
         """

@@ -62,6 +62,10 @@ class Inpaint:
     ) -> Start:
         if sources is None or masks is None:
             raise InputError("task=inpaint needs source images and masks: take data that has both")
+        if strength is None:
+            raise ValueError(
+                "inpainting starts from noise alone at strength 1 only: give start() the strength of its levels"
+            )
         check_masks(masks, sources)
         blends = self._blends(model)
         clean = encoded(self.name, model, sources, source_latents)
@@ -69,9 +73,8 @@ class Inpaint:
             return Start(clean)
         mask = latent_mask(masks, model.downscale, self.mask_resize).to(model.device)
         eps = noise.draw().to(model.device)
-        whole = (self.default_strength if strength is None else strength) == 1
         # The whole schedule starts from noise alone, as a text-to-image run does: no trace of what was under the mask.
-        state = eps * start_scale(self.start_scale, levels[0]) if whole else noised(clean, eps, levels[0])
+        state = eps * start_scale(self.start_scale, levels[0]) if strength == 1 else noised(clean, eps, levels[0])
         paste = _paste(sources, masks) if self.paste_source else Start.paste
         if not blends:
             import torch

@@ -32,8 +32,9 @@ def draw(group: Group, looks: Looks) -> Drawing:
 
 
 def _curve(axes: Axes, selection: Selection, looks: Looks) -> None:
-    """FID over CLIP score; the scale stands at its point, on the first line at every point, on others at the ends."""
-    for k, (label, rows) in enumerate(selection.lines("cfg")):
+    """FID over CLIP score; the scale stands at the points of the first line, and at the ends of a second one."""
+    drawn = list(selection.lines("cfg"))
+    for k, (label, rows) in enumerate(drawn):
         rows = rows[rows["fid"].notna() & rows["clip_score"].notna()]
         bars = {
             "xerr": intervals(rows, "clip_score", "clip_score_low", "clip_score_high"),
@@ -41,7 +42,7 @@ def _curve(axes: Axes, selection: Selection, looks: Looks) -> None:
         }
         axes.errorbar(rows["clip_score"], rows["fid"], **bars, elinewidth=0.7, label=label, **looks(label))
         for position, row in enumerate(rows.itertuples()):
-            if k == 0 or position in (0, len(rows) - 1):
+            if k == 0 or (len(drawn) == 2 and position in (0, len(rows) - 1)):
                 axes.annotate(
                     f"{row.cfg:g}",
                     (row.clip_score, row.fid),
@@ -53,4 +54,5 @@ def _curve(axes: Axes, selection: Selection, looks: Looks) -> None:
                 )
     axes.set_xlabel(axis_label(selection.cells, "clip_score"))
     axes.set_ylabel(axis_label(selection.cells, "fid"))
-    axes.set_title("numbers: CFG scale", loc="left", fontsize=8, color="#444444")
+    where = f", at {drawn[0][0]}" if len(drawn) > 2 else ""
+    axes.set_title(f"numbers: CFG scale{where}", loc="left", fontsize=8, color="#444444")

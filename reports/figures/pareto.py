@@ -55,6 +55,7 @@ def _panel(axes: Axes, selection: Selection, column: str, looks: Looks) -> None:
         axes.errorbar(rows["latency_s"], rows[column], **bars, elinewidth=0.6, capsize=0, label=label, **style)
     found = front(cells["latency_s"].to_numpy(float), cells[column].to_numpy(float), LOWER_IS_BETTER[column])
     best = cells.iloc[found]
+    axes.margins(0.12)  # room for the numbers
     axes.step(
         best["latency_s"], best[column], where="post", color="#000000", linewidth=1, zorder=1, label="Pareto front"
     )
@@ -72,7 +73,9 @@ def _panel(axes: Axes, selection: Selection, column: str, looks: Looks) -> None:
 
 def _name(axes: Axes, cells: pd.DataFrame, best: pd.DataFrame, column: str) -> None:
     """Numbers at the front's cells, and what they are in a list above the panel."""
+    heading = "Pareto front:"
     if len(best) > MOST_NAMED:
+        heading = f"Pareto front ({MOST_NAMED} of its {len(best)} cells):"
         best = best.iloc[np.unique(np.linspace(0, len(best) - 1, MOST_NAMED).round().astype(int))]
     several = {axis for axis in ("cfg", "precision") if cells[axis].nunique() > 1}
     points = best[["latency_s", column]].to_numpy(float)
@@ -87,7 +90,7 @@ def _name(axes: Axes, cells: pd.DataFrame, best: pd.DataFrame, column: str) -> N
         words += [f"cfg {row.cfg:g}"] if "cfg" in several else []
         words += [row.precision] if "precision" in several else []
         names.append(f"{number}  {', '.join(words)}")
-    axes.set_title("Pareto front:\n" + "\n".join(names), loc="left", fontsize=8, linespacing=1.2)
+    axes.set_title("\n".join([heading, *names]), loc="left", fontsize=8, linespacing=1.2)
 
 
 def _close(axes: Axes, points: np.ndarray) -> list[tuple[int, int]]:

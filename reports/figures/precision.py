@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from reports.records import COST_AXES, FID_AXES, Group
-from reports.style import BOUNDS, Drawing, Looks, axis_label, intervals, legend, panels
+from reports.style import BOUNDS, PRECISIONS, Drawing, Looks, axis_label, intervals, legend, panels
 
 TITLE = "Latency, memory and FID by precision"
 NEEDS = "needs cells with two or more precisions and latency or memory measured"
-ORDER = ("fp32", "bf16", "fp16")
 
 
 def draw(group: Group, looks: Looks) -> Drawing:
@@ -20,7 +19,7 @@ def draw(group: Group, looks: Looks) -> Drawing:
         return Drawing(name, None, NEEDS)
     columns = [column for column in (*needs, "fid") if selection.cells[column].notna().any()]
     figure, axes = panels(len(columns), f"{TITLE}: {group.task}, {group.model}", selection, height=3.1)
-    found = [*(p for p in ORDER if p in set(selection.cells["precision"]))]
+    found = [*(p for p in PRECISIONS if p in set(selection.cells["precision"]))]
     variants = list(selection.lines("precision"))
     for panel, column in zip(axes, columns, strict=True):
         for k, (label, rows) in enumerate(variants):

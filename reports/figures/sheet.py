@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from harness.grid import Tiles, load_grid
 from harness.store import Store
 from reports.records import VARIANT, Group, Selection, plain
-from reports.style import WIDTH, Drawing, titled
+from reports.style import PRECISIONS, WIDTH, Drawing, titled
 
 AXES = {"label": "sampler", "steps": "steps", "cfg": "CFG scale", "strength": "strength", "precision": "precision"}
 MOST_COLUMNS, MOST_ROWS = 8, 6
 BODY_INCHES = 5.6
+HEADS_INCHES, MARGIN = 0.36, 0.08
+LETTERS_AN_INCH = 13  # of 8 pt text, where most of them are wide
 
 
 def draw(group: Group, store: Store) -> list[Drawing]:
@@ -41,7 +43,8 @@ def draw(group: Group, store: Store) -> list[Drawing]:
 
 
 def _sheet(name: str, group: Group, axis: str, title: str, selection: Selection, store: Store) -> Drawing:
-    cells = selection.cells.sort_values(axis)
+    order = {name: str(k) for k, name in enumerate(PRECISIONS)}
+    cells = selection.cells.sort_values(axis, key=lambda column: column.replace(order))
     if len(cells) > MOST_COLUMNS:
         cells = cells.iloc[np.linspace(0, len(cells) - 1, MOST_COLUMNS).round().astype(int)]
     grids = _grids(cells, store)
@@ -62,25 +65,37 @@ def _sheet(name: str, group: Group, axis: str, title: str, selection: Selection,
 def _layout(
     title: str, notes: list[str], heads: list[str], prompts: list[str], tiles: list[list[np.ndarray]]
 ) -> Figure:
-    """`tiles[row][column]` under `heads` and beside `prompts`, wrapped to the room that the tiles leave."""
+    """`tiles[row][column]` as one picture, under `heads` and beside `prompts`, wrapped to the room there is."""
+    picture, (across, down) = _picture(tiles)
     side = min(1.15, BODY_INCHES / len(heads))
-    beside = min(WIDTH - side * len(heads), 3.0)
-    height, width = tiles[0][0].shape[:2]
-    body = side * height / width * len(tiles) + 0.35
-    figure = titled(title, notes, body, width=beside + side * len(heads))
-    layout = {"width_ratios": [beside, *[side] * len(heads)]}
-    axes = figure.subplots(len(tiles), len(heads) + 1, squeeze=False, gridspec_kw=layout)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
-    for panels, prompt, row in zip(axes, prompts, tiles, strict=True):
-        style = {"ha": "right", "va": "center", "fontsize": 8, "transform": panels[0].transAxes}
-        panels[0].text(1, 0.5, _wrapped(prompt, int(16 * beside)), **style)
-        for panel, tile in zip(panels[1:], row, strict=True):
-            panel.imshow(tile, interpolation="nearest")
-        for panel in panels:
-            panel.set_axis_off()
-    for panel, head in zip(axes[0, 1:], heads, strict=True):
-        panel.set_title("\n".join(textwrap.wrap(head, max(6, int(side * 14)))), fontsize=8)
+    beside = min(WIDTH - side * len(heads) - MARGIN, 3.0)
+    wide, high = (pixels * side / across for pixels in (picture.shape[1], picture.shape[0]))
+    figure = titled(title, notes, high + HEADS_INCHES + MARGIN, width=beside + wide + MARGIN)
+    figure.set_layout_engine("none")  # every size is known, and measuring text for a layout takes its time
+    full_width, full_height = figure.get_size_inches()
+    axes = figure.add_axes((beside / full_width, MARGIN / full_height, wide / full_width, high / full_height))
+    axes.imshow(picture, interpolation="nearest", aspect="auto")
+    style = {"fontsize": 8, "annotation_clip": False}
+    for k, prompt in enumerate(prompts):
+        text = _wrapped(prompt, int(LETTERS_AN_INCH * (beside - 2 * MARGIN)))
+        axes.annotate(text, (-0.06 / side * across, down * (k + 0.5)), ha="right", va="center", **style)
+    for k, head in enumerate(heads):
+        text = "\n".join(textwrap.wrap(head, int(LETTERS_AN_INCH * side), max_lines=2, placeholder="…"))
+        axes.annotate(text, (across * (k + 0.5), -0.05 / side * across), ha="center", va="bottom", **style)
+    axes.set_axis_off()
     return figure
+
+
+def _picture(tiles: list[list[np.ndarray]]) -> tuple[np.ndarray, tuple[int, int]]:
+    """All tiles on white with a small gap, and the pitch from one to the next: (across, down) in pixels."""
+    height, width = tiles[0][0].shape[:2]
+    gap = max(1, round(0.03 * width))
+    across, down = width + gap, height + gap
+    sheet = np.full((down * len(tiles) - gap, across * len(tiles[0]) - gap, 3), 255, np.uint8)
+    for i, row in enumerate(tiles):
+        for j, tile in enumerate(row):
+            sheet[i * down : i * down + height, j * across : j * across + width] = tile
+    return sheet, (across, down)
 
 
 def _grids(cells: pd.DataFrame, store: Store) -> dict[str, Tiles]:
