@@ -32,6 +32,12 @@ DEPENDS_ON = (
 )  # fmt: skip
 
 
+def has_limit(generator: Generator) -> bool:
+    """Whether there is an ODE left to solve: not at strength 0, nor where a cell enters at the lowest level of all."""
+    levels = generator.levels
+    return levels is not None and levels[0].ratio > 1.0001 * generator.model.process.ratio_min
+
+
 def reference_levels(generator: Generator) -> NoiseLevels:
     """From where the cell starts (its limit, for txt2img) down to the lowest trained level, Karras with ρ = 7."""
     process = generator.model.process

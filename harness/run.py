@@ -21,7 +21,7 @@ from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
-from harness.reference import DEFINITION, ReferenceRun
+from harness.reference import DEFINITION, ReferenceRun, has_limit
 
 GRID_IMAGES = 8  # the first prompts of the data: the same in every cell
 Report = Callable[[str, int], None]  # what is going on, images done
@@ -143,7 +143,7 @@ class Session:
 
     def _metrics(self, cell: Cell, generator: Generator) -> list[Any]:
         """The metrics that have a meaning for this cell."""
-        limit = None if generator.levels is None else ReferenceRun(cell, generator, self.cache / "runs")
+        limit = ReferenceRun(cell, generator, self.cache / "runs") if has_limit(generator) else None
         context = Context(
             data=generator.data,
             cache_dir=self.cache / "statistics",

@@ -15,6 +15,7 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -55,12 +56,18 @@ def enumerate_cells(arguments: list[str]) -> Collector:
     def compose(config: DictConfig) -> None:
         collector.add(config)
 
+    # Hydra composes every cell twice, once to see that it can; nothing runs before all are composed, so once is enough.
+    Sweeper.validate_batch_is_legal = lambda self, batch: None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here as exceptions; how they are shown is our business
     os.environ.setdefault("HYDRA_MAIN_MODULE", "harness.sweep")
     try:
         compose()
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_hydra_says(error)) from error
+    except OSError as error:  # Hydra makes its folder in the results folder
+        raise InputError(
+            f"cannot write to {error.filename}: {error.strerror}; free it or give results_dir=FOLDER"
+        ) from error
     if collector.wrong is not None:
         raise collector.wrong
     return collector

@@ -228,7 +228,7 @@ def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, a
     for name in ("fid", "fid_infinity", "kid"):
         values = [row[name] for row in rows]
         assert all(a < b for a, b in pairwise(values)), (name, values)
-    assert rows[0]["fid_high"] < rows[2]["fid_low"]
+    assert rows[0]["fid_high"] < rows[3]["fid_low"]
     assert rows[0]["fid_low"] <= rows[0]["fid"] <= rows[0]["fid_high"] and rows[0]["fid_n"] == 256
     assert rows[0]["fid_extractor"].startswith("embedded-v1-96d-") and rows[0]["fid_comparable"] is False
 

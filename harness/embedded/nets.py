@@ -40,7 +40,7 @@ def tokenizer():
 
 
 def _spelt(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    """Byte-pair encoding of a word of plain letters: the earliest merge that fits, wherever it fits, until none does."""
+    """Byte-pair encoding of a word of plain letters: the earliest merge that fits, until none does."""
     parts = [*word[:-1], word[-1] + "</w>"]
     for first, second in merges:
         k = 0

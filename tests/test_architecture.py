@@ -1,0 +1,85 @@
+"""Which part may know which: the imports of every file are walked."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def imported(path: Path) -> set[str]:
+    """Every module a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def files(*folders: str) -> list[Path]:
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(found) > 3
+    return found
+
+
+def roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", files("samplers"), ids=str)
+def test_samplers_know_nothing_of_the_harness(path):
+    assert not roots(path) & {"harness", "reports", "hydra", "omegaconf", "diffusers"}
+
+
+@pytest.mark.parametrize("path", files("harness", "samplers", "reports"), ids=str)
+def test_only_the_sweep_knows_hydra(path):
+    if path != ROOT / "harness" / "sweep.py":
+        assert not roots(path) & {"hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("path", files("reports"), ids=str)
+def test_reports_read_records_and_nothing_heavier(path):
+    assert not roots(path) & {"torch", "hydra", "diffusers", "transformers", "samplers"}
+
+
+def loaded_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print('modules', *sys.modules)"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(done.stdout.split("modules", 1)[1].split())
+
+
+def test_a_sweep_is_enumerated_without_torch():
+    code = "import sys; sys.argv = ['x', 'steps=5,10', 'device=cpu']; from harness.sweep import enumerate_cells\n"
+    code += "assert len(enumerate_cells(sys.argv[1:]).cells) == 2; import harness.show, harness.executors.local"
+    assert not loaded_after(code) & {"torch", "diffusers", "transformers", "open_clip"}
+
+
+def test_reports_are_loaded_without_torch():
+    assert not loaded_after("import reports.plot") & {"torch", "hydra", "diffusers"}
+
+
+def test_the_yaml_files_and_the_code_name_the_same_things():
+    from harness.data import load as data
+    from harness.metrics import load as metrics
+    from harness.tasks import load as tasks
+    from samplers import registry, schedules
+
+    for name in registry.names():
+        spec = registry.load(name)
+        assert spec["name"] == name
+        # Every knob is visible in the YAML, and none is there that the code does not read.
+        knobs = set(spec) - {"name", "solver", "default_schedule"}
+        assert knobs == set(registry.knobs(name)), name
+        assert spec["default_schedule"] in schedules.names()
+    assert set(schedules.names()) | {"auto"} == {path.stem for path in (ROOT / "conf" / "schedule").glob("*.yaml")}
+    for module in (tasks, data, metrics):
+        assert module.names()
