@@ -84,6 +84,8 @@ def _check_names(arguments: list[str]) -> None:
     top = [key for key in known if key not in ("defaults", "hydra")]
     for override in overrides:
         key = override.key_or_group
+        if override.type.name != "CHANGE" and key != "experiment" and not key.startswith("hydra"):
+            raise InputError(f"{override.input_line}: write {key}=VALUE; only +experiment=NAME takes a sign before it")
         if key in GROUPS:
             valid = sorted(path.stem for path in (Path(CONF) / key).glob("*.yaml"))
             for given in _choices(override):

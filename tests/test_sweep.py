@@ -112,6 +112,8 @@ def test_cells_of_one_model_run_together():
         (["guidance.threshold=static"], "latents"),
         (["data=folder", "data.path=/no/such/images"], "/no/such/images"),
         (["steps=5,,6"], "steps=5,,6"),
+        (["+sampler.order=2"], "write sampler.order=VALUE"),
+        (["experiment=steps"], "+experiment=steps"),
     ],
 )
 def test_bad_input_is_one_line_that_names_what_is_valid(words, said):

@@ -88,8 +88,7 @@ def interval(features: np.ndarray, target: Gaussian, value: float, resamples: in
 
     Resampling images and computing FID anew would not do: a resample has fewer distinct images, so its FID is far too
     high (by as much again as FID itself at 256 images of 96 features) and too scattered (1.5 to 3 times). The linear
-    part has no such bias; its interval was wide enough on Gaussians and up to 40 % too wide where N is near the
-    number of features.
+    part has no such bias; its interval is on the safe side: on drawings 1.7 times too wide at 256, 1.2 times at 512.
     """
     moved = influence(features, target)
     return bootstrap.bounds(value + bootstrap.resampled_means(moved, resamples, seed), value)
@@ -98,8 +97,8 @@ def interval(features: np.ndarray, target: Gaussian, value: float, resamples: in
 def infinity(features: np.ndarray, target: Gaussian, value: float, splits: int, seed: int) -> float | None:
     """FID for N → ∞ (1911.07023): a line over 1/N through FID at N and the mean FID of random halves.
 
-    Both halves of a split count, so their errors cancel to first order. None below two images a feature and half:
-    there FID is not yet a line over 1/N.
+    Both halves of a split count, so their errors cancel to first order. None where a half has no more images
+    than features: there FID is not yet a line over 1/N.
     """
     n, rng = len(features), np.random.default_rng(seed)
     half = n // 2
