@@ -9,14 +9,19 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.ask import ask
@@ -54,14 +59,21 @@ def enumerate_cells(arguments: list[str]) -> Collector:
 
     @hydra.main(config_path=CONF, config_name="sweep", version_base="1.3")
     def compose(config: DictConfig) -> None:
-        collector.add(config)
+        collector.add(config)  # hydra.mode=RUN only; a sweep's cells arrive in `launch`
 
-    # Hydra composes every cell twice, once to see that it can; nothing runs before all are composed, so once is enough.
-    Sweeper.validate_batch_is_legal = lambda self, batch: None
+    def launch(launcher: Launcher, job_overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
+        composer = _Composer(launcher)
+        for overrides in job_overrides:
+            collector.add(composer(overrides))
+        return []
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here as exceptions; how they are shown is our business
-    os.environ.setdefault("HYDRA_MAIN_MODULE", "harness.sweep")
     try:
-        compose()
+        # Hydra composes every cell twice and sets up a job for it: 50 ms and more, for a function that appends to a
+        # list. Its sweeper still enumerates; what it hands to its launcher is composed here, once a choice of groups.
+        (basic,) = (kind for kind in Plugins.instance().discover(Launcher) if kind.__name__ == "BasicLauncher")
+        with patch.object(Sweeper, "validate_batch_is_legal"), patch.object(basic, "launch", launch):
+            compose()
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_hydra_says(error)) from error
     except OSError as error:  # Hydra makes its folder in the results folder
@@ -71,6 +83,30 @@ def enumerate_cells(arguments: list[str]) -> Collector:
     if collector.wrong is not None:
         raise collector.wrong
     return collector
+
+
+class _Composer:
+    """A cell's overrides to its config. Hydra composes each choice of groups once; values are set on a copy."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.load = launcher.hydra_context.config_loader.load_sweep_config
+        self.master = launcher.config
+        self.parse = OverridesParser.create().parse_overrides
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        parsed = self.parse(list(overrides))
+        groups = tuple(o.input_line for o in parsed if o.key_or_group in GROUPS or o.key_or_group.startswith("hydra"))
+        if groups not in self.composed:
+            config = self.load(self.master, list(groups))
+            with open_dict(config):
+                del config["hydra"]
+            self.composed[groups] = config
+        config = deepcopy(self.composed[groups])
+        for override in parsed:
+            if override.input_line not in groups:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        return config
 
 
 def _check_names(arguments: list[str]) -> None:

@@ -172,12 +172,19 @@ def one(rows: pd.DataFrame, column: str) -> str:
     return " | ".join(plain(value) for value in rows[column].dropna().unique()) or "unnamed"
 
 
+def _clip_model(rows: pd.DataFrame) -> str:
+    """The model of "100*cos, unclamped, MODEL, RESIZER"; the record has the whole definition."""
+    found = rows["clip_definition"].dropna().unique()
+    parts = [str(text).split(", ") for text in found]
+    return " | ".join(plain(part[2] if len(part) == 4 else ", ".join(part)) for part in parts) or "unnamed"
+
+
 def axis_label(rows: pd.DataFrame, column: str) -> str:
     """Name, definition and unit of a measured column."""
     count = one(rows, "n_images")
     names = {
         "fid": f"FID ({one(rows, 'fid_extractor')}, N={count})",
-        "clip_score": f"CLIP score ({one(rows, 'clip_definition')})",
+        "clip_score": f"CLIP score ({_clip_model(rows)})",
         "latency_s": f"latency (s, median for {one(rows, 'timing_batch')} image)",
         "peak_memory_mib": f"peak memory (MiB, {one(rows, 'peak_memory_kind')})",
         "discretisation_error": "discretisation error (relative)",
