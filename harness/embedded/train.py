@@ -46,7 +46,7 @@ class Recipe:
 
 RECIPES = {
     "vae": Recipe(steps=1_900, batch=32, lr=1e-3, decay_from=0.55),
-    "extractor": Recipe(steps=1_600, batch=128, lr=1e-3, decay_from=0.3),
+    "extractor": Recipe(steps=2_200, batch=128, lr=1e-3, decay_from=0.3),
     "clip": Recipe(steps=1_400, batch=128, lr=1e-3, decay_from=0.4),
     "unet": Recipe(steps=7_600, batch=64, lr=1e-3, decay_from=0.72, ema=0.9985),
     "inpaint": Recipe(steps=1_000, batch=64, lr=4e-4, decay_from=0.2, ema=0.998),
