@@ -48,7 +48,7 @@ class Display:
             TimeRemainingColumn(),
         )
         self.console = Console()
-        self.bars = Progress(*columns, console=self.console)
+        self.bars = Progress(*columns, console=self.console, refresh_per_second=2)
         note = f" ({recorded} recorded already)" if recorded else ""
         self.cells = self.bars.add_task(f"cells{note}", total=len(cells))
         self.images = self.bars.add_task("starting the worker", total=None)

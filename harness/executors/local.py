@@ -54,8 +54,6 @@ class LocalExecutor:
     def _start(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
         self.pipe, theirs = context.Pipe()
-        # Read by OpenMP when it is loaded: threads that wait must not spin on cores that others could use.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self.process = context.Process(target=_work, args=(theirs, self.results_dir, threads), daemon=True)
         self.process.start()
