@@ -122,6 +122,19 @@ def test_bad_input_is_one_line_that_names_what_is_valid(words, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_mask_of_the_wrong_size_is_said_before_a_model_is_loaded(tmp_path):
+    for folder, side in (("images", 64), ("masks", 32)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (side, side)).save(tmp_path / folder / "a.png")
+    (tmp_path / "images" / "captions.csv").write_text("file_name,caption\na.png,a red square\n")
+    words = ["task=inpaint", "data=folder", f"data.path={tmp_path}/images", f"data.masks={tmp_path}/masks"]
+    words.append("n_images=1")
+    with pytest.raises(InputError, match="32x32 pixels, its image 'a\\.png' is 64x64"):
+        cells(*words)
+    Image.new("L", (64, 64)).save(tmp_path / "masks" / "a.png")
+    assert len(cells(*words, "seed=1")) == 1
+
+
 def test_bad_input_ends_with_code_2_and_no_traceback(tmp_path):
     done = sweep(tmp_path, "steps=0")
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from harness.data import captions, resize
+from harness.data.masks import check_masks, mask_file
 from harness.errors import InputError
 
 
@@ -79,21 +80,9 @@ class FolderData:
             return mask
         if self.mask_folder is None:
             raise InputError("inpaint needs masks: give data.masks=FOLDER (white = repaint) or data.masks=center")
-        file = self._mask_file(path)
-        mask, image = _open(file).convert("L"), _open(path)
-        if mask.size != image.size:
-            raise InputError(
-                f"mask {str(file)!r} is {mask.width}x{mask.height} pixels, its image {path.name!r} is "
-                f"{image.width}x{image.height}: they must be equal"
-            )
+        check_masks(self.mask_folder, (path,))
+        mask = _open(mask_file(self.mask_folder, path)).convert("L")
         return (np.asarray(resize.fit_image(mask, self.size, self.fit, nearest=True)) >= 128).astype(np.uint8)
-
-    def _mask_file(self, path: Path) -> Path:
-        folder = Path(self.mask_folder).expanduser()
-        for name in (path.name, *(path.stem + suffix for suffix in captions.IMAGE_SUFFIXES)):
-            if (folder / name).is_file():
-                return folder / name
-        raise InputError(f"no mask for {path.name!r} in data.masks={str(folder)!r}: it needs an image of the same name")
 
 
 def read_rgb(path: Path):

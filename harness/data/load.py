@@ -50,6 +50,11 @@ def check(spec: Mapping[str, Any], n_images: int | None = None, task: str | None
     from harness.data import captions
 
     captions.check(full, n_images, task)
+    if task == "inpaint" and full["masks"] not in (None, "center"):
+        from harness.data.masks import check_masks
+
+        known = captions.entries(full)[:n_images]
+        check_masks(full["masks"], tuple(dict.fromkeys(entry.image for entry in known)))
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:
