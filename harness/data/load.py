@@ -54,7 +54,7 @@ def check(spec: Mapping[str, Any], n_images: int | None = None, task: str | None
         from harness.data.masks import check_masks
 
         known = captions.entries(full)[:n_images]
-        check_masks(full["masks"], tuple(dict.fromkeys(entry.image for entry in known)))
+        check_masks(full["masks"], dict.fromkeys(entry.image for entry in known))
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,8 +21,7 @@ def mask_file(folder: str, image: Path) -> Path:
     raise InputError(f"no mask for {image.name!r} in data.masks={str(place)!r}: it needs an image of the same name")
 
 
-@lru_cache(maxsize=4)
-def check_masks(folder: str, images: tuple[Path, ...]) -> None:
+def check_masks(folder: str, images: Iterable[Path]) -> None:
     """Every image has a mask of its own size; looks at the files' headers only."""
     for image in images:
         file = mask_file(folder, image)
@@ -34,7 +34,16 @@ def check_masks(folder: str, images: tuple[Path, ...]) -> None:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """(width, height) as people see the picture."""
+    """(width, height) as people see the picture; read once as long as the file stays as it is."""
+    try:
+        stamp = path.stat()
+    except OSError as error:
+        raise InputError(f"image {str(path)!r} cannot be read ({first_line(error)}): mend or remove it") from None
+    return _read_size(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=100_000)
+def _read_size(path: Path, modified: int, length: int) -> tuple[int, int]:
     from PIL import Image
 
     try:
