@@ -80,12 +80,8 @@ def _resolve(group: dict[str, Any], kind: str, default: str | None) -> dict[str,
 
 
 @cache
-def _read_text(kind: str, name: str) -> str:
-    return (CONF / kind / f"{name}.yaml").read_text()
-
-
 def _read(kind: str, name: str) -> dict[str, Any]:
-    return yaml.safe_load(_read_text(kind, name))
+    return yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
 
 
 def _cfg(values: dict[str, Any], model: dict[str, Any]) -> float:

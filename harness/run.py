@@ -92,7 +92,9 @@ class Session:
         from harness.data import load as data
 
         size = (model.size[0], model.size[1])
-        known = self._once(("data", json.dumps(cell.data), size), lambda: data.load(cell.data, size))
+        known = self._once(
+            ("data", json.dumps(cell.data), cell.data_fingerprint, size), lambda: data.load(cell.data, size)
+        )
         return Generator(cell, model, known, self._once(("latent memory",), dict))
 
     def _where(self, cell: Cell) -> dict[str, Any]:

@@ -52,7 +52,6 @@ class Display:
         note = f" ({recorded} recorded already)" if recorded else ""
         self.cells = self.bars.add_task(f"cells{note}", total=len(cells))
         self.images = self.bars.add_task("starting the worker", total=None)
-        self.running: str | None = None
 
     def __enter__(self) -> Display:
         self.bars.start()

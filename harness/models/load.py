@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from harness.cell import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models.locate import Facts, Place, Spec, facts, fingerprint, place, read_json, vae_place
 
@@ -40,7 +41,6 @@ KEYS = (
     "default_cfg",
     "pixel_range",
 )
-PRECISIONS = ("fp32", "bf16", "fp16")
 TIMES = ("continuous", "rounded")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
