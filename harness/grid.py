@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from harness.atomic import whole
 
 TEXT_KEY = "image-grid"  # the PNG's text chunk with the layout
 LONGEST_SIDE = 256  # pixels of a tile: a 512² image is halved, one of the embedded model's 64² kept as it is
@@ -36,14 +37,8 @@ def save_grid(images: Any, path: Path | str, indices: Sequence[int] | None = Non
     layout = PngInfo()
     indices = list(range(len(shown))) if indices is None else [int(index) for index in indices]
     layout.add_text(TEXT_KEY, json.dumps({"tile_width": width, "tile_height": height, "image_indices": indices}))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
-        sheet.save(temporary, format="PNG", pnginfo=layout)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(Path(path)) as file:
+        sheet.save(file, format="PNG", pnginfo=layout)
 
 
 def load_grid(path: Path | str) -> Tiles:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.atomic import whole
 from harness.cell import Cell
 from harness.generate import Generator
 from samplers import dpmpp
@@ -64,7 +64,8 @@ class ReferenceRun:
         path = self.folder / f"{self._key(members)}.npy"
         if not path.exists():
             both = self.generator.reference(members, self.levels, dpmpp.plan(self.levels))
-            self._save(path, torch.stack(both).float().cpu().numpy())
+            with whole(path) as file:
+                np.save(file, torch.stack(both).float().cpu().numpy())
         at_end, at_zero = np.load(path)
         end = self.generator.levels[self.generator.levels.steps]
         return torch.from_numpy(at_zero if end.sigma == 0 else at_end)
@@ -73,10 +74,3 @@ class ReferenceRun:
         values = {name: getattr(self.cell, name) for name in DEPENDS_ON}
         text = json.dumps([values, f"{self.levels[0].ratio:.9g}", [*members], DEFINITION], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-    def _save(self, path: Path, latents: np.ndarray) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            np.save(file, latents)
-        os.replace(temporary, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.atomic import whole
 from harness.errors import InputError
 from harness.metrics.base import FeatureExtractor
 from harness.metrics.context import Context
@@ -53,7 +53,9 @@ def _load(context: Context, extractor: FeatureExtractor, key: str) -> Reference:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # a damaged file is made again
     made = _compute(context, extractor)
-    _write(path, made)
+    with whole(path) as file:
+        g = made.gaussian
+        np.savez(file, n=g.n, mean=g.mean, covariance=g.covariance, features=made.features)
     return made
 
 
@@ -69,15 +71,3 @@ def _compute(context: Context, extractor: FeatureExtractor) -> Reference:
     if seen < 2:
         raise InputError(f"{seen} reference images are too few for FID: it needs at least 2, better thousands")
     return Reference(moments.gaussian(), np.concatenate(kept))
-
-
-def _write(path: Path, made: Reference) -> None:
-    """Complete or not at all, also when killed half-way or when two workers write at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as opened:
-        g = made.gaussian
-        np.savez(opened, n=g.n, mean=g.mean, covariance=g.covariance, features=made.features)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(temporary, path)
