@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("ok", "failed", "skipped")
 ARROW_TYPES = {
     "text": pa.string(),
@@ -83,19 +83,20 @@ ASKED = [
     Column("sampler_knobs", "json", "", "every knob of the sampler"),
     Column("order", "int", "", "order of convergence that the sampler declares"),
     Column("stochastic", "bool", "", "whether the sampler adds noise on the way"),
-    Column("implementation", "text", "", "whose arithmetic stepped: native, ..."),
+    Column("implementation", "text", "", "whose arithmetic stepped: native, diffusers or k_diffusion"),
     Column("schedule", "text", "", "name of the noise schedule"),
     Column("schedule_knobs", "json", "", "every knob of the schedule"),
     Column("steps", "int", "steps", "steps asked for"),
     Column("steps_run", "int", "steps", "steps that really ran (fewer where strength < 1)"),
     Column("plan", "text", "", "the sampler's plan: its table of coefficients"),
+    Column("noise", "text", "", "independent: a draw of its own each time; brownian: increments of one path"),
     Column("cfg", "float", "", "classifier-free guidance scale; 1 = off"),
     Column("guidance_rescale", "float", "", "φ of 2305.08891; 0 = off"),
     Column("guidance_knobs", "json", "", "thresholding and other options of the guidance"),
     Column("negative_prompt", "text", "", "prompt of the unconditional half"),
     Column("strength", "float", "", "share of the schedule that runs (img2img, inpaint), 0..1"),
     Column("keep_steps", "bool", "", "whether the number of steps is kept whatever the strength"),
-    Column("precision", "text", "", "fp32, bf16 or fp16: weights and activations"),
+    Column("precision", "text", "", "fp64, fp32, bf16 or fp16: weights and activations"),
     Column("height", "int", "pixels", "height of the images"),
     Column("width", "int", "pixels", "width of the images"),
     Column("seed", "int", "", "seed of the noise streams"),

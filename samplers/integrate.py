@@ -61,7 +61,7 @@ def integrate(
         torch.mv(source, weights[i], out=target)
         state = views[0] if i % 2 else views[-1]
         if stage.noise:
-            state.add_(noise.draw(), alpha=stage.noise)
+            state.add_(noise.draw(stage.level.ratio, stage.result.ratio), alpha=stage.noise)
         if after_stage is not None:
             blended = after_stage(state, stage.result)
             if blended is not state:

@@ -21,8 +21,11 @@ class NoiseStreams:
         self.number = 0  # of the next draw
         self._generator = torch.Generator()
 
-    def draw(self) -> torch.Tensor:
-        """The next draw of every image: float32 (N, *shape) on the streams' device."""
+    def draw(self, above: float | None = None, below: float | None = None) -> torch.Tensor:
+        """The next draw of every image: float32 (N, *shape) on the streams' device.
+
+        `above` and `below` are the σ/α between which the noise is added: nothing to independent draws.
+        """
         pinned = self.device.type == "cuda"
         out = torch.empty((len(self.indices), *self.shape), dtype=torch.float32, pin_memory=pinned)
         key = _mix64(_mix64(self.seed) + self.number)

@@ -19,7 +19,7 @@ class Capabilities:
     """What a solver declares about itself for a number of steps; tests hold the loop and the plans to it."""
 
     order: int  # order of convergence of the deterministic method
-    nfe: int  # denoiser calls of the whole run
+    nfe: int | None  # denoiser calls of the whole run; None: decided while it runs (adaptive)
     stochastic: bool = False  # may draw noise after the initial one
 
 

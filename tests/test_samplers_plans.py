@@ -98,7 +98,7 @@ class _Counted:
     def __init__(self, streams):
         self.streams, self.draws = streams, 0
 
-    def draw(self):
+    def draw(self, above=None, below=None):
         self.draws += 1
         return self.streams.draw()
 
