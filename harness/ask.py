@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.cell import IMPLEMENTATIONS, PRECISIONS, TIMINGS, Cell, choice, number, whole
+from harness.cell import IMPLEMENTATIONS, NOISES, PRECISIONS, TIMINGS, Cell, choice, number, whole
 from harness.errors import InputError
 from harness.guidance import Guidance
 
+if TYPE_CHECKING:
+    from harness.tasks.base import Task
+    from samplers.levels import NoiseLevels
+    from samplers.plan import Plan
+
+ENDS = 2  # steps of a schedule that only gives an adaptive solver its two ends: the second call is its lowest level
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -27,19 +34,21 @@ def ask(values: dict[str, Any]) -> Cell:
 
     task, model, sampler = values["task"], values["model"], values["sampler"]
     check_model(model, task=task["name"])
-    schedule = _resolve(values["schedule"], "schedule", sampler["default_schedule"])
+    schedule = _schedule(values["schedule"], model, sampler)
     data = _resolve(values["data"], "data", model.get("default_data"))
     guidance = Guidance.parse(_cfg(values, model), values["guidance"])
     guidance.check(bool(model.get("pixel_range", False)))
-    steps = whole(values, "steps", 1)
     strength = _strength(values["strength"], task)
     device = _device(values["device"])
-    choice(values["precision"], "precision", PRECISIONS)
-    _check_precision(values["precision"], device)
-    _check_plan(sampler, schedule, steps)
+    precision = choice(values["precision"] or model.get("default_precision", "fp32"), "precision", PRECISIONS)
+    _check_precision(precision, device)
+    implementation = choice(values["implementation"], "implementation", IMPLEMENTATIONS)
+    _check_implementation(implementation, sampler, task["name"])
+    keep_steps = bool(values["keep_steps"]) and strength is not None
+    asked = _Asked(task, load_task(task), model, sampler, schedule, strength, keep_steps)
+    steps, stochastic = asked.steps(values)
     n_images = whole(values, "n_images", 1)
     check_data(data, n_images, task["name"])
-    load_task(task)
     check_metrics(values["metrics"])
     off = not guidance.on
     return Cell(
@@ -50,14 +59,15 @@ def ask(values: dict[str, Any]) -> Cell:
         schedule=schedule,
         data=data,
         data_fingerprint=data_fingerprint(data),
-        implementation=choice(values["implementation"], "implementation", IMPLEMENTATIONS),
+        implementation=implementation,
+        noise=_noise(values["noise"], implementation, stochastic),
         steps=steps,
         cfg=guidance.scale,
         guidance={**values["guidance"], "rescale": 0.0 if off else float(guidance.rescale)},
         strength=strength,
-        keep_steps=bool(values["keep_steps"]) and strength is not None,
+        keep_steps=keep_steps,
         negative_prompt="" if off else str(values["negative_prompt"] or ""),
-        precision=values["precision"],
+        precision=precision,
         seed=whole(values, "seed", 0),
         n_images=n_images,
         batch_size=whole(values, "batch_size", 1),
@@ -68,6 +78,16 @@ def ask(values: dict[str, Any]) -> Cell:
         timing=choice(values["timing"], "timing", TIMINGS),
         timing_batch=whole(values, "timing_batch", 1),
     )
+
+
+def _schedule(group: dict[str, Any], model: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
+    """`auto`: the levels of the sampler's own file, the model's customary schedule, or the sampler's."""
+    if group["name"] == "auto" and sampler["solver"] == "plan_file":
+        return {**_resolve(group, "schedule", "file"), "file": sampler["file"]}
+    own = dict(model.get("auto_schedule") or {})
+    if group["name"] == "auto" and own:
+        return _resolve({**own, **group}, "schedule", own.pop("name"))
+    return _resolve(group, "schedule", sampler["default_schedule"])
 
 
 def _resolve(group: dict[str, Any], kind: str, default: str | None) -> dict[str, Any]:
@@ -88,17 +108,92 @@ def _cfg(values: dict[str, Any], model: dict[str, Any]) -> float:
     return number({"cfg": model["default_cfg"] if values["cfg"] is None else values["cfg"]}, "cfg", 0.0)
 
 
-def _check_plan(sampler: dict[str, Any], schedule: dict[str, Any], steps: int) -> None:
-    """Try schedule and sampler on the noise levels of Stable Diffusion: a wrong knob or a pair that cannot be."""
-    from samplers import registry, schedules
-    from samplers.levels import DiscreteVP
+@dataclass(frozen=True)
+class _Asked:
+    """What decides the noise levels of a cell, tried here on the model's own process before a model is loaded."""
 
-    knobs = {name: value for name, value in schedule.items() if name != "name"}
-    try:
-        levels = schedules.build(schedule["name"], DiscreteVP.scaled_linear(), steps, **knobs)
-        registry.build_plan(sampler, levels)
-    except ValueError as error:
-        raise InputError(f"{sampler['name']} with {schedule['name']} levels: {error}") from error
+    task: dict[str, Any]
+    how: Task
+    model: dict[str, Any]
+    sampler: dict[str, Any]
+    schedule: dict[str, Any]
+    strength: float | None
+    keep_steps: bool
+
+    def steps(self, values: dict[str, Any]) -> tuple[int, bool]:
+        """The steps of the cell and whether noise is drawn on the way. InputError for a pair that cannot be."""
+        from samplers import registry
+
+        if registry.is_adaptive(self.sampler):
+            return self._adaptive(values)
+        if self.schedule["name"] == "file":
+            steps = self._levels(1)[0].steps
+        elif values["nfe"] is not None:
+            steps = self._affordable(whole(values, "nfe", 1))
+        else:
+            steps = whole(values, "steps", 1)
+        plan = self._plan(steps)
+        return steps, plan is not None and plan.draws > 0
+
+    def _adaptive(self, values: dict[str, Any]) -> tuple[int, bool]:
+        """The solver chooses its steps itself. `steps` says where a strength enters, and nothing without one."""
+        from samplers import registry
+
+        if self.task["name"] == "inpaint":
+            raise InputError(f"sampler={self.sampler['name']} chooses its own steps and cannot blend: not with inpaint")
+        steps = whole(values, "steps", 1) if self.strength is not None else ENDS
+        self._levels(steps)
+        return steps, registry.capabilities(self.sampler, steps).stochastic
+
+    def _affordable(self, nfe: int) -> int:
+        for steps in range(nfe, 0, -1):
+            plan = self._plan(steps, may_fail=steps > 1)
+            if plan is not None and plan.nfe <= nfe:
+                return steps
+        raise InputError(f"nfe={nfe} does not pay for one step of sampler={self.sampler['name']}: give more")
+
+    def _levels(self, steps: int) -> tuple[NoiseLevels | None, int]:
+        from harness.models.load import process
+        from samplers import schedules
+
+        knobs = {name: value for name, value in self.schedule.items() if name != "name"}
+        try:
+            return self.how.levels(
+                lambda n: schedules.build(self.schedule["name"], process(self.model), n, **knobs),
+                steps, self.strength, self.keep_steps,
+            )  # fmt: skip
+        except ValueError as error:
+            raise self._cannot(error) from error
+
+    def _plan(self, steps: int, may_fail: bool = False) -> Plan | None:
+        from samplers import registry
+
+        levels, _ = self._levels(steps)
+        try:
+            return None if levels is None else registry.build_plan(self.sampler, levels)
+        except ValueError as error:
+            if may_fail:
+                return None
+            raise self._cannot(error) from error
+
+    def _cannot(self, error: ValueError) -> InputError:
+        return InputError(f"{self.sampler['name']} with {self.schedule['name']} levels: {error}")
+
+
+def _check_implementation(implementation: str, sampler: dict[str, Any], task: str) -> None:
+    if implementation != "native":
+        from samplers.peers import load as peers
+
+        try:
+            peers.check(implementation, sampler, task)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _noise(given: str, implementation: str, stochastic: bool) -> str:
+    """Set aside where none is drawn."""
+    choice(given, "noise", NOISES)
+    return given if stochastic else "independent"
 
 
 def _strength(given: Any, task: dict[str, Any]) -> float | None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from harness.errors import InputError, nearest
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 TIMINGS = ("quick", "full", "off")
-IMPLEMENTATIONS = ("native",)
+IMPLEMENTATIONS = ("native", "diffusers", "k_diffusion")
+NOISES = ("independent", "brownian")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Cell:
     data: dict[str, Any]
     data_fingerprint: str
     implementation: str
+    noise: str
     steps: int
     cfg: float
     guidance: dict[str, Any]
@@ -74,12 +76,13 @@ class Cell:
     def label(self) -> str:
         """Short name for people, not unique."""
         parts = [self.task["name"], self.sampler["name"], f"{self.steps} steps", f"cfg {self.cfg:g}", self.precision]
+        parts += [value for value in (self.implementation, self.noise) if value not in ("native", "independent")]
         return " · ".join(parts if self.strength is None else [*parts, f"strength {self.strength:g}"])
 
     def columns(self) -> dict[str, Any]:
         """The columns of a record that say what was asked; the same whether the cell succeeds or fails."""
-        same = ("model_fingerprint", "data_fingerprint", "implementation", "steps", "cfg", "strength", "keep_steps")
-        same += ("negative_prompt", "precision", "seed", "n_images", "batch_size", "device", "threads")
+        same = ("model_fingerprint", "data_fingerprint", "implementation", "noise", "steps", "cfg", "strength")
+        same += ("keep_steps", "negative_prompt", "precision", "seed", "n_images", "batch_size", "device", "threads")
         same += ("reference_count", "timing_batch")
         groups = {name: getattr(self, name) for name in ("task", "model", "sampler", "schedule", "data")}
         return {

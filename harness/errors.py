@@ -10,6 +10,10 @@ class InputError(ValueError):
     """What was given, what is valid, what to do: in one line."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as clean an end as Ctrl-C, exit code 143."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest valid one, then all of them."""
     valid = sorted(valid)

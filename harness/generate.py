@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,9 @@ from harness.guidance import Guidance
 from harness.measure import Marks, count_flops
 from harness.models.latent import LatentModel
 from harness.tasks.load import Start, load
-from samplers import registry, schedules
+from samplers import noise, registry, schedules
 from samplers.integrate import integrate
 from samplers.levels import NoiseLevels
-from samplers.noise import NoiseStreams
 from samplers.plan import Plan
 
 
@@ -50,8 +49,14 @@ class Generator:
         self.task = load(cell.task)
         self.guidance = Guidance.parse(cell.cfg, cell.guidance)
         self.levels, self.steps_run = self.task.levels(self._schedule, cell.steps, cell.strength, cell.keep_steps)
-        self.plan = None if self.levels is None else registry.build_plan(cell.sampler, self.levels)
-        self.nfe = 0  # denoiser calls of the last batch, counted
+        self.adaptive = registry.is_adaptive(cell.sampler)
+        self.plan = None if self.levels is None or self.adaptive else registry.build_plan(cell.sampler, self.levels)
+        self._calls = self._images = 0
+
+    @property
+    def nfe(self) -> int:
+        """Denoiser calls of an image, counted. An adaptive solver's is the mean over the images made so far."""
+        return round(self._calls / max(self._images, 1))
 
     def _schedule(self, steps: int) -> NoiseLevels:
         knobs = {name: value for name, value in self.cell.schedule.items() if name != "name"}
@@ -60,9 +65,9 @@ class Generator:
     def columns(self) -> dict[str, Any]:
         """What the record says of the run itself."""
         height, width = self.model.size
-        declared = None if self.plan is None else self.plan.capabilities
+        declared = None if self.levels is None else registry.capabilities(self.cell.sampler, self.steps_run)
         return {
-            "steps_run": self.steps_run,
+            "steps_run": None if self.adaptive else self.steps_run,
             "order": None if declared is None else declared.order,
             "stochastic": self.stochastic,
             "plan": None if self.plan is None else str(self.plan),
@@ -72,7 +77,9 @@ class Generator:
 
     @property
     def stochastic(self) -> bool:
-        return self.plan is not None and self.plan.draws > 0
+        if self.plan is None:
+            return self.adaptive and registry.capabilities(self.cell.sampler, self.cell.steps).stochastic
+        return self.plan.draws > 0
 
     # ------------------------------------------------------------------------------------------------- the batch
 
@@ -84,7 +91,9 @@ class Generator:
         images, latents = self._make(
             indices, given, *self._remembered_text(given), self._remembered_sources(indices, given)
         )
-        self.nfe = self.model.calls - before
+        # One call is one for the whole batch; an adaptive solver walks image by image.
+        self._calls += (self.model.calls - before) * (1 if self.adaptive else len(indices))
+        self._images += len(indices)
         return Made(images, latents, given.prompts, given.sources, given.masks)
 
     @torch.inference_mode()
@@ -106,6 +115,14 @@ class Generator:
         end = integrate(plan, denoise, start.state, self._noise, start.after_stage)
         return start.finish(end), start.finish(denoise(end, levels[levels.steps]))
 
+    @torch.inference_mode()
+    def exact(self, indices: Sequence[int]) -> Tensor:
+        """Where the exact solution takes the same starts: float64, at the cell's last level. Analytic models alone."""
+        given = self._inputs(indices)
+        start = self._start(indices, given, None, self.levels)
+        ends = self.levels[0], self.levels[self.levels.steps]
+        return self.model.exact(start.state, *self._remembered_text(given), self.guidance, *ends)
+
     def _make(
         self,
         indices: Sequence[int],
@@ -118,18 +135,38 @@ class Generator:
         """uint8 images and their latents."""
         start = self._start(indices, given, source_latents, self.levels)
         latents = start.state
-        if self.plan is not None:
-            denoise = self.model.denoiser(context, uncond, self.guidance, start.extra)
+        if self.levels is not None:
             on_call = None if marks is None else lambda _: marks.mark("step")
-            latents = start.finish(integrate(self.plan, denoise, latents, self._noise, start.after_stage, on_call))
+            latents = start.finish(self._walk(start, context, uncond, on_call))
         if marks is not None:
             marks.mark("denoise")
         return start.paste(self.model.decode(latents)), latents
 
+    def _walk(
+        self, start: Start, context: Tensor, uncond: Tensor | None, on_call: Callable[[int], None] | None
+    ) -> Tensor:
+        """From the first level to the last, by whoever the cell says does the arithmetic."""
+        cell, streams = self.cell, self._noise
+        if self.adaptive:  # image by image: the steps that one image takes must not depend on its batch
+            ends = []
+            for k in range(len(start.state)):
+                extra = None if start.extra is None else start.extra[k : k + 1]
+                denoise = self.model.denoiser(context[k : k + 1], uncond, self.guidance, extra)
+                image = start.state[k : k + 1]
+                ends.append(registry.solve(cell.sampler, self.levels, denoise, image, streams.only(k), on_call))
+            return torch.cat(ends)
+        denoise = self.model.denoiser(context, uncond, self.guidance, start.extra)
+        if cell.implementation == "native":
+            return integrate(self.plan, denoise, start.state, streams, start.after_stage, on_call)
+        from samplers.peers import load as peers
+
+        peer = peers.load(cell.implementation)
+        return peer.run(cell.sampler, self.levels, denoise, start.state, streams, start.after_stage, on_call)
+
     def _start(
         self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None
     ) -> Start:
-        self._noise = NoiseStreams(self.cell.seed, indices, self.model.latent_shape, self.model.device)
+        self._noise = noise.KINDS[self.cell.noise](self.cell.seed, indices, self.model.latent_shape, self.model.device)
         return self.task.start(
             self.model, levels, self._noise, given.sources, given.masks, source_latents, self.cell.strength
         )

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.statistics import median_interval
+
 MIB = 1024**2
 Row = dict[str, Any]  # one record: column name to plain value
 
@@ -100,17 +102,16 @@ def _one_run(run: Callable[[Marks], None], device: str) -> Row:
     }
 
 
-def summarise(rows: list[Row], seed: int = 0) -> Row:
-    """Cell columns from timing rows: quantiles of the timed runs, a bootstrap interval of the median, the parts."""
+def summarise(rows: list[Row]) -> Row:
+    """Cell columns from timing rows: quantiles of the timed runs, an interval of the median, the parts."""
     timed = [row for row in rows if row["kind"] == "timed"]
     total = np.array([row["total_s"] for row in timed])
-    draws = np.random.default_rng(seed).integers(len(total), size=(1000, len(total)))
-    low, high = np.quantile(np.median(total[draws], axis=1), [0.025, 0.975])
+    low, high = median_interval(total)
     part = {name: float(np.mean([row[name] for row in timed])) for name in ("text_s", "denoise_s", "decode_s")}
     return {
         "latency_s": float(np.median(total)),
-        "latency_low": float(low),
-        "latency_high": float(high),
+        "latency_low": low,
+        "latency_high": high,
         "latency_p90_s": float(np.quantile(total, 0.90)),
         "latency_p95_s": float(np.quantile(total, 0.95)),
         "first_call_s": rows[0]["total_s"],

@@ -1,16 +1,20 @@
-"""The limit of many steps: reference latents for the discretisation error, computed once and kept on disk.
+"""What a cell's final latents are compared with: the limit of many steps, or the exact solution. Kept on disk.
 
-The reference of a cell integrates the same probability-flow ODE (same model, prompts, guidance, sources and noise) with
+The limit of a cell integrates the same probability-flow ODE (same model, prompts, guidance, sources and noise) with
 200 steps of DPM++ 2M on Karras levels, from the noisiest level (txt2img) or from the level where the cell enters
 (img2img, inpaint), to the cell's own last level: a schedule that ends at σmin is not blamed for the noise it leaves.
+
+An analytic model knows the solution of its ODE itself, between the cell's own first and last level.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +27,6 @@ from samplers import dpmpp
 from samplers.levels import NoiseLevels
 
 STEPS = 200
-BLOCK = 16  # images of one reference run
 DEFINITION = f"dpmpp 2M, {STEPS} karras steps, fp32 state"
 # What changes the solution of the ODE. Sampler, schedule, steps and batch size do not.
 DEPENDS_ON = (
@@ -41,36 +44,93 @@ def has_limit(generator: Generator) -> bool:
 def reference_levels(generator: Generator) -> NoiseLevels:
     """From where the cell starts (its limit, for txt2img) down to the lowest trained level, Karras with ρ = 7."""
     process = generator.model.process
-    first = generator.levels[0].ratio if generator.task.uses_strength else process.ratio_max
+    # At most the noisiest trained level of the table: a rectified flow may start from pure noise, ratio = inf.
+    first = min(generator.levels[0].ratio, process.ratio_max) if generator.task.uses_strength else process.ratio_max
     u = np.linspace(0, 1, STEPS)
     return NoiseLevels.from_ratios(process, (first ** (1 / 7) * (1 - u) + process.ratio_min ** (1 / 7) * u) ** 7)
 
 
-class ReferenceRun:
-    """Reference latents of a cell, float32 (N, C, h, w) on the CPU; from the disk where they were computed before."""
+class Kept(ABC):
+    """Latents of a cell by image number, on the CPU; from the disk where they were computed before."""
+
+    block: ClassVar[int]  # images computed in one go
 
     def __init__(self, cell: Cell, generator: Generator, folder: Path) -> None:
         self.cell, self.generator, self.folder = cell, generator, folder
-        self.levels = reference_levels(generator)
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """Rows for `indices`; computed in blocks that do not depend on the batch size, so that cells share them."""
-        blocks = {index // BLOCK: None for index in indices}
+        blocks = {index // self.block: None for index in indices}
         known = {block: self._block(block) for block in blocks}
-        return torch.stack([known[index // BLOCK][index % BLOCK] for index in indices])
+        return torch.stack([known[index // self.block][index % self.block] for index in indices])
 
     def _block(self, block: int) -> Tensor:
-        members = range(block * BLOCK, min((block + 1) * BLOCK, self.cell.n_images))
+        members = range(block * self.block, min((block + 1) * self.block, self.cell.n_images))
         path = self.folder / f"{self._key(members)}.npy"
         if not path.exists():
-            both = self.generator.reference(members, self.levels, dpmpp.plan(self.levels))
+            made = self.compute(members)
             with whole(path) as file:
-                np.save(file, torch.stack(both).float().cpu().numpy())
-        at_end, at_zero = np.load(path)
-        end = self.generator.levels[self.generator.levels.steps]
-        return torch.from_numpy(at_zero if end.sigma == 0 else at_end)
+                np.save(file, made)
+        return self.chosen(np.load(path))
 
     def _key(self, members: range) -> str:
         values = {name: getattr(self.cell, name) for name in DEPENDS_ON}
-        text = json.dumps([values, f"{self.levels[0].ratio:.9g}", [*members], DEFINITION], sort_keys=True)
+        text = json.dumps([values, *self.depends_on(), [*members], self.definition], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    @property
+    @abstractmethod
+    def definition(self) -> str:
+        """What a record calls it."""
+
+    @abstractmethod
+    def depends_on(self) -> list[Any]:
+        """What of the levels the result depends on."""
+
+    @abstractmethod
+    def compute(self, members: range) -> np.ndarray:
+        """What is kept for these images."""
+
+    def chosen(self, kept: np.ndarray) -> Tensor:
+        """What the cell is compared with, from what is kept."""
+        return torch.from_numpy(kept)
+
+
+class ReferenceRun(Kept):
+    """The limit of many steps, float32 (N, C, h, w), at the end of the run and one x0-step after it."""
+
+    block = 16
+    definition = DEFINITION
+
+    def __init__(self, cell: Cell, generator: Generator, folder: Path) -> None:
+        super().__init__(cell, generator, folder)
+        self.levels = reference_levels(generator)
+
+    def depends_on(self) -> list[Any]:
+        return [f"{self.levels[0].ratio:.9g}"]
+
+    def compute(self, members: range) -> np.ndarray:
+        both = self.generator.reference(members, self.levels, dpmpp.plan(self.levels))
+        return torch.stack(both).float().cpu().numpy()
+
+    def chosen(self, kept: np.ndarray) -> Tensor:
+        at_end, at_zero = kept
+        end = self.generator.levels[self.generator.levels.steps]
+        return torch.from_numpy(at_zero if end.sigma == 0 else at_end)
+
+
+class ExactRun(Kept):
+    """The exact solution of an analytic model, float64 (N, d), from the cell's own start to its own last level."""
+
+    block = 64
+
+    @property
+    def definition(self) -> str:
+        return self.generator.model.definition
+
+    def depends_on(self) -> list[Any]:
+        levels = self.generator.levels
+        return [f"{number:.15g}" for level in (levels[0], levels[levels.steps]) for number in level[:2]]
+
+    def compute(self, members: range) -> np.ndarray:
+        return self.generator.exact(members).cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import math
 import time
@@ -10,18 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from harness import measure
+from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Record
 from harness.generate import Generator
+from harness.golden import sketch
 from harness.grid import save_grid
 from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
-from harness.reference import DEFINITION, ReferenceRun, has_limit
+from harness.reference import DEFINITION, ExactRun, ReferenceRun, has_limit
+from samplers import plan_json
+from samplers.levels import NoiseLevels
+from samplers.plan import Plan
 
 GRID_IMAGES = 8  # the first prompts of the data: the same in every cell
 Report = Callable[[str, int], None]  # what is going on, images done
@@ -78,6 +85,8 @@ class Session:
         model = self._model(cell)
         generator = self._generator(cell, model)
         row.update(load_s=self.load_s, **generator.columns(), **self._where(cell))
+        if generator.plan is not None and cell.implementation == "native":
+            row["plan_id"] = keep_plan(generator.plan, generator.levels, self.results)
         timings: list[dict[str, Any]] = []
         if cell.timing != "off":
             report("timing", 0)
@@ -133,19 +142,28 @@ class Session:
                 latents=made.latents,
             )
             rows += _image_rows(cell, batch, [metric.update(batch) for metric in metrics])
-            shown.append(made.images[: max(0, GRID_IMAGES - start)])
+            if generator.model.makes_images:
+                shown.append(made.images[: max(0, GRID_IMAGES - start)])
             report("images", indices.stop)
         report("metrics", cell.n_images)
         values: dict[str, Any] = {}
         for metric in metrics:
             values.update(metric.compute())
-        save_grid(torch.cat(shown), self.results / "grids" / f"{cell.cell_id}.png")
+            for name, column in metric.image_values().items():
+                for row, value in zip(rows, column, strict=True):
+                    row[name] = float(value)
+        if shown:
+            save_grid(torch.cat(shown), self.results / "grids" / f"{cell.cell_id}.png")
         values.update(memory, images_per_s=cell.n_images / generating, quality_s=time.perf_counter() - began)
         return values, rows
 
     def _metrics(self, cell: Cell, generator: Generator) -> list[Any]:
         """The metrics that have a meaning for this cell."""
-        limit = ReferenceRun(cell, generator, self.cache / "runs") if has_limit(generator) else None
+        model, levels = generator.model, generator.levels
+        runs = self.cache / "runs"
+        limit = ReferenceRun(cell, generator, runs) if model.makes_images and has_limit(generator) else None
+        exact = None if model.makes_images else ExactRun(cell, generator, runs)
+        known_law = not model.makes_images and not generator.guidance.on
         context = Context(
             data=generator.data,
             cache_dir=self.cache / "statistics",
@@ -156,21 +174,71 @@ class Session:
             stochastic=generator.stochastic,
             reference_latents=limit,
             reference_name=DEFINITION,
+            makes_images=model.makes_images,
+            exact_latents=exact,
+            exact_name=None if exact is None else exact.definition,
+            law=model.mixture.at(levels[levels.steps]) if known_law else None,
             once=self._once,
         )
         return build(cell.metrics, context)
 
-    def _flops(self, cell: Cell, generator: Generator) -> float:
-        """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply."""
+    # ---------------------------------------------------------------------- one cell, piece by piece (harness.compare)
+
+    def timer(self, cell: Cell) -> Callable[[], float]:
+        """Each call runs the cell's timed batch once, end to end, and says how many seconds it took."""
+        generator = self._generator(cell, self._model(cell))
+
+        def once() -> float:
+            marks = measure.Marks(cell.device)
+            generator.timed(range(cell.timing_batch), marks)
+            return sum(seconds for _, seconds in marks.seconds())
+
+        return once
+
+    def cost(self, cell: Cell) -> dict[str, float]:
+        """What does not depend on the machine: denoiser calls and FLOPs of an image."""
+        generator = self._generator(cell, self._model(cell))
+        generator.batch(range(1))
+        return {"nfe": generator.nfe, "flops": self._flops(cell, generator)}
+
+    def peak_mib(self, cell: Cell) -> float:
+        """Peak memory while a batch of the cell's size is made, MiB: of the GPU, else of the process."""
+        generator = self._generator(cell, self._model(cell))
+        with measure.PeakMemory(cell.device) as peak:
+            generator.batch(range(min(cell.batch_size, cell.n_images)))
+        return peak.columns()["peak_memory_mib"]
+
+    def _flops(self, cell: Cell, generator: Generator) -> float | None:
+        """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply.
+
+        None for an analytic model: a formula has no matrix products to count.
+        """
+        if not generator.model.makes_images:
+            return None
         key = ("flops", cell.model_key, cell.cfg == 1)
         text, call, decode = self._once(key, generator.count_flops)
         return float(text + generator.nfe * call + decode)
 
 
+def keep_plan(plan: Plan, levels: NoiseLevels, results: Path) -> str:
+    """Write the plan to results/plans, once however many cells have it; its id, which is the file's stem."""
+    text = plan_json.dumps(plan, levels)
+    path = results / "plans" / f"{plan_json.identity(text)}.json"
+    if not path.exists():
+        with whole(path) as file:
+            file.write(text.encode())
+    return path.stem
+
+
 def _image_rows(cell: Cell, batch: Batch, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
+    images = batch.images.numpy()
+    sketches = sketch(images) if images[0].size else [None] * len(images)
     for k, (index, prompt) in enumerate(zip(batch.indices, batch.prompts, strict=True)):
         row = {"image_index": index, "seed": cell.seed, "prompt_id": index, "prompt": prompt}
+        row["image_sketch"] = sketches[k]
+        pixels = images[k] if images[k].size else batch.latents[k].cpu().numpy()
+        row["image_sha256"] = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]
         for values in columns:
             row.update({name: _number(value[k]) for name, value in values.items()})
         rows.append(row)

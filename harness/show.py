@@ -12,6 +12,7 @@ from rich.table import Table
 from harness.cell import Cell
 from harness.executors.base import Progress as Word
 from harness.executors.base import Record
+from harness.share import Elsewhere
 from harness.store import Store
 
 # Columns of the closing table: record column, heading, format.
@@ -26,6 +27,8 @@ SHOWN = (
     ("fid", "FID", "{:.2f}"),
     ("clip_score", "CLIP", "{:.2f}"),
     ("discretisation_error", "disc. error", "{:.4f}"),
+    ("error_to_exact", "err. to exact", "{:.2e}"),
+    ("sliced_wasserstein", "sliced W2", "{:.3f}"),
     ("latency_s", "latency s", "{:.3f}"),
     ("images_per_s", "images/s", "{:.1f}"),
     ("peak_memory_mib", "memory MiB", "{:.0f}"),
@@ -61,9 +64,15 @@ class Display:
         self.bars.remove_task(self.images)
         self.bars.stop()
 
-    def show(self, message: Word | Record) -> None:
+    def show(self, message: Word | Record | Elsewhere) -> None:
+        if isinstance(message, Elsewhere):
+            self.say(f"left to another sweep: {message.cell_id} {self.labels[message.cell_id][0]}, {message.what}")
+            self.bars.advance(self.cells, int(message.done))
+            return
         if isinstance(message, Word):
             label, total = self.labels[message.cell_id]
+            if message.notable:
+                self.say(f"{message.cell_id} {label}: {message.what}")
             self.bars.update(
                 self.images, description=f"{escape(label)}: {message.what}", completed=message.images, total=total
             )
@@ -71,10 +80,10 @@ class Display:
         self.bars.advance(self.cells)
         if not self.console.is_terminal:  # a log file gets a line a cell instead of a bar
             row = message.cell
-            label = self.labels[row["cell_id"]][0]
-            self.console.print(
-                f"{row['status']} {row['cell_id']} {label}", markup=False, highlight=False, soft_wrap=True
-            )
+            self.say(f"{row['status']} {row['cell_id']} {self.labels[row['cell_id']][0]}")
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: list[Record]) -> None:

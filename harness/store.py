@@ -1,20 +1,31 @@
-"""Records on disk: three folders of parquet files, a file a cell, each written whole or not at all. Imports no torch.
+"""Records on disk: three folders of parquet files, each written whole or not at all. Imports no torch.
 
     results/cells/<cell_id>.parquet      one row; its presence says that the cell is recorded (the commit point)
     results/images/<cell_id>.parquet     a row an image
     results/timings/<cell_id>.parquet    a row a timed run
+    results/*/compacted-<n>.parquet      the same of many cells, once they were put together (harness/upkeep.py)
     results/quarantine/                  damaged files, set aside and never read again
 
-A file may hold the rows of many cells (compaction); readers rely on columns, not on file names.
+A cell belongs to one file of `cells`: its own, else the newest of many that has it. Its rows of images and timings are
+those of the file with the same name. So a cell's rows are never mixed from two files nor counted twice, at whatever
+moment a write or a compaction was killed; what such a moment leaves over is not read.
+
+A cell's own files of `cells` and `images` carry its row as JSON in their metadata as well: that is read four times as
+fast as two hundred columns of one row each, and restores a record whose own file was damaged.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
 import os
 import re
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +41,8 @@ if TYPE_CHECKING:
 
 CELL_ID = re.compile(r"[0-9a-f]{16}")
 STALE_TEMPORARY_S = 3600.0  # no write takes an hour: an older temporary was left by a process that died
+READ_ATTEMPTS = 10  # of a reader that meets a compaction
+COPY_KEY = "cell_row"  # in the metadata
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +51,8 @@ class Store:
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
+        self._known: dict[tuple[str, int, int], dict[str, int]] = {}  # a file of many cells never changes: ids, ended
+        self._noted: set[str] = set()  # what was said once
 
     # ---- writing
 
@@ -54,7 +69,7 @@ class Store:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
 
     def write(
         self,
@@ -74,6 +89,7 @@ class Store:
             name: to_arrow(name, [{**row, "cell_id": cell_id, "schema_version": SCHEMA_VERSION} for row in rows[name]])
             for name in rows
         }
+        copy = {COPY_KEY: _as_json(tables["cells"])}
         final = {name: self.root / name / f"{cell_id}.parquet" for name in rows}
         pending: dict[str, Path] = {}
         try:
@@ -81,18 +97,35 @@ class Store:
                 if table.num_rows:
                     final[name].parent.mkdir(parents=True, exist_ok=True)
                     pending[name] = final[name].with_name(f".{cell_id}.{os.getpid()}.tmp")
-                    write_complete(table, pending[name])
-            for name, path in final.items():
-                if name in pending:
-                    os.replace(pending[name], path)
-                else:
-                    path.unlink(missing_ok=True)
+                    write_complete(table, pending[name], {} if name == "timings" else copy)
+            with self.locked():
+                final["cells"].unlink(missing_ok=True)  # killed between two names, the cell is not recorded
+                for name, path in final.items():
+                    if name in pending:
+                        os.replace(pending[name], path)
+                    else:
+                        path.unlink(missing_ok=True)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
         finally:
             for temporary in pending.values():
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
         return final["cells"]
+
+    @contextmanager
+    def locked(self, alone: bool = False) -> Iterator[None]:
+        """While names change: writers share the lock, a compaction has it alone. The system frees a dead one's."""
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            except OSError:  # a file system without locks: writers are fine, a compaction is not
+                if alone:
+                    raise
+            yield
+        finally:
+            os.close(descriptor)
 
     def grid_path(self, cell_id: str) -> Path:
         """Where the cell's grid of images belongs (harness/grid.py writes it)."""
@@ -102,89 +135,151 @@ class Store:
 
     def recorded(self) -> dict[str, str]:
         """cell_id → status of every recorded cell."""
-        found: dict[str, str] = {}
-        for table in self._tables("cells", ["cell_id", "status"]):
-            found.update(zip(table["cell_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+        return {cell_id: status for cell_id, (status, _) in self.versions().items()}
+
+    def versions(self, cell_ids: Sequence[str] | None = None) -> dict[str, tuple[str, Any]]:
+        """cell_id → (status, when it ended): it changes where a cell is recorded again."""
+        found: dict[str, tuple[str, Any]] = {}
+        for table in self.tables("cells", ["cell_id", "status", "ended_at"], cell_ids):
+            ended = table["ended_at"].to_pylist() if "ended_at" in table.column_names else [None] * len(table)
+            values = zip(table["status"].to_pylist(), ended, strict=True)
+            found.update(zip(table["cell_id"].to_pylist(), values, strict=True))
         return found
 
     def rows(self, cell_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The cell rows of those `cell_ids` that are recorded, in the order asked for."""
         found: dict[str, dict[str, Any]] = {}
-        for table in self._tables_of("cells", cell_ids):
+        for table in self.tables("cells", None, cell_ids):
             found |= {row["cell_id"]: row for row in table.to_pylist()}
         return [found[cell_id] for cell_id in cell_ids if cell_id in found]
 
     def cells(self) -> pd.DataFrame:
-        return self._frame("cells", None, self._tables("cells"))
+        """A row a cell. Columns that old files lack are null; those that only newer versions know come last."""
+        return self._frame("cells", None, None)
 
     def images(self, columns: Sequence[str] | None = None, cell_ids: Sequence[str] | None = None) -> pd.DataFrame:
-        """Rows of images: of all cells or of some. Columns that old files lack are null; newer files' come last."""
-        return self._frame("images", columns, self._some("images", cell_ids, columns))
+        """Rows of images: of all cells or of some."""
+        return self._frame("images", columns, cell_ids)
 
     def timings(self, columns: Sequence[str] | None = None, cell_ids: Sequence[str] | None = None) -> pd.DataFrame:
-        return self._frame("timings", columns, self._some("timings", cell_ids, columns))
+        return self._frame("timings", columns, cell_ids)
 
-    @staticmethod
-    def _frame(name: str, columns: Sequence[str] | None, tables: Iterable[pa.Table]) -> pd.DataFrame:
-        schema = arrow_schema(name)
-        if columns is not None:
-            schema = pa.schema([schema.field(column) for column in columns])
-        tables = [schema.empty_table(), *tables]
-        same = all(table.schema.equals(schema) for table in tables)
-        return pa.concat_tables(tables, promote_options="none" if same else "permissive").to_pandas()
+    def _frame(self, name: str, columns: Sequence[str] | None, cell_ids: Sequence[str] | None) -> pd.DataFrame:
+        return joined(name, self.tables(name, columns, cell_ids), columns).to_pandas()
 
-    def _some(
-        self, name: str, cell_ids: Sequence[str] | None, columns: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        return self._tables(name, columns) if cell_ids is None else self._tables_of(name, cell_ids, columns)
+    def tables(
+        self, name: str, columns: Sequence[str] | None = None, cell_ids: Sequence[str] | None = None
+    ) -> list[pa.Table]:
+        """What the readable files of one table have of all cells or of some; a damaged file is set aside."""
+        for _ in range(READ_ATTEMPTS):
+            with suppress(FileNotFoundError):  # compacted while we were reading: look again
+                return list(self._tables(name, columns, cell_ids))
+        raise InputError(f"the records in {self.root} change faster than they can be read; try again")
 
-    def _tables_of(
-        self, name: str, cell_ids: Sequence[str], columns: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        """The rows of some cells: from their own files, then from files of many cells what is still missing."""
-        own = {cell_id: self.root / name / f"{checked_cell_id(cell_id)}.parquet" for cell_id in cell_ids}
-        missing = [cell_id for cell_id, path in own.items() if not path.exists()]
-        yield from self._tables(name, columns, [path for path in own.values() if path.exists()])
-        if missing:
-            shared = [path for path in self._paths(name) if not CELL_ID.fullmatch(path.stem)]
-            for table in self._tables(name, None if columns is None else list({*columns, "cell_id"}), shared):
-                rows = table.filter(pc.is_in(table["cell_id"], pa.array(missing)))
-                yield rows if columns is None else rows.select([c for c in columns if c in rows.column_names])
-
-    def _paths(self, name: str) -> list[Path]:
-        return sorted((self.root / name).glob("[!._]*.parquet"))
-
-    def _tables(
-        self, name: str, columns: Sequence[str] | None = None, paths: Sequence[Path] | None = None
-    ) -> Iterator[pa.Table]:
-        """The readable files of one table; a damaged one is set aside with one line of warning."""
-        for path in self._paths(name) if paths is None else paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    wanted = checked_columns(name, file.schema_arrow, columns)
-                    table = file.read(wanted, use_threads=False)
-            except FileNotFoundError:
-                continue  # not recorded, or compacted while we were reading
-            except PermissionError as error:
-                raise InputError(f"cannot read {path}: {error.strerror}; make it readable") from error
-            except (pa.ArrowException, OSError) as error:
-                if getattr(error, "errno", None):  # the disk's trouble, not the file's
-                    raise
-                self._set_aside(path, error)
+    def _tables(self, name: str, columns: Sequence[str] | None, cell_ids: Sequence[str] | None) -> Iterator[pa.Table]:
+        home, shared = self.homes()
+        if cell_ids is not None:
+            home = {cell_id: home[cell_id] for cell_id in map(checked_cell_id, cell_ids) if cell_id in home}
+        members: dict[str, set[str]] = {}
+        for cell_id, stem in home.items():
+            members.setdefault(stem, set()).add(cell_id)
+        quick: list[dict[str, Any]] = []
+        for stem, wanted in members.items():
+            path = self.root / name / f"{stem}.parquet"
+            if not path.exists():
+                if not (self.root / "cells" / path.name).exists():
+                    raise FileNotFoundError(path)
+                continue  # a cell without images or timings
+            row = copied_row(path) if name == "cells" and columns is None and stem not in shared else None
+            if row is not None:
+                quick.append(row)
                 continue
-            yield table
+            only = None if stem not in shared or wanted == shared[stem].keys() else wanted
+            table = self.read(path, columns, only)
+            if table is not None:
+                yield table
+        if quick:
+            yield to_arrow("cells", quick)
+
+    def homes(self) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+        """cell_id → name of the file it belongs to; and for each file of many cells, when each of them ended."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.root / "cells"))
+        except FileNotFoundError:
+            return {}, {}
+        stems = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and name[0] not in "._"]
+        shared = {stem: self._members(stem) for stem in stems if not CELL_ID.fullmatch(stem)}
+        newest: dict[str, tuple[int, str]] = {}
+        for stem, ended in shared.items():
+            for cell_id, when in ended.items():
+                newest[cell_id] = max(newest.get(cell_id, (when, stem)), (when, stem))
+        home = {cell_id: stem for cell_id, (_, stem) in newest.items()}
+        home.update((stem, stem) for stem in stems if stem not in shared)
+        return home, shared
+
+    def _members(self, stem: str) -> dict[str, int]:
+        """cell_id → when it ended (ms since 1970, 0: unknown) of a file of many cells."""
+        path = self.root / "cells" / f"{stem}.parquet"
+        found = path.stat()
+        key = (path.name, found.st_mtime_ns, found.st_size)
+        if key not in self._known:
+            table = self.read(path, ["cell_id", "ended_at"])
+            if table is None:
+                return {}
+            ended = table["ended_at"].cast(pa.int64()).fill_null(0) if "ended_at" in table.column_names else None
+            whens = [0] * len(table) if ended is None else ended.to_pylist()
+            self._known[key] = dict(zip(table["cell_id"].to_pylist(), whens, strict=True))
+        return self._known[key]
+
+    def read(
+        self, path: Path, columns: Sequence[str] | None = None, cell_ids: Collection[str] | None = None
+    ) -> pa.Table | None:
+        """The rows of one file, those of `cell_ids` alone where given; None where it is damaged, and set aside."""
+        name = path.parent.name
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                wanted = checked_columns(name, file.schema_arrow, columns)
+                self._note_newer(path, file.schema_arrow)
+                if cell_ids is None:
+                    return file.read(wanted, use_threads=False)
+                return _rows_of(file, wanted, cell_ids)
+        except PermissionError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; make it readable") from error
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None):  # gone, or the disk's trouble: not the file's
+                raise
+            if _version(path) > SCHEMA_VERSION:
+                self._say(f"{path} was written by a newer version of the harness and is left out: {_short(error)}")
+            else:
+                self._set_aside(path, error)
+            return None
+
+    def _note_newer(self, path: Path, found: pa.Schema) -> None:
+        """A word where a newer version wrote columns that this one does not know: they are kept, last."""
+        version = (found.metadata or {}).get(b"schema_version", b"0")
+        if version.isdigit() and int(version) > SCHEMA_VERSION:
+            unknown = [column for column in found.names if column not in arrow_schema(path.parent.name).names]
+            self._say(
+                f"some records in {path.parent} have schema version {int(version)}, this is version {SCHEMA_VERSION}; "
+                f"columns unknown here: {', '.join(unknown) or 'none'}"
+            )
+
+    def _say(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            log.warning(text)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         target = self.root / "quarantine" / f"{path.parent.name}-{path.name}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-            outcome = f"set aside as {target}"
+            outcome = f"set aside as {target}; `python -m harness.store repair {self.root}` says what can be saved"
         except OSError as trouble:
             outcome = f"ignored, could not be set aside ({trouble.strerror})"
-        log.warning("damaged record %s: %s (%s)", path, outcome, " ".join(str(error).split())[:120])
+        log.warning("damaged record %s: %s (%s)", path, outcome, _short(error))
 
-    def _unwritable(self, error: OSError) -> InputError:
+    def unwritable(self, error: OSError) -> InputError:
         reason = error.strerror or str(error)
         return InputError(f"cannot write to results_dir={self.root}: {reason}; free it or give another results_dir")
 
@@ -199,15 +294,74 @@ def checked_cell_id(cell_id: Any) -> str:
 def checked_columns(name: str, found: pa.Schema, columns: Sequence[str] | None) -> list[str] | None:
     """Which columns of a file to read (None: all); ArrowInvalid where its rows are not rows of this table."""
     ours = arrow_schema(name)
-    if "cell_id" not in found.names:
-        raise pa.ArrowInvalid("it has no column cell_id")
+    for needed in ("cell_id", "status") if name == "cells" else ("cell_id",):
+        if needed not in found.names:
+            raise pa.ArrowInvalid(f"it has no column {needed}")
     if not found.equals(ours):
         pa.unify_schemas([ours, found.remove_metadata()], promote_options="permissive")
     return None if columns is None else [column for column in columns if column in found.names]
 
 
-def write_complete(table: pa.Table, path: Path) -> None:
-    """Write `table` to `path` and wait until it is on the disk."""
+def joined(name: str, tables: Iterable[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:
+    """The tables as one, with the columns of the schema (or `columns`) first and those it does not know after."""
+    schema = arrow_schema(name)
+    if columns is not None:
+        schema = pa.schema([schema.field(column) for column in columns])
+    tables = [schema.empty_table(), *tables]
+    same = all(table.schema.equals(schema) for table in tables)
+    return pa.concat_tables(tables, promote_options="none" if same else "permissive")
+
+
+def _rows_of(file: pq.ParquetFile, columns: Sequence[str] | None, cell_ids: Collection[str]) -> pa.Table:
+    """The rows of some cells; parts of a file (sorted by cell) that can hold none of them are not read."""
+    least, most = min(cell_ids), max(cell_ids)
+    place = file.schema_arrow.names.index("cell_id")
+    groups = []
+    for group in range(file.num_row_groups):
+        bounds = file.metadata.row_group(group).column(place).statistics
+        if bounds is None or not bounds.has_min_max or (bounds.min <= most and bounds.max >= least):
+            groups.append(group)
+    table = file.read_row_groups(groups, None if columns is None else list({*columns, "cell_id"}), use_threads=False)
+    rows = table.filter(pc.is_in(table["cell_id"], pa.array(sorted(cell_ids), pa.string())))
+    return rows if columns is None else rows.select(list(columns))
+
+
+def copied_row(path: Path) -> dict[str, Any] | None:
+    """The cell's row in a file's metadata; None where there is none or it is not of this version."""
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.metadata.metadata or {}
+        row = json.loads(metadata[COPY_KEY.encode()])
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return None
+    return row if row.get("schema_version") == SCHEMA_VERSION and row.keys() <= _names("cells") else None
+
+
+@cache
+def _names(table: str) -> frozenset[str]:
+    return frozenset(arrow_schema(table).names)
+
+
+def _version(path: Path) -> int:
+    """The schema version in the file's metadata; 0 where that cannot be read."""
+    try:
+        return int((pq.read_schema(path).metadata or {}).get(b"schema_version", b"0"))
+    except (pa.ArrowException, OSError, ValueError):
+        return 0
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _as_json(row: pa.Table) -> str:
+    """A table of one row as text that `to_arrow` takes again."""
+    values = {name: value for name, value in row.to_pylist()[0].items() if value is not None}
+    return json.dumps(values, ensure_ascii=False, default=lambda moment: moment.isoformat())
+
+
+def write_complete(table: pa.Table, path: Path, more: Mapping[str, str] | None = None, rows: int | None = None) -> None:
+    """Write `table` to `path`, `rows` a row group, with `more` metadata; wait until it is on the disk."""
     # Statistics, dictionaries, compression and a second copy of the schema would be most of a one-row file.
     many = table.num_rows > 1
     with (
@@ -217,12 +371,19 @@ def write_complete(table: pa.Table, path: Path) -> None:
             table.schema,
             compression="snappy" if many else "none",
             use_dictionary=many,
-            write_statistics=False,
+            write_statistics=["cell_id"] if rows else False,
+            write_page_checksum=True,
             store_schema=False,
         ) as writer,
     ):
-        writer.write_table(table)
-        writer.add_key_value_metadata(table.schema.metadata)
+        writer.write_table(table, row_group_size=rows)
+        writer.add_key_value_metadata({**(table.schema.metadata or {}), **(more or {})})
         writer.close()
         sink.flush()
         os.fsync(sink.fileno())
+
+
+if __name__ == "__main__":
+    from harness.upkeep import main
+
+    sys.exit(main())

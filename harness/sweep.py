@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.ask import ask
-from harness.cell import Cell
-from harness.errors import InputError, nearest
-from harness.executors.base import Progress, Record
+from harness.cell import Cell, number, whole
+from harness.errors import InputError, Terminated, nearest
+from harness.executors.base import Record
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
+SETTINGS = ("results_dir", "force", "workers", "cell_timeout", "retries", "debug")  # how, not what: in no cell's id
 GROUPS = ("task", "model", "sampler", "schedule", "data", "experiment")
 
 
@@ -43,13 +44,24 @@ class Collector:
 
     def add(self, config: DictConfig) -> None:
         values = OmegaConf.to_container(config, resolve=True)
-        self.settings = {name: values.pop(name) for name in ("results_dir", "force", "debug")}
+        self.settings = {name: values.pop(name) for name in SETTINGS}
         try:
+            check_settings(self.settings)
+            if values["threads"] is None and self.settings["workers"] > 1:
+                values["threads"] = max(1, (os.cpu_count() or 1) // self.settings["workers"])
             cell = ask(values)
         except InputError as error:
             self.wrong = self.wrong or error
         else:
             self.cells.setdefault(cell.cell_id, cell)
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """InputError where a setting cannot be."""
+    whole(settings, "workers", 1)
+    whole(settings, "retries", 0)
+    if settings["cell_timeout"] is not None:
+        number(settings, "cell_timeout", 1e-3)
 
 
 def enumerate_cells(arguments: list[str]) -> Collector:
@@ -154,50 +166,63 @@ def ordered(cells: list[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: first[cell.model_key])
 
 
-def run(cells: list[Cell], settings: dict[str, Any]) -> int:
-    """Run what is not recorded, show it, and say how it ended; the exit code."""
-    from harness.executors.local import LocalExecutor
+def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None) -> int:
+    """Run what is not recorded, show it, and say how it ended; the exit code. `session`: what workers run cells with."""
+    from harness.executors.local import SESSION, LocalExecutor
+    from harness.share import Elsewhere, run_shared
     from harness.show import Display, summary
     from harness.store import Store
+    from harness.upkeep import compact_if_large
 
     store = Store(Path(settings["results_dir"]))
     store.check_writable()
-    recorded = store.recorded()
+    before = store.versions()
     # A failed cell is tried again: what failed may have been the machine's memory or a file that is now there.
-    pending = [cell for cell in ordered(cells) if settings["force"] or recorded.get(cell.cell_id) != "ok"]
+    pending = [c for c in ordered(cells) if settings["force"] or before.get(c.cell_id, ("", None))[0] != "ok"]
     failures: list[Record] = []
+    others = 0
     if pending:
-        executor = LocalExecutor(str(store.root))
+        how = {name: settings[name] for name in ("workers", "cell_timeout", "retries")}
+        executor = LocalExecutor(str(store.root), session=session or SESSION, **how)
         with Display(pending, len(cells) - len(pending)) as display:
-            for message in executor.run(pending):
+            for message in run_shared(executor, store, pending, before):
                 display.show(message)
-                if isinstance(message, Progress):
-                    continue
-                store.write(message.cell, message.images, message.timings)
-                if message.cell["status"] != "ok":
+                if isinstance(message, Elsewhere):
+                    others += message.done
+                elif isinstance(message, Record) and message.cell["status"] != "ok":
                     failures.append(message)
-    summary(store, cells, ran=len(pending), debug=settings["debug"], failures=failures)
-    return 1 if failures else 0
+        compact_if_large(store)
+    summary(store, cells, ran=len(pending) - others, debug=settings["debug"], failures=failures)
+    return 1 if any(status == "failed" for status, _ in store.versions([c.cell_id for c in cells]).values()) else 0
 
 
 def main() -> int:
     began = time.perf_counter()
     debug = any(word.replace(" ", "").lower() in ("debug=true", "+debug=true", "++debug=true") for word in sys.argv[1:])
-    try:
+
+    def work() -> int:
         collector = enumerate_cells(sys.argv[1:])
         if not collector.cells:  # --help, --cfg and the like
             return 0
         code = run(list(collector.cells.values()), collector.settings)
+        print(f"{time.perf_counter() - began:.1f} s in all")
+        return code
+
+    return guarded(work, debug)
+
+
+def guarded(work: Callable[[], int], debug: bool) -> int:
+    """The exit code of `work`; bad input and interruption end it with one line."""
+    try:
+        return work()
     except InputError as error:
         if debug:
             traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\ninterrupted: finished cells are kept; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{time.perf_counter() - began:.1f} s in all")
-    return code
+        return 143 if isinstance(stop, Terminated) else 130
 
 
 if __name__ == "__main__":

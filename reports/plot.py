@@ -2,7 +2,7 @@
 
     python reports/plot.py [--results DIR] [--out DIR] [--format png,svg]
 
-Reads results/cells, results/images and results/grids; writes results/plots. Needs neither torch nor Hydra.
+Reads results/cells, images, grids and plans; writes results/plots. Needs neither torch nor Hydra.
 """
 
 from __future__ import annotations
@@ -19,16 +19,32 @@ from rich.console import Console
 
 from harness.errors import InputError
 from harness.store import Store
-from reports.figures import discretisation, guidance, latency, pareto, precision, sheet, steps, strength
+from reports.figures import (
+    coefficients,
+    convergence,
+    discretisation,
+    guidance,
+    latency,
+    law,
+    pareto,
+    precision,
+    samplers,
+    sheet,
+    steps,
+    strength,
+)
 from reports.records import Group, groups, load
 from reports.style import Drawing, Looks, save, settings
 from reports.summary import show
 
 FORMATS = ("png", "svg", "pdf")
 CHARTS = {
+    "table of samplers": samplers,
     "quality against latency": pareto,
     "quality against steps": steps,
     "discretisation error": discretisation,
+    "error to the exact solution": convergence,
+    "distance to the true law": law,
     "CFG curve": guidance,
     "strength curves": strength,
     "precision": precision,
@@ -77,6 +93,7 @@ def report(results: Path, out: Path, formats: Sequence[str], console: Console) -
 def _all(found: list[Group], looks: Looks, store: Store) -> Iterator[tuple[str, list[Drawing]]]:
     for title, chart in CHARTS.items():
         yield title, [chart.draw(group, looks) for group in found]
+    yield "coefficients of the plans", [coefficients.draw(group, store) for group in found]
     yield SHEET, [drawing for group in found for drawing in sheet.draw(group, store)]
 
 
@@ -86,8 +103,8 @@ def _tell(console: Console, title: str, drawings: list[Drawing], found: list[Gro
     for drawing in drawn:
         note = f" ({drawing.note})" if drawing.note else ""
         console.print(f"drawn: {drawing.name}{note}", markup=False, highlight=False, soft_wrap=True)
-    if not drawn:
-        reasons = list(dict.fromkeys(drawing.note for drawing in drawings))
+    reasons = list(dict.fromkeys(drawing.note for drawing in drawings if drawing.note))
+    if not drawn and reasons:
         reason = reasons[-1] if len(found) > 1 and len(reasons) > 1 else reasons[0]
         console.print(f"not drawn: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
 

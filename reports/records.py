@@ -73,20 +73,28 @@ class Group:
         # Where cfg varies, cells at cfg 1 join whatever they agree with in all that has an effect there.
         off = (measured["cfg"] == 1) & ("cfg" in (vary, *free))
         keys_off = _keys(measured, [axis for axis in held if axis not in GUIDANCE_ONLY])
-        best, best_score = None, (0, 0, 0.0)
-        for key, count in keys.value_counts().items():
+        off = off.to_numpy()
+        labels, values = (pd.factorize(measured[column])[0] for column in ("label", vary))  # -1: null
+        away = _off_centre(measured, held)
+        # Thousands of cells may fall into as many sets of equal size: numbers here, not frames.
+        winner, best_score = None, (0, 0, -np.inf)
+        members = pd.Series(range(len(keys))).groupby(keys).indices
+        for key, count in _by_size(keys):
             if count + off.sum() < best_score[0]:
                 break  # neither this set nor a smaller one can be the largest
-            same = keys == key
-            chosen = measured[same | off & (keys_off == keys_off[same.idxmax()])]
+            rows = members[key]
+            if off.any():
+                rows = np.union1d(rows, np.flatnonzero(off & (keys_off == keys_off[rows[0]])))
             if lines:
-                counts = chosen.groupby("label")[vary].transform("nunique")
-                chosen = chosen[counts >= 2]
-            score = (len(chosen), chosen[vary].nunique(), _central(measured, chosen, held))
-            if score > best_score:
-                best, best_score = chosen, score
-        if best is None:
+                rows = rows[_several(labels[rows], values[rows])]
+            size = (len(rows), len(np.unique(values[rows][values[rows] >= 0])))
+            if size[0] and size >= best_score[:2]:
+                score = (*size, -float(away[rows[0]]))
+                if score > best_score:
+                    winner, best_score = rows, score
+        if winner is None:
             return None
+        best = measured.iloc[winner]
         return Selection(best, _held(measured, best, held), _left_out(measured, best, held, lines))
 
 
@@ -105,21 +113,33 @@ def groups(cells: pd.DataFrame) -> list[Group]:
     return sorted(found, key=lambda group: -len(group.cells))
 
 
-def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """One hashable value a row: equal where all `columns` are, nulls included."""
+def _keys(cells: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """One number a row: equal where all `columns` are, nulls included; in the order of their first rows."""
     codes = np.stack([pd.factorize(cells[column])[0] for column in columns], axis=1)
-    return pd.Series([row.tobytes() for row in codes], index=cells.index)
+    return pd.factorize(pd.Series([row.tobytes() for row in codes], dtype=object))[0]
 
 
-def _central(measured: pd.DataFrame, chosen: pd.DataFrame, held: Sequence[str]) -> float:
-    """0 where the held steps, cfg and strength are each the median of the values swept, negative away from it."""
-    distance = 0.0
+def _by_size(keys: np.ndarray) -> list[tuple[int, int]]:
+    """Each key and how often it occurs, the most frequent first."""
+    return [(int(key), int(count)) for key, count in pd.Series(keys).value_counts().items()]
+
+
+def _several(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which rows belong to a label that has two or more values."""
+    pairs = pd.DataFrame({"label": labels, "value": values}).drop_duplicates()
+    counts = np.bincount(pairs["label"][pairs["value"] >= 0], minlength=labels.max(initial=-1) + 1)
+    return counts[labels] >= 2
+
+
+def _off_centre(measured: pd.DataFrame, held: Sequence[str]) -> np.ndarray:
+    """A row: 0 where its held steps, cfg and strength are each the median of the values swept, more away from it."""
+    distance = np.zeros(len(measured))
     for axis in ("steps", "cfg", "strength"):
         swept = np.sort(measured[axis].dropna().unique())
-        if axis in held and len(swept) > 1 and chosen[axis].notna().any():
-            place = np.searchsorted(swept, chosen[axis].dropna().iloc[0]) / (len(swept) - 1)
-            distance += abs(place - 0.5)
-    return -distance
+        if axis in held and len(swept) > 1:
+            place = np.searchsorted(swept, measured[axis].to_numpy()) / (len(swept) - 1)
+            distance += np.where(measured[axis].notna(), abs(place - 0.5), 0.0)
+    return distance
 
 
 def _held(measured: pd.DataFrame, chosen: pd.DataFrame, held: Sequence[str]) -> str:

@@ -52,7 +52,10 @@ BOUNDS = {"latency_s": ("latency_low", "latency_high")}  # the intervals not nam
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure under its file name, or `figure=None` and the reason in `note`. Notes are told in the terminal."""
+    """A figure under its file name, or `figure=None` and the reason in `note`. Notes are told in the terminal.
+
+    No figure and no note: the figure has no meaning for these cells, and nobody would miss it.
+    """
 
     name: str
     figure: Figure | None
@@ -99,7 +102,7 @@ def titled(title: str, notes: Sequence[str], height: float, width: float = WIDTH
     return figure
 
 
-def legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     """One legend for all panels, below them, where it can cover nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -107,7 +110,19 @@ def legend(figure: Figure, axes: Axes) -> None:
         order = sorted(range(len(handles)), key=lambda k: not isinstance(handles[k], ErrorbarContainer))
         handles, labels = [handles[k] for k in order], [labels[k] for k in order]
         columns = max(1, min(len(labels), 100 // (max(map(len, labels)) + 9)))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2, title=title)
+
+
+def guides(axes: Axes, x: np.ndarray, y: np.ndarray, orders: Sequence[int]) -> None:
+    """Faint lines with the slopes of these orders of convergence, through the largest value."""
+    first, last, top = x.min(), x.max(), y.max()
+    bottom = y[y > 0].min(initial=top)
+    for order in orders:
+        end = min(last, first * (top / bottom) ** (1 / order))
+        value = top * (first / end) ** order
+        axes.plot([first, end], [top, value], color="#C4C4C4", linewidth=0.9, zorder=0)
+        where = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 8, "color": "#777777"}
+        axes.annotate(f"order {order}", (end, value), **where)
 
 
 def intervals(rows: pd.DataFrame, column: str, low: str, high: str) -> np.ndarray:
@@ -188,6 +203,9 @@ def axis_label(rows: pd.DataFrame, column: str) -> str:
         "latency_s": f"latency (s, median for {one(rows, 'timing_batch')} image)",
         "peak_memory_mib": f"peak memory (MiB, {one(rows, 'peak_memory_kind')})",
         "discretisation_error": "discretisation error (relative)",
+        "attributes_all": f"share of images that fit the prompt (N={count})",
+        "error_to_exact": f"relative RMS error to the exact solution (N={one(rows, 'error_to_exact_n')})",
+        "sliced_wasserstein": f"sliced Wasserstein distance to the true law (N={count})",
         "feature_distance": "distance to source (features)",
         "lpips": f"LPIPS to source ({one(rows, 'lpips_definition')})",
         "psnr": "PSNR to source (dB)",

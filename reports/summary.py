@@ -20,6 +20,8 @@ COLUMNS = {
     "fid": ("FID", "{:.2f}"),
     "clip_score": ("CLIP", "{:.2f}"),
     "discretisation_error": ("disc. err.", "{:.4f}"),
+    "error_to_exact": ("err. to exact", "{:.2e}"),
+    "sliced_wasserstein": ("sliced W2", "{:.3f}"),
     "latency_s": ("latency s", "{:.3f}"),
     "peak_memory_mib": ("mem. MiB", "{:.0f}"),
     "nfe": ("NFE", "{:.0f}"),

@@ -5,12 +5,11 @@ The exact solution in λ = log(α/σ) is x' = (σ'/σ)x + σ' ∫ e^λ x0(λ) d�
 
 from __future__ import annotations
 
-import math
+from itertools import pairwise
 
-from samplers.levels import Level, NoiseLevels
-from samplers.plan import Capabilities, Plan, Stage, first_order, is_lowered
-
-SOLVER_TYPES = ("midpoint", "heun")
+from samplers.levels import NoiseLevels
+from samplers.plan import Capabilities, Plan, Stage, is_lowered
+from samplers.weights import SOLVER_TYPES, X0, combined, divided
 
 
 def capabilities(
@@ -18,7 +17,7 @@ def capabilities(
     *,
     order: int = 2,
     solver_type: str = "midpoint",
-    lower_order_final: bool | int = 15,
+    lower_order_final: bool | int | str = 15,
     exact: bool = False,
 ) -> Capabilities:
     return Capabilities(order=order if exact else min(order, 2), nfe=steps)
@@ -29,10 +28,11 @@ def plan(
     *,
     order: int = 2,
     solver_type: str = "midpoint",
-    lower_order_final: bool | int = 15,
+    lower_order_final: bool | int | str = 15,
     exact: bool = False,
 ) -> Plan:
-    """`lower_order_final`: lower the order in the last steps always, never, or in runs of fewer steps than this number.
+    """`lower_order_final` as in `is_lowered`: lower the order in the last steps always, never, in runs of fewer steps
+    than this number, or where the run ends at σ = 0.
 
     A step to σ = 0 is first order in any case: x becomes x0. `exact` gives order 3 the factor 2 that the published
     second difference lacks; without it 3M converges with order 2.
@@ -41,36 +41,17 @@ def plan(
         raise ValueError(f"order={order} of dpmpp is not to be had; valid: 1, 2, 3")
     if solver_type not in SOLVER_TYPES:
         raise ValueError(f"solver_type={solver_type!r} of dpmpp is unknown; valid: {', '.join(SOLVER_TYPES)}")
-    lowers = is_lowered(lower_order_final, levels.steps)
+    lowers = is_lowered(lower_order_final, levels)
     stages = []
     for k in range(levels.steps):
         now, then = levels[k], levels[k + 1]
         p = min(order, k + 1, levels.steps - k if lowers else order, 1 if then.sigma == 0 else order)
-        past = [levels[k - j] for j in range(p)]
-        a, b = first_order(now, then)
-        x0 = (b,) if p == 1 else _second(past, then, solver_type) if p == 2 else _third(past, then, exact)
-        stages.append(Stage(now, then, (a,), x0))
+        calls = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
+        x0 = {}
+        if len(calls) > 1:
+            h = then.lam - now.lam
+            r = [(newer.lam - older.lam) / h for newer, older in pairwise(calls)]
+            x0 = {j: then.alpha * weight for j, weight in enumerate(divided(r, h, X0, solver_type, exact), 1)}
+        stages.append(Stage(now, then, *combined(then, calls, x0=x0)))
     declared = capabilities(levels.steps, order=order, exact=exact)
     return Plan(levels[0], tuple(stages), declared)
-
-
-def _second(past: list[Level], then: Level, solver_type: str) -> tuple[float, ...]:
-    """Eq. (4.2) of the paper: D0 + D1/2 (midpoint), or D1 weighted by its exact integral (heun)."""
-    h, r = then.lam - past[0].lam, (past[0].lam - past[1].lam) / (then.lam - past[0].lam)
-    zero = -math.expm1(-h)
-    one = zero / 2 if solver_type == "midpoint" else 1 - zero / h
-    return then.alpha * (zero + one / r), -then.alpha * one / r
-
-
-def _third(past: list[Level], then: Level, exact: bool) -> tuple[float, ...]:
-    """Divided differences D1, D2 of the last three x0; `exact` integrates the parabola through them."""
-    h = then.lam - past[0].lam
-    r0, r1 = (past[0].lam - past[1].lam) / h, (past[1].lam - past[2].lam) / h
-    zero = -math.expm1(-h)
-    one = 1 - zero / h
-    two = (0.5 - (h - zero) / h**2) * (2 if exact else 1)
-    # D1 = d0 + r0/(r0+r1)·(d0−d1), D2 = (d0−d1)/(r0+r1) with d0 = (m0−m1)/r0, d1 = (m1−m2)/r1
-    on_d0 = one + (one * r0 + two) / (r0 + r1)
-    on_d1 = -(one * r0 + two) / (r0 + r1)
-    weights = (zero + on_d0 / r0, -on_d0 / r0 + on_d1 / r1, -on_d1 / r1)
-    return tuple(then.alpha * w for w in weights)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 
 _MASK = 0xFFFFFFFF
+_PATH = 0x62726F776E69616E  # "brownian": keeps the paths apart from the draws of the same seed
 
 
 class NoiseStreams:
@@ -35,6 +37,72 @@ class NoiseStreams:
         self.number += 1
         return out.to(self.device, non_blocking=True)
 
+    def only(self, row: int) -> NoiseStreams:
+        """The streams of one image of the batch, at the same draw."""
+        streams = type(self)(self.seed, [self.indices[row]], self.shape, self.device)
+        streams.number = self.number
+        return streams
+
+
+class BrownianStreams(NoiseStreams):
+    """Noise added between two levels is the increment of one Brownian path an image, over σ/α.
+
+    The path is a function of (seed, image index) alone, so the increments of a fine grid add up to those of a coarse
+    one, and runs with more and more steps approach one image. What is added between no two levels (the initial noise,
+    churn, Restart's way up) and what is added over an empty interval or from pure noise (σ/α = ∞, whose increments
+    are independent of every finite part of the path) is drawn as NoiseStreams draws it. Every interval of one path has
+    one increment: a plan that adds noise over the same levels twice gets the same noise again, so one that goes up
+    must do it by a churn.
+
+    The path is a torchsde tree an octave of σ/α, so its resolution, 1e-6 of σ/α, is the same at every level.
+    """
+
+    _RESOLUTION = 1e-6
+    _LOWEST = 2.0**-40  # the path begins here: far below any trained level
+
+    def __init__(self, seed: int, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu"):
+        super().__init__(seed, indices, shape, device)
+        self._trees: dict[tuple[int, int], Callable[[float, float], torch.Tensor]] = {}
+
+    def draw(self, above: float | None = None, below: float | None = None) -> torch.Tensor:
+        """The path's increment from `above` down to `below` (σ/α), over √(above − below): standard normal, float32."""
+        if above is None or math.isinf(above) or not above * (1 - self._RESOLUTION) > max(below, self._LOWEST):
+            return super().draw()
+        out = torch.empty((len(self.indices), *self.shape), dtype=torch.float32)
+        parts = _octaves(max(below, self._LOWEST), above)
+        for row, index in zip(out, self.indices, strict=True):
+            pieces = (2 ** (octave / 2) * self._tree(index, octave)(start, stop) for octave, start, stop in parts)
+            row.copy_(sum(pieces) / math.sqrt(above - below))
+        lowest = parts[0][0]  # sampling goes down: what lies above is not asked for again
+        self._trees = {key: tree for key, tree in self._trees.items() if key[1] <= lowest}
+        return out.to(self.device)
+
+    def _tree(self, index: int, octave: int) -> Callable[[float, float], torch.Tensor]:
+        if (index, octave) not in self._trees:
+            from torchsde import BrownianInterval  # not at the top: it loads scipy, and most runs want no path
+
+            entropy = _mix64(_mix64(_mix64(self.seed ^ _PATH) + index) + octave)
+            self._trees[index, octave] = BrownianInterval(
+                t0=0.0,
+                t1=1.0,
+                size=self.shape,
+                dtype=torch.float32,
+                entropy=entropy,
+                tol=self._RESOLUTION,
+                halfway_tree=True,
+                cache_size=24,  # a path down the tree; the default of 45 is twice the memory at the same speed
+            )
+        return self._trees[index, octave]
+
+
+def _octaves(low: float, high: float) -> list[tuple[int, float, float]]:
+    """[low, high] cut at powers of 2: (octave, where the piece begins and ends in it, 0 to 1), lowest first."""
+    first, last = (math.frexp(value)[1] - 1 for value in (low, high))
+    pieces = (
+        (octave, max(low / 2.0**octave - 1, 0.0), min(high / 2.0**octave - 1, 1.0)) for octave in range(first, last + 1)
+    )
+    return [piece for piece in pieces if piece[1] < piece[2]]
+
 
 def _stream(key: int, index: int) -> int:
     """32 bits, all that a CPU generator keeps of its seed; one-to-one in the index, so no two images share a draw."""
@@ -56,3 +124,6 @@ def _mix64(z: int) -> int:
     z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ z >> 27) * 0x94D049BB133111EB) & mask
     return z ^ z >> 31
+
+
+KINDS = {"independent": NoiseStreams, "brownian": BrownianStreams}

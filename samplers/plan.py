@@ -7,11 +7,14 @@ alone. A `Stage` is one such turn; a `Plan` is all of them. Plans are float64 an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from samplers.levels import Level
+from samplers.levels import Level, NoiseLevels
+from samplers.program import Program, compiled
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class Capabilities:
     """What a solver declares about itself for a number of steps; tests hold the loop and the plans to it."""
 
     order: int  # order of convergence of the deterministic method
-    nfe: int | None  # denoiser calls of the whole run; None: decided while it runs (adaptive)
+    # Denoiser calls of the whole run, at most: a method of several calls a step may spend one on a step to σ = 0 or
+    # from pure noise. None: decided while it runs (adaptive).
+    nfe: int | None
     stochastic: bool = False  # may draw noise after the initial one
 
 
@@ -62,7 +67,7 @@ class Plan:
     def __post_init__(self) -> None:
         for i, stage in enumerate(self.stages):
             numbers = (*stage.states, *stage.x0, stage.noise, *stage.churn)
-            if not np.isfinite(numbers).all():
+            if not all(map(math.isfinite, numbers)):
                 raise ValueError(f"stage {i} of the plan has a coefficient that is not finite: {stage}")
             if max(len(stage.states), len(stage.x0)) > i + 1:
                 raise ValueError(f"stage {i} of the plan reaches back before the first denoiser call: {stage}")
@@ -75,6 +80,11 @@ class Plan:
     def draws(self) -> int:
         """Draws of noise after the initial one."""
         return sum(stage.draws for stage in self.stages)
+
+    @cached_property
+    def program(self) -> Program:
+        """The plan as the loop executes it: what is kept in which row of its buffer."""
+        return compiled(self.stages)
 
     def influence(self) -> np.ndarray:
         """The plan with all bookkeeping expanded: what each state owes to the initial state, every D and every draw.
@@ -125,18 +135,23 @@ def first_order(now: Level, then: Level) -> tuple[float, float]:
     return then.sigma / now.sigma, then.alpha - now.alpha * (then.sigma / now.sigma)
 
 
-def is_lowered(lower_order_final: bool | int, steps: int) -> bool:
-    """Whether a run of so many steps ends in lower orders: always, never, or below a number of steps."""
+def is_lowered(lower_order_final: bool | int | str, levels: NoiseLevels) -> bool:
+    """Whether a run over these levels ends in lower orders: always, never, below a number of steps, or (`zero`) where
+    it ends at σ = 0."""
     if isinstance(lower_order_final, bool):
         return lower_order_final
+    if lower_order_final == "zero":
+        return bool(levels.sigma[-1] == 0)
     if not isinstance(lower_order_final, int) or lower_order_final < 0:
-        raise ValueError(f"lower_order_final={lower_order_final!r} must be true, false or a number of steps")
-    return steps < lower_order_final
+        raise ValueError(f"lower_order_final={lower_order_final!r} must be true, false, zero or a number of steps")
+    return levels.steps < lower_order_final
 
 
 def _trimmed(coefficients: tuple[float, ...]) -> tuple[float, ...]:
-    used = [j for j, c in enumerate(coefficients) if c]
-    return tuple(float(c) for c in coefficients[: used[-1] + 1 if used else 0])
+    used = len(coefficients)
+    while used and not coefficients[used - 1]:
+        used -= 1
+    return tuple(map(float, coefficients[:used]))
 
 
 def _ago(j: int) -> str:

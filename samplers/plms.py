@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from samplers.levels import Level, NoiseLevels
 from samplers.plan import Capabilities, Plan, Stage
+from samplers.weights import ADAMS, combined
 
 WARMUPS = ("repeat", "prk")
 PRK_STEPS = 3  # after which four-step Adams–Bashforth has its history
-ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
 def capabilities(steps: int, *, warmup: str = "repeat") -> Capabilities:
@@ -53,19 +53,17 @@ class _Table:
         return self.newest()
 
     def move(self, now: Level, then: Level, origin: int, weights: dict[int, float]) -> None:
+        """From the state of call `origin` at `now` along Σ weight·ε of the calls; the weights add up to 1."""
         newest = self.newest()
-        states, x0 = [0.0] * (newest + 1), [0.0] * (newest + 1)
-        states[newest - origin] += then.alpha / now.alpha
-        along = then.sigma - now.sigma * (then.alpha / now.alpha)
-        for call, weight in weights.items():
-            level = self.levels[call]
-            states[newest - call] += along * weight / level.sigma
-            x0[newest - call] -= along * weight * level.alpha / level.sigma
-        self.stages.append(Stage(self.levels[newest], then, tuple(states), tuple(x0)))
+        calls = self.levels[::-1]
+        others = {newest - call: weight for call, weight in weights.items() if call != origin}
+        along = then.sigma - now.sigma * (then.alpha / now.alpha) if others else 0.0
+        noise = {ago: along * weight for ago, weight in others.items()}
+        self.stages.append(Stage(calls[0], then, *combined(then, calls, noise=noise, base=newest - origin)))
 
 
 def _repeat(table: _Table, levels: NoiseLevels) -> int:
-    if levels.steps == 1:
+    if levels.steps == 1 or levels.alpha[0] == 0:
         return 0
     first = table.call(levels[0])
     table.move(levels[0], levels[1], first, {first: 1.0})

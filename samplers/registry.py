@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,31 @@ def load(name: str) -> dict[str, Any]:
 def build_plan(sampler: dict[str, Any], levels: NoiseLevels) -> Plan:
     """The plan of `{"name": …, "solver": "dpmpp", **knobs}` over these levels; knobs left out have their defaults."""
     solver, knobs = _resolve(sampler)
+    if not hasattr(solver, "plan"):
+        raise ValueError(f"sampler {sampler.get('name', 'unnamed')!r} chooses its steps while it runs: it has no plan")
     return solver.plan(levels, **knobs)
+
+
+def has_own_levels(sampler: dict[str, Any] | str) -> bool:
+    """Whether the solver brings the levels it runs on and plans for no others: a plan from a file."""
+    return hasattr(_resolve(load(sampler) if isinstance(sampler, str) else sampler)[0], "settle")
+
+
+def settled(sampler: dict[str, Any]) -> dict[str, Any]:
+    """The sampler with everything in it that decides what runs: of a file, its digest."""
+    solver, knobs = _resolve(sampler)
+    return {**sampler, **solver.settle(**knobs)} if hasattr(solver, "settle") else sampler
+
+
+def is_adaptive(sampler: dict[str, Any] | str) -> bool:
+    """Whether the solver chooses its own steps: it has no plan, and `solve` instead."""
+    return hasattr(_resolve(load(sampler) if isinstance(sampler, str) else sampler)[0], "solve")
+
+
+def solve(sampler: dict[str, Any], ends: NoiseLevels, denoise, x, noise=None, on_call=None):
+    """Run an adaptive solver from the first of these levels to the last; one image, x (1, …)."""
+    solver, knobs = _resolve(sampler)
+    return solver.solve(ends, denoise, x, noise, on_call, **knobs)
 
 
 def capabilities(sampler: dict[str, Any] | str, steps: int) -> Capabilities:
@@ -62,19 +87,23 @@ def _resolve(sampler: dict[str, Any]) -> tuple[ModuleType, dict[str, Any]]:
 
 
 def _solver(name: str) -> ModuleType:
-    """The module of a solver family. Only files of this package may be named, and only those that plan."""
+    """The module of a solver family. Only files of this package may be named, and only those that plan or solve."""
     folder = Path(__file__).parent
     if isinstance(name, str) and name.isidentifier() and (folder / f"{name}.py").is_file():
         module = importlib.import_module(f"{__package__}.{name}")
-        if inspect.isfunction(getattr(module, "plan", None)) and inspect.isfunction(
-            getattr(module, "capabilities", None)
-        ):
+        solves = module.__name__ != __name__ and _entry(module)  # this module has a `solve`, too
+        if solves and inspect.isfunction(getattr(module, "capabilities", None)):
             return module
     raise ValueError(f"unknown solver {name!r}: {_nearest(name, sorted({load(each)['solver'] for each in names()}))}")
 
 
+def _entry(module: ModuleType) -> Callable[..., Any] | None:
+    """What runs a solver: `plan`, or `solve` of an adaptive one."""
+    return next((f for f in (getattr(module, name, None) for name in ("plan", "solve")) if inspect.isfunction(f)), None)
+
+
 def _signature(solver: ModuleType) -> dict[str, Any]:
-    parameters = inspect.signature(solver.plan).parameters.values()
+    parameters = inspect.signature(_entry(solver)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from harness.grid import save_grid
 from harness.store import Store
+from samplers import plan_json, registry, schedules
+from samplers.levels import DiscreteVP
 
 SCHEDULES = {"euler": "karras", "dpmpp": "karras", "unipc": "karras", "ddim": "leading", "plms": "leading"}
 ORDERS = {"euler": 1, "dpmpp": 2, "unipc": 2, "ddim": 1, "plms": 3}
@@ -102,6 +104,8 @@ def cell_row(sampler: str = "dpmpp", steps: int = 20, cfg: float = 3.0, **values
 
 def write(store: Store, row: dict, pictures: bool = True) -> str:
     """Record a cell with its images' rows and, where asked, its grid."""
+    if pictures and row["status"] == "ok":
+        row = {**row, "plan_id": _save_plan(store, row["sampler"], row["steps"])}
     images = [{"image_index": k, "seed": 0, "prompt_id": k, "prompt": prompt} for k, prompt in enumerate(PROMPTS)]
     store.write(row, images, [{"run": 0, "kind": "timed", "total_s": row.get("latency_s"), "steps": [0.02]}])
     if pictures and row["status"] == "ok":
@@ -127,6 +131,15 @@ def full_sweep(results: Path) -> Store:
                 write(store, cell_row(sampler, task=task, strength=strength))
     write(store, cell_row("plms", 100, status="failed", error="out of memory", fid=None, latency_s=None))
     return store
+
+
+def _save_plan(store: Store, sampler: str, steps: int) -> str:
+    levels = schedules.build(SCHEDULES[sampler], DiscreteVP.scaled_linear(), steps)
+    text = plan_json.dumps(registry.build_plan(registry.load(sampler), levels), levels)
+    path = store.root / "plans" / f"{plan_json.identity(text)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path.stem
 
 
 def _pictures(row: dict) -> np.ndarray:

@@ -64,7 +64,7 @@ def test_a_sweep_is_enumerated_without_torch():
 
 
 def test_reports_are_loaded_without_torch():
-    assert not loaded_after("import reports.plot") & {"torch", "hydra", "diffusers"}
+    assert not loaded_after("import reports.plot, reports.check") & {"torch", "hydra", "diffusers"}
 
 
 def test_the_yaml_files_and_the_code_name_the_same_things():

@@ -134,7 +134,7 @@ def test_fid_interval_covers_and_is_not_idle(dim, n, scale, shift):
     target = Gaussian(10**6, np.zeros(dim), np.diag(spread))
     samples = [draw(s, n, dim, scale, shift) for s in range(120)]
     values = np.array([frechet_distance(gaussian_of(x), target) for x in samples])
-    bounds = [fid.interval(x, target, v, 200, 0) for x, v in zip(samples, values, strict=True)]
+    bounds = [fid.interval(fid.influence(x, target), v, 200, 0) for x, v in zip(samples, values, strict=True)]
     low, high = np.array(bounds).T
     assert (low <= values).all() and (values <= high).all()
     assert ((low <= values.mean()) & (values.mean() <= high)).mean() >= 0.90

@@ -18,7 +18,8 @@ from harness import parity_pipeline
 from harness.errors import InputError
 from harness.guidance import Guidance
 from harness.models import locate
-from harness.models.load import CONF, alphas_cumprod, check, fingerprint, load, named
+from harness.models.load import CONF, alphas_cumprod, check, fingerprint, load, named, process
+from samplers.levels import Level
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -120,6 +121,62 @@ def test_denoiser_gives_x0_by_the_formula(models, kind):
     got = model.denoiser(text, None, Guidance())(x, level)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, x0, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rectified_flow_model_walks_as_diffusers_walks_it(models, folders):
+    """UNet, velocity, time and levels at once: Euler over shifted t from pure noise, as diffusers' scheduler steps."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from samplers import euler, schedules
+    from samplers.integrate import integrate
+    from samplers.levels import RectifiedFlow
+
+    model = models["flow"]
+    assert isinstance(model.process, RectifiedFlow) and model.prediction_type == "flow_prediction"
+    text, steps = model.encode_text(PROMPTS[:2]), 6
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folders["flow"], subfolder="scheduler")
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    theirs = noise()
+    with torch.inference_mode():
+        for t in scheduler.timesteps:
+            velocity = model.parts.unet(theirs, t, encoder_hidden_states=text)[0]
+            theirs = scheduler.step(velocity, t, theirs).prev_sample
+    levels = schedules.build("flow_shift", model.process, steps, shift=3.0)
+    ours = integrate(euler.plan(levels), model.denoiser(text, None, Guidance()), noise())
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-5)
+
+
+def test_a_flow_model_takes_a_state_of_any_scaling(models):
+    model = models["flow"]
+    denoise = model.denoiser(model.encode_text(PROMPTS[:2]), None, Guidance())
+    level = model.process.level(1.5)
+    x = noise()
+    out = model.parts.unet(x, torch.tensor(600.0), encoder_hidden_states=model.encode_text(PROMPTS[:2]))[0]
+    torch.testing.assert_close(denoise(x, level), x - 0.6 * out, rtol=1e-5, atol=1e-5)
+    exploding = Level(1.0, 1.5, level.time)
+    torch.testing.assert_close(denoise(x * 2.5, exploding), denoise(x, level), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "given"), [("flow", "epsilon"), ("sd1", "flow_prediction")])
+def test_a_prediction_type_that_cannot_go_with_the_scheduler(folders, kind, given):
+    with pytest.raises(InputError, match=f"prediction_type={given} does not go with its scheduler"):
+        load(tiny.spec(folders[kind], prediction_type=given), "fp32", "cpu")
+
+
+def test_a_model_trained_to_zero_terminal_snr_starts_at_pure_noise(folders, tmp_path):
+    from samplers import ddim, schedules
+    from samplers.integrate import integrate
+
+    path = tmp_path / "zero_snr"
+    shutil.copytree(folders["sd2"], path)
+    config = path / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rescale_betas_zero_snr": True}))
+    model = load(tiny.spec(path), "fp32", "cpu")
+    levels = schedules.build("trailing", model.process, 5)
+    assert levels[0].time == 999 and levels[0].alpha == pytest.approx(2.0**-12)
+    out = integrate(ddim.plan(levels), model.denoiser(model.encode_text(PROMPTS[:2]), None, Guidance()), noise())
+    assert out.isfinite().all()
+    assert process(tiny.spec(path)).ratio_max == model.process.ratio_max == pytest.approx(4096, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,12 +17,12 @@ from harness.grid import LONGEST_SIDE, load_grid, save_grid
 from harness.schema import to_arrow
 from harness.store import Store
 from reports import plot
-from reports.figures import guidance, pareto, sheet, steps
+from reports.figures import coefficients, guidance, pareto, samplers, sheet, steps
 from reports.records import Group, groups, load
 from reports.style import Drawing, Looks, axis_label, save, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("pareto", "steps", "discretisation", "cfg", "precision", "latency", "sheet")
+KINDS = ("samplers", "pareto", "steps", "discretisation", "cfg", "precision", "latency", "sheet", "coefficients")
 
 
 def recorded(folder: Path, rows: list[dict], pictures: bool = False) -> list[Group]:
@@ -99,7 +100,58 @@ def test_the_first_command_of_the_readme_is_enough_for_a_plot(tmp_path, capsys):
     assert "not drawn: CFG curve (needs cells with two or more values of cfg" in said
     assert "not drawn: strength curves (no img2img or inpaint cells)" in said
     assert "not drawn: image sheet (no image grids in" in said
-    assert len([line for line in said.splitlines() if line.startswith("not drawn")]) == 4
+    assert "not drawn: table of samplers (needs cells of two or more samplers" in said
+    assert "not drawn: coefficients of the plans (no cell has a plan in results/plans)" in said
+    left_out = [line for line in said.splitlines() if line.startswith("not drawn")]
+    assert len(left_out) == 6, left_out  # and precision; figures of analytic models have nothing to say here
+
+
+def test_the_table_of_samplers_ranks_frames_and_says_what_fewer_calls_give(tmp_path):
+    rows = []
+    for calls in (5, 8, 10, 20):
+        rows += [records.cell_row(name, calls, n_images=64) for name in ("euler", "dpmpp", "unipc")]
+        # Two calls a step: of 8 calls it uses 7. It draws noise, so there is no limit to measure it against.
+        random = {"discretisation_error": None, "stochastic": True, "nfe": 2 * (-(-calls // 2)) - 1}
+        rows.append(records.cell_row("ddim", -(-calls // 2), n_images=64, **random))
+    (group,) = recorded(tmp_path, rows)
+    fid = next(measure for measure in samplers.MEASURES if measure.column == "fid")
+    error = samplers.MEASURES[0]
+    assert samplers.budgets(group.cells) == [5, 8, 10, 20]
+    found = samplers.table(group.cells, fid, [5, 8, 10, 20])
+    assert found[found["label"] == "ddim"]["nfe"].tolist() == [5, 7, 9, 19]
+    tables = {measure: samplers.table(group.cells, measure, [5, 8, 10, 20]) for measure in (error, fid)}
+    at_10 = tables[error][tables[error]["budget"] == 10].sort_values("value")["label"].tolist()
+    assert samplers.ranking(tables, [5, 8, 10, 20]) == ([*at_10, "ddim"], "10")
+    with settings():
+        drawing = samplers.draw(group, looks(group))
+        said = texts(drawing)
+    assert "Ranked at 10 calls" in said and "they draw noise" in said and "denoiser calls at most" in said
+    names = [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()]
+    assert names == [*at_10, "ddim"]
+    slanted = [t for panel in drawing.figure.axes for t in panel.texts if t.get_style() == "italic"]
+    assert len(slanted) == 3  # FID of ddim, which uses 5, 7, 9 and 19 calls
+    framed = [t for t in drawing.figure.axes[0].texts if t.get_weight() == "bold"]
+    assert [t.get_text() for t in framed] == [
+        samplers._short(v) for v in tables[error].groupby("budget")["value"].min()
+    ]
+
+
+@pytest.mark.parametrize(("more_is_better", "chosen"), [(False, 8.0), (True, 5.0)])
+def test_the_fastest_is_the_first_that_cannot_be_told_from_the_best(more_is_better, chosen):
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        [("a", 5.0, 9.0), ("b", 5.0, 7.0), ("a", 8.0, 4.3), ("b", 8.0, 4.9), ("a", 20.0, 4.0)],
+        columns=["label", "nfe", "value"],
+    )
+    rows = rows.assign(budget=rows["nfe"], low=rows["value"] - 0.5, high=rows["value"] + 0.5)
+    found = samplers.fastest(samplers.Measure("fid", more_is_better), rows)
+    assert (found["nfe"], found["label"]) == (chosen, "a")
+
+
+def test_short_numbers():
+    given = {0.0086: ".0086", 0.8: ".80", 4.13: "4.1", 23.4: "23", 140.2: "140", 0.999: "1.00", 0: "0", 1.0: "1.0"}
+    assert {value: samplers._short(value) for value in given} == given
 
 
 def test_no_records_is_one_line_and_exit_code_2(tmp_path, capsys):
@@ -235,3 +287,35 @@ def test_a_grid_of_something_else_is_refused(tmp_path):
     for wrong in (np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 3, 8, 8)), np.zeros((0, 3, 8, 8), np.uint8)):
         with pytest.raises(ValueError, match="uint8 N×3×H×W"):
             save_grid(wrong, tmp_path / "a.png")
+
+
+def test_coefficients_of_plans_add_up_and_steps_are_told_from_calls(tmp_path):
+    from samplers import plan_json, registry, schedules
+    from samplers.levels import DiscreteVP
+
+    levels = schedules.build("karras", DiscreteVP.scaled_linear(), 6)
+    found = {}
+    for name in ("dpmpp", "heun", "lms", "dpmpp_2m_sde"):
+        text = plan_json.dumps(registry.build_plan(registry.load(name), levels), levels)
+        found[name] = coefficients.parsed(json.loads(text))
+        assert np.allclose(found[name].states.sum(1) + found[name].x0.sum(1), 1)
+    assert found["dpmpp"].ends.all() and found["dpmpp"].noise.sum() == 0
+    assert found["heun"].ends.tolist() == [False, True] * 5 + [True]
+    assert 0 < found["dpmpp_2m_sde"].noise.max() <= 1
+    with settings():
+        drawn = Drawing("c", coefficients._figure(found, "txt2img, embedded, 6 steps", ""))
+    for said in ("2 calls ago", "hollow: a call inside a step", "share of noise", "heun"):
+        assert said in texts(drawn)
+
+
+def test_plans_that_are_gone_or_damaged_leave_a_note(tmp_path):
+    (group,) = recorded(tmp_path, [records.cell_row(name, steps=10) for name in ("dpmpp", "unipc")], pictures=True)
+    store = Store(tmp_path)
+    assert coefficients.draw(group, store).figure is not None
+    kept = sorted((tmp_path / "plans").iterdir())
+    kept[0].write_text("{")
+    assert coefficients.draw(group, store).figure is not None
+    kept[1].unlink()
+    assert coefficients.draw(group, store).note == "the plans of 2 cells are missing or damaged"
+    (bare,) = recorded(tmp_path / "bare", [records.cell_row()])
+    assert coefficients.draw(bare, Store(tmp_path / "bare")).note == "no cell has a plan in results/plans"

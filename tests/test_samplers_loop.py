@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from samplers import registry, schedules
-from samplers.integrate import _compile, integrate
+from samplers.integrate import integrate
 from samplers.levels import DiscreteVP, Level
 from samplers.noise import NoiseStreams
 from samplers.plan import Capabilities, Plan, Stage
@@ -93,11 +93,11 @@ def test_the_start_is_left_alone_and_outputs_may_be_reused():
 
 @pytest.mark.parametrize(
     ("sampler", "rows"),
-    [("euler", 1), ("dpmpp", 2), ("unipc", 3), ("ddim", 1), ("plms", 8)],  # PLMS: four x0 and the states they belong to
+    [("euler", 0), ("dpmpp", 2), ("unipc", 3), ("ddim", 0), ("plms", 5)],  # PLMS: four ε, and once the first state
 )
 def test_the_buffer_holds_what_is_needed_and_no_more(sampler, rows):
     plan = registry.build_plan(registry.load(sampler), schedules.build("leading", PROCESS, 40))
-    assert _compile(plan).rows == rows
+    assert plan.program.rows == rows
 
 
 def test_low_precision_answers_and_strided_starts_are_welcome():
@@ -143,3 +143,46 @@ def test_streams_are_standard_normal_and_never_repeat():
     assert abs(float(many.mean())) < 0.03 and abs(float(many.std()) - 1) < 0.03
     assert len(torch.unique(many[:, 0])) > 2990
     assert len({tuple(row) for row in many.tolist()}) == 3000
+
+
+def adams(steps=6):
+    """Three-step Adams–Bashforth on ε = (x − α·x0)/σ: what reads states and outputs of the past in one ratio."""
+    levels = schedules.build("karras", PROCESS, steps, end="sigma_min")
+    return registry.build_plan({"solver": "ipndm", "max_order": 3}, levels)
+
+
+def test_a_state_and_its_output_share_a_row_where_they_are_used_as_one():
+    plan = adams()
+    assert plan.program.rows == 3 and all(step.keep_state == 0 for step in plan.program.steps)
+    x = torch.randn(2, 3, dtype=torch.float64)
+    expected = written_out(plan, lambda x, level: torch.tanh(x), x, None)
+    assert torch.allclose(integrate(plan, lambda x, level: torch.tanh(x), x), expected, rtol=1e-12, atol=1e-12)
+    # With one of the two used by itself, they do not share.
+    stages = list(plan.stages)
+    stages[-1] = Stage(stages[-1].level, stages[-1].result, (*stages[-1].states[:2], 0.5), stages[-1].x0)
+    apart = Plan(plan.start, tuple(stages), plan.capabilities)
+    expected = written_out(apart, lambda x, level: torch.tanh(x), x, None)
+    assert apart.program.rows > 3
+    assert torch.allclose(integrate(apart, lambda x, level: torch.tanh(x), x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc", "ipndm", "heun"])
+def test_a_denoiser_may_answer_with_the_state_it_was_given(solver):
+    plan = registry.build_plan({"solver": solver}, schedules.build("karras", PROCESS, 5, end="sigma_min"))
+    x = torch.randn(2, 3, dtype=torch.float64)
+    expected = written_out(plan, lambda x, level: x, x, None)
+    assert torch.allclose(integrate(plan, lambda x, level: x, x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["euler", "dpmpp", "unipc", "plms", "heun", "dpmpp_sde"])
+@pytest.mark.parametrize("shape", [(2,), (4, 16, 16)])
+def test_images_are_the_same_to_the_bit_at_batch_1_7_and_64(solver, shape):
+    """The loop's own arithmetic; the denoiser here is one whose own does not depend on the batch either."""
+    plan = registry.build_plan({"solver": solver}, schedules.build("karras", PROCESS, 6))
+
+    def run(indices):
+        streams = NoiseStreams(0, indices, shape)
+        return integrate(plan, lambda x, level: x.mul(0.5).sub(level.alpha), streams.draw(), streams)
+
+    all_64, seven = run(range(64)), run(range(3, 10))
+    assert torch.equal(all_64[3:10], seven) and torch.equal(run([5]), seven[2:3])

@@ -29,10 +29,26 @@ VARIATIONS = {
     ],
     "ddim": [{"eta": 0.5}, {"eta": 1.0}],
     "plms": [{"warmup": "prk"}],
+    "heun": [{"clock": "flow"}, {"s_churn": 2.0}, {"clock": "flow", "s_churn": 2.0}],
+    "dpm2": [{"r": 1.0}, {"s_churn": 2.0}],
+    "lms": [{"order": order} for order in (1, 2, 3)],
+    "ipndm": [{"max_order": order} for order in (1, 2, 3)],
+    "ipndm_v": [{"max_order": 3}, {"exact": True}],
+    "deis": [{"order": order, "deis_mode": mode} for order in (2, 4) for mode in ("logrho", "rhoab", "tab")],
+    "dpm_multistep": [{"order": 3}, {"order": 3, "exact": True}, {"solver_type": "heun"}],
+    "dpmpp_2s": [{"nodes": "levels"}, {"solver_type": "heun"}],
+    "dpmpp_3s": [{"nodes": "levels"}, {"nodes": "levels", "solver_type": "heun"}, {"solver_type": "heun"}],
+    "exp_heun": [{"solver_type": "phi_1"}],
+    "res_multistep": [{"eta": 1.0}],
+    "dpm_fast": [{"eta": 1.0}],
+    "gradient_estimation": [{"gamma": 1.5}],
+    "lcm": [{"sigma_data": 0.0}],
 }
 SAMPLERS = [
     pytest.param({**registry.load(name), **knobs}, id="-".join([name, *(f"{k}={v}" for k, v in knobs.items())]))
     for name in registry.names()
+    if not registry.has_own_levels(name)  # a plan from a file: tests/test_plan_files.py
+    if not registry.is_adaptive(name)  # no plan: tests/test_samplers_adaptive.py
     for knobs in [{}, *VARIATIONS.get(name, [])]
 ]
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -87,7 +103,11 @@ def test_declared_is_counted(sampler, steps):
     integrate(plan, lambda x, level: calls.append(level) or denoiser(x, level), x, streams, on_call=progress.append)
     declared = registry.capabilities(sampler, steps)
     assert plan.capabilities == declared
-    assert len(calls) == declared.nfe == plan.nfe
+    assert len(calls) == plan.nfe
+    if declared.nfe is not None:  # of two-call methods the step to zero takes one
+        assert plan.nfe <= declared.nfe
+        above_zero = schedules.build("karras", PROCESS, steps, end="sigma_min")
+        assert registry.build_plan(sampler, above_zero).nfe == declared.nfe
     assert progress == list(range(plan.nfe))
     assert streams.draws == plan.draws
     assert declared.stochastic or plan.draws == 0
@@ -120,6 +140,7 @@ def test_a_perfect_denoiser_is_followed_exactly(sampler, steps):
     plan = registry.build_plan(sampler, levels)
     if plan.draws:
         pytest.skip("the noise in the state changes on the way")
+    _skip_boundary(sampler)
     x0 = torch.full((1, *SHAPE), 0.7, dtype=torch.float64)
     eps = torch.randn(1, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     x = integrate(plan, lambda x, level: x0, levels[0].alpha * x0 + levels[0].sigma * eps)
@@ -131,6 +152,9 @@ def test_every_state_has_the_level_it_says(sampler):
     """Of a clean image and of pure noise, each stage's state holds α and σ of its level: coefficients add up."""
     levels = levels_for(sampler, 6)
     plan = registry.build_plan(sampler, levels)
+    if sampler["solver"] == "ipndm_v" and sampler["max_order"] == 4 and not sampler["exact"]:
+        pytest.skip("the published weights add up to 1 on equal and geometric steps alone")
+    _skip_boundary(sampler)
     influence, n = plan.influence(), plan.nfe
     for i, stage in enumerate(plan.stages[1:], 1):
         row = influence[i]
@@ -145,19 +169,25 @@ def test_every_state_has_the_level_it_says(sampler):
 def test_a_step_to_zero_gives_the_last_prediction(sampler):
     levels = levels_for(sampler, 4, "karras")
     plan = registry.build_plan(sampler, levels)
-    if sampler["solver"] == "plms":
-        pytest.skip("PLMS extrapolates the noise, to zero as well")
+    if sampler["solver"] in ("plms", "lms"):
+        pytest.skip("extrapolates the noise, to zero as well")
+    _skip_boundary(sampler)
     seen = []
     streams = NoiseStreams(0, [0], SHAPE)
     x = integrate(plan, lambda x, level: seen.append(denoiser(x, level)) or seen[-1], streams.draw(), streams)
     assert torch.equal(x, seen[-1])
 
 
+def _skip_boundary(sampler):
+    if sampler.get("sigma_data", 0) > 0:
+        pytest.skip("LCM's boundary condition keeps a share of the state: tests/test_samplers_stochastic.py")
+
+
 def plan_of(solver, steps=12, schedule="exponential", end="zero", **knobs):
     return registry.build_plan({"solver": solver, **knobs}, schedules.build(schedule, PROCESS, steps, end=end))
 
 
-@pytest.mark.parametrize("schedule", schedules.names())
+@pytest.mark.parametrize("schedule", [name for name in schedules.names() if name != "file"])
 def test_first_order_methods_are_one_method(schedule):
     for steps in (1, 2, 12):
         euler = plan_of("euler", steps, schedule)
@@ -257,6 +287,8 @@ from samplers import registry, schedules
 from samplers.levels import DiscreteVP
 for name in registry.names():
     sampler = registry.load(name)
+    if registry.is_adaptive(sampler):
+        continue
     registry.build_plan(sampler, schedules.build(sampler["default_schedule"], DiscreteVP.scaled_linear(), 5))
 assert "torch" not in sys.modules
 """

@@ -11,14 +11,21 @@ from pathlib import Path
 
 import torch
 
-KINDS = ("sd1", "sd2", "inpaint")
+KINDS = ("sd1", "sd2", "inpaint", "flow")
 SIZE = 32  # pixels a side; 8 latents
 WIDTH = 16  # of the text
 
 
 def pipeline(kind: str = "sd1"):
-    """A StableDiffusionPipeline: ε-prediction (sd1), v-prediction with OpenCLIP-like text (sd2), or 9 channels."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    """A StableDiffusionPipeline: ε-prediction (sd1), v-prediction with OpenCLIP-like text (sd2), 9 channels (inpaint),
+    or a UNet taken to predict the velocity of a rectified flow (flow)."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        FlowMatchEulerDiscreteScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )  # fmt: skip
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from harness.embedded import nets
@@ -72,6 +79,8 @@ def pipeline(kind: str = "sd1"):
         steps_offset=1,
         prediction_type="v_prediction" if second else "epsilon",
     )
+    if kind == "flow":
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     pipe = StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),

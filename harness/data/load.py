@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -37,7 +39,7 @@ def complete(spec: Mapping[str, Any]) -> dict[str, Any]:
         if knob not in defaults:
             raise InputError(f"data.{knob} is not an option of data={name}; {nearest(knob, defaults)}")
     full = {**defaults, **spec}
-    if full["source"] not in SOURCES:
+    if "source" in full and full["source"] not in SOURCES:
         raise InputError(f"data.source={full['source']!r} is not valid; {nearest(full['source'], SOURCES)}")
     return full
 
@@ -47,6 +49,8 @@ def check(spec: Mapping[str, Any], n_images: int | None = None, task: str | None
     full = complete(spec)
     if full["name"] == "embedded":
         return _check_embedded(full)
+    if full["name"] == "classes":
+        return _check_classes(full)
     from harness.data import captions
 
     captions.check(full, n_images, task)
@@ -60,6 +64,8 @@ def check(spec: Mapping[str, Any], n_images: int | None = None, task: str | None
 def fingerprint(spec: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change with the content: prompts, images, masks and how they are cut to size."""
     full = complete(spec)
+    if full["name"] == "classes":
+        return hashlib.sha256(json.dumps(full["classes"]).encode()).hexdigest()[:16]
     from harness.data import captions
 
     return captions.fingerprint(full) if full["name"] == "folder" else captions.world_fingerprint(full)
@@ -73,9 +79,19 @@ def load(spec: Mapping[str, Any], size: tuple[int, int]) -> Data:
         from harness.data.embedded import EmbeddedData
 
         return EmbeddedData(full, size, fingerprint(full))
+    if full["name"] == "classes":
+        from harness.data.classes import ClassData
+
+        return ClassData(full, size, fingerprint(full))
     from harness.data.folder import FolderData
 
     return FolderData(full, size, fingerprint(full))
+
+
+def _check_classes(spec: Mapping[str, Any]) -> None:
+    names = spec["classes"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
+        raise InputError(f"data.classes={names!r} is not valid: give a list of names, as data.classes=[left,right]")
 
 
 def _check_embedded(spec: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,14 +21,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Progress:
-    """A running cell's word on how far it is."""
+    """A running cell's word on how far it is. `notable`: worth a line that stays."""
 
     cell_id: str
     what: str
     images: int
+    notable: bool = False
+
+
+Claim = Callable[[Cell], bool]  # asked right before a cell starts; a cell that it refuses is left alone
 
 
 class Executor(Protocol):
-    """Runs cells in the given order and yields their progress and, once for each cell, its record."""
+    """Runs the cells that `claim` allows and yields their progress and, once for each of them, its record.
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[Progress | Record]: ...
+    Records come as cells end: cells of one device start in the given order, several may run side by side.
+    """
+
+    def run(self, cells: Sequence[Cell], claim: Claim) -> Iterator[Progress | Record]: ...

@@ -1,18 +1,25 @@
-"""One worker process that keeps its model loaded. It may die: its cell becomes a failed record, a new one goes on."""
+"""Worker processes on this machine, each with its model loaded. One may die: its cell fails, a new worker goes on."""
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
 
 from harness.cell import Cell
-from harness.executors.base import Progress, Record
+from harness.executors.base import Claim, Progress, Record
+
+SESSION = "harness.run:Session"  # what a worker runs cells with; imports torch
 
 
 def failed(cell: Cell, error: str, started: float, trace: str = "") -> Record:
@@ -21,87 +28,186 @@ def failed(cell: Cell, error: str, started: float, trace: str = "") -> Record:
 
 
 class LocalExecutor:
-    """Cells one after the other in a spawned process on this machine."""
+    """One worker a GPU and `workers` for the CPU; devices run side by side.
 
-    def __init__(self, results_dir: str) -> None:
-        self.results_dir = results_dir
+    `cell_timeout`: seconds that a cell may take, loading its model included; None: any. `retries`: how often a cell is
+    tried again whose worker was lost (killed, crashed). A cell that ends with an error, or too late, is not.
+    """
+
+    def __init__(
+        self,
+        results_dir: str,
+        workers: int = 1,
+        cell_timeout: float | None = None,
+        retries: int = 1,
+        session: str = SESSION,
+    ) -> None:
+        self.results_dir, self.workers, self.session = results_dir, workers, session
+        self.cell_timeout, self.retries = cell_timeout, retries
+
+    def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record]:
+        queues: dict[str, deque[Cell]] = {}
+        for cell in cells:
+            queues.setdefault("cuda:0" if cell.device == "cuda" else cell.device, deque()).append(cell)
+        workers = [
+            (_Worker(self.results_dir, self.session), queue)
+            for device, queue in queues.items()
+            for _ in range(min(self.workers, len(queue)) if device == "cpu" else 1)
+        ]
+        try:
+            while True:
+                for worker, queue in workers:
+                    while worker.cell is None and queue:
+                        cell = queue.popleft()
+                        if claim(cell):
+                            worker.give(cell, self.cell_timeout)
+                busy = {worker.pipe: worker for worker, _ in workers if worker.cell is not None}
+                if not busy:
+                    return
+                deadline = min(worker.deadline for worker in busy.values())
+                heard = wait(list(busy), None if deadline == float("inf") else max(0.0, deadline - time.monotonic()))
+                for message in self._messages([busy[pipe] for pipe in heard], list(busy.values())):
+                    if isinstance(message, Record):
+                        message.cell["workers"] = len(workers)
+                    yield message
+        finally:
+            for worker, _ in workers:
+                worker.stop()
+
+    def _messages(self, heard: list[_Worker], busy: list[_Worker]) -> Iterator[Progress | Record]:
+        for worker in heard:
+            try:
+                yield worker.receive()
+            except (EOFError, OSError):  # a worker that dies closes its end, half-way through a message perhaps
+                yield self._lost(worker)
+        for worker in busy:
+            if worker.cell is not None and time.monotonic() >= worker.deadline:
+                yield worker.fail(
+                    f"it was not done after cell_timeout={self.cell_timeout:g} s; give more, or a smaller cell"
+                )
+                worker.stop()
+
+    def _lost(self, worker: _Worker) -> Progress | Record:
+        """A dead worker's cell: tried again in a new one, or failed."""
+        cause = worker.cause_of_death()
+        if worker.attempts <= self.retries:
+            cell = worker.cell
+            worker.give(cell, self.cell_timeout, attempt=worker.attempts + 1)
+            return Progress(cell.cell_id, f"the worker process died: {cause}; trying again", 0, notable=True)
+        times = f", {worker.attempts} times" if worker.attempts > 1 else ""
+        return worker.fail(f"the worker process died{times}: {cause}")
+
+
+class _Worker:
+    """This end of one worker process: what it runs, since when, and until when it may."""
+
+    def __init__(self, results_dir: str, session: str) -> None:
+        self.results_dir, self.session = results_dir, session
         self.process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection | None = None
+        self.cell: Cell | None = None
+        self.attempts = 0
+        self.heard = False  # a word of this attempt
+        self.deadline = float("inf")  # on the monotonic clock
+        self.timeout: float | None = None
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[Progress | Record]:
-        try:
-            for cell in cells:
-                yield from self._run_one(cell)
-        finally:
-            self._stop()
-
-    def _run_one(self, cell: Cell) -> Iterator[Progress | Record]:
-        started = time.time()
-        try:
-            if self.process is None:
-                self._start(cell.threads)
+    def give(self, cell: Cell, timeout: float | None, attempt: int = 1) -> None:
+        """Send it a cell; a worker that died while idle is replaced first."""
+        if attempt == 1:
+            self.started = time.time()
+        self.cell, self.attempts, self.timeout, self.heard = cell, attempt, timeout, False
+        if self.process is None or not self.process.is_alive():
+            self.stop()
+            self._start(cell.threads)
+        self._wind_up()
+        with suppress(OSError):  # it died this moment: the pipe's end says so
             self.pipe.send(cell)
-            while True:
-                message = self.pipe.recv()
-                yield message
-                if isinstance(message, Record):
-                    return
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            self.process.join(timeout=10)
-            code, self.process = self.process.exitcode, None
-            yield failed(cell, f"the worker process died: {_cause(code)}", started)
+
+    def receive(self) -> Progress | Record:
+        message = self.pipe.recv()
+        if isinstance(message, Progress):
+            if not self.heard:
+                self.heard = True
+                self._wind_up()  # starting the process is not the cell's time
+            return message
+        return self._done(message)
+
+    def fail(self, error: str) -> Record:
+        return self._done(failed(self.cell, error, self.started))
+
+    def _done(self, record: Record) -> Record:
+        record.cell["attempts"] = self.attempts
+        self.cell, self.deadline = None, float("inf")
+        return record
+
+    def _wind_up(self) -> None:
+        self.deadline = float("inf") if self.timeout is None else time.monotonic() + self.timeout
+
+    def cause_of_death(self) -> str:
+        self.process.join(timeout=10)
+        code = self.process.exitcode
+        self.stop()
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        name = signal.Signals(-code).name
+        return f"signal {name}" + (" (often the system out of memory: try a smaller batch_size)" if code == -9 else "")
 
     def _start(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
         self.pipe, theirs = context.Pipe()
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        self.process = context.Process(target=_work, args=(theirs, self.results_dir, threads), daemon=True)
+        self.process = context.Process(
+            target=_work, args=(theirs, self.results_dir, self.session, os.getpid()), daemon=True
+        )
         self.process.start()
         theirs.close()
 
-    def _stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.process = None
-
-
-def _cause(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    hint = " (often the system out of memory: try a smaller batch_size)" if name == "SIGKILL" else ""
-    return f"signal {name}{hint}"
-
-
-def _work(pipe: Connection, results_dir: str, threads: int) -> None:
-    """The worker's life: receive a cell, run it, send its record."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
-    import torch
-
-    from harness.run import Session
-
-    torch.set_num_threads(threads)
-    session = Session(results_dir)
-    while True:
-        try:
-            cell = pipe.recv()
-        except EOFError:
+    def stop(self) -> None:
+        """End the process, whatever it is doing, and remove the files that it had half-written."""
+        if self.process is None:
             return
-        started = time.time()
-        try:
-            record = session.run(cell, lambda what, images, cell=cell: pipe.send(Progress(cell.cell_id, what, images)))
-        except Exception as error:  # a cell may fail in any way; the others go on
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            record = failed(cell, text[:2000], started, traceback.format_exc())
-            del error
-            session.after_failure()
-        pipe.send(record)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        for path in Path(self.results_dir).rglob(f".*.{self.process.pid}.tmp"):  # harness/atomic.py names them
+            with suppress(OSError):
+                path.unlink()
+        self.process = None
+
+
+def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None:
+    """The worker's life: receive a cell, run it, send its record."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and the end of a sweep are the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
+    module, _, name = session.partition(":")
+    runner = getattr(importlib.import_module(module), name)(results_dir)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
+        while True:
+            pipe.send(_result(runner, pipe.recv(), pipe))
+
+
+def _result(session: Any, cell: Cell, pipe: Connection) -> Record:
+    started = time.time()
+    try:
+        return session.run(cell, lambda what, images: pipe.send(Progress(cell.cell_id, what, images)))
+    except (Exception, SystemExit) as error:  # a cell may fail in any way; the others go on
+        record = failed(cell, _reason(error), started, traceback.format_exc())
+    session.after_failure()  # after the error is gone, whose frames hold what the cell had allocated
+    return record
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in text:
+        text = f"out of memory (try a smaller batch_size): {text}"
+    if isinstance(error, SystemExit):
+        text = f"the code under test asked the process to exit: {text}"
+    return text[:2000]
 
 
 def _die_with_parent(parent: int) -> None:
     """A killed parent must not leave a worker that computes for nobody."""
     while os.getppid() == parent:
-        time.sleep(0.5)
+        time.sleep(0.2)
     os._exit(1)

@@ -107,6 +107,7 @@ class Metric(ABC):
     columns: ClassVar[tuple[str, ...]]  # of the cell's row
     image_columns: ClassVar[tuple[str, ...]] = ()  # of the image's row
     tasks: ClassVar[tuple[str, ...]] = TASKS
+    needs_images: ClassVar[bool] = True  # False: it looks at latents, and means something for an analytic model too
 
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
         self.context, self.options = context, options
@@ -131,6 +132,10 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, float | str | bool | None]: ...
+
+    def image_values(self) -> dict[str, np.ndarray]:
+        """After `compute`: per-image values (N,) that only all images together give, by image number."""
+        return {}
 
 
 class PerImageMetric(Metric):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.data.base import Data
+    from harness.models.mixture import Mixture
 
 Once = Callable[[tuple, Callable[[], Any]], Any]
 
@@ -41,4 +42,8 @@ class Context:
     stochastic: bool = False  # whether the sampler adds noise on the way: then there is no discretisation error
     reference_latents: Callable[[list[int]], torch.Tensor] | None = None  # of a run of many steps from the same noise
     reference_name: str | None = None  # what the record calls that run
+    makes_images: bool = True  # False: points of an analytic model, which no metric of images can see
+    exact_latents: Callable[[list[int]], torch.Tensor] | None = None  # the exact solution, where the model knows it
+    exact_name: str | None = None  # how that was solved
+    law: Mixture | None = None  # the true law of final latents, by class, where the model knows it
     once: Once = field(default_factory=memory)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import statistics
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric
 from harness.metrics.context import Context
@@ -20,9 +21,7 @@ class FID(FeatureMetric):
 
     name = "fid"
     columns = (
-        *bootstrap.columns("fid"),
-        "fid_infinity",
-        "fid_infinity_n",
+        *bootstrap.columns("fid", "fid_infinity"),
         "fid_extractor",
         "fid_resizer",
         "fid_comparable",
@@ -31,6 +30,7 @@ class FID(FeatureMetric):
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
         super().__init__(context, options)
         self.moments = Moments(self.extractor.dim)
+        self.moved: np.ndarray | None = None
 
     def update(self, batch: Batch) -> dict[str, np.ndarray]:
         self.moments.add(batch.features(self.extractor))
@@ -47,19 +47,27 @@ class FID(FeatureMetric):
         target, n = reference.gaussian, self.moments.n
         value = frechet_distance(self.moments.gaussian(), target)
         features = self.samples.sorted()[1].astype(np.float64)
-        low, high = interval(features, target, value, self.options["resamples"], self.context.seed)
+        self.moved = influence(features, target)
+        low, high = interval(self.moved, value, self.options["resamples"], self.context.seed)
         limit = infinity(features, target, value, self.options["splits"], self.context.seed)
+        # To first order the limit errs as the value does: bias is what it is rid of.
+        below, above = (None, None) if limit is None else (limit + low - value, limit + high - value)
         return {
             "fid": value,
             "fid_low": low,
             "fid_high": high,
             "fid_n": n,
             "fid_infinity": limit,
+            "fid_infinity_low": below,
+            "fid_infinity_high": above,
             "fid_infinity_n": None if limit is None else n,
             "fid_extractor": self.extractor.id,
             "fid_resizer": self.extractor.resizer(self.context.data.size),
             "fid_comparable": self.extractor.kind == "inception" and min(n, target.n) >= PUBLISHED_FROM,
         }
+
+    def image_values(self) -> dict[str, np.ndarray]:
+        return {} if self.moved is None else {"fid_influence": self.moved}
 
 
 def influence(features: np.ndarray, target: Gaussian) -> np.ndarray:
@@ -83,31 +91,33 @@ def influence(features: np.ndarray, target: Gaussian) -> np.ndarray:
     return moved - moved.mean()
 
 
-def interval(features: np.ndarray, target: Gaussian, value: float, resamples: int, seed: int) -> tuple[float, float]:
-    """95 % interval of the distance at this number of images, for this reference: bootstrap of the linearised FID.
+def interval(moved: np.ndarray, value: float, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % interval of the distance at this number of images, for this reference, from the images' influence (N,).
 
     Resampling images and computing FID anew would not do: a resample has fewer distinct images, so its FID is far too
     high (by as much again as FID itself at 256 images of 96 features) and too scattered (1.5 to 3 times). The linear
-    part has no such bias; its interval is on the safe side: on drawings 1.7 times too wide at 256, 1.2 times at 512.
+    part has no such bias. It covers with 91 to 96 % where the two distributions differ; where they are equal the value
+    has no linear part left and the interval is on the safe side: up to 1.7 times too wide.
     """
-    moved = influence(features, target)
-    return bootstrap.bounds(value + bootstrap.resampled_means(moved, resamples, seed), value)
+    low, high = statistics.mean_interval(moved, resamples, seed)
+    return float(value + low), float(value + high)
 
 
 def infinity(features: np.ndarray, target: Gaussian, value: float, splits: int, seed: int) -> float | None:
-    """FID for N → ∞ (1911.07023): a line over 1/N through FID at N and the mean FID of random halves.
+    """FID for N → ∞ (1911.07023): a parabola in 1/N through FID at N, ¾N and ½N.
 
-    Both halves of a split count, so their errors cancel to first order. None where a half has no more images
-    than features: there FID is not yet a line over 1/N.
+    A line, as in the paper, is bent too much by 1/N² while N is not far above the number of features: at 256 images of
+    96 features it misses by a tenth of the bias, the parabola by a fiftieth. All quarters of a random split count
+    equally, so their errors cancel to first order. None where a half has no more images than features.
     """
     n, rng = len(features), np.random.default_rng(seed)
-    half = n // 2
-    if half <= features.shape[1]:
+    if n // 2 <= features.shape[1]:
         return None
-    halves = []
+    most, half = [], []
     for _ in range(splits):
-        order = rng.permutation(n)
-        for rows in (order[:half], order[half : 2 * half]):
-            halves.append(frechet_distance(gaussian_of(features[rows]), target))
-    slope = (np.mean(halves) - value) / (1 / half - 1 / n)
-    return float(value - slope / n)
+        quarters = np.array_split(rng.permutation(n), 4)
+        leave_one = [np.concatenate(quarters[:k] + quarters[k + 1 :]) for k in range(4)]
+        most += [frechet_distance(gaussian_of(features[rows]), target) for rows in leave_one]
+        pairs = (np.concatenate(quarters[:2]), np.concatenate(quarters[2:]))
+        half += [frechet_distance(gaussian_of(features[rows]), target) for rows in pairs]
+    return float(8 * value - 9 * np.mean(most) + 2 * np.mean(half))  # Lagrange at 0 through 1/N, 4/(3N) and 2/N

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.metrics import bootstrap
 from harness.metrics.feature_metric import FeatureMetric
+from harness.statistics import resample_counts
 
 BLOCK = 1024  # rows of a kernel matrix held at once
 
@@ -26,7 +27,7 @@ class KID(FeatureMetric):
         y, degree = reference.features.astype(np.float64), self.options["degree"]
         if ("kid", degree) not in reference.once:
             reference.once["kid", degree] = within(y, degree)
-        weights = bootstrap.counts(len(x), self.options["resamples"], self.context.seed)
+        weights = resample_counts(len(x), self.options["resamples"], self.context.seed)
         draws = mmd(x, y, degree, np.concatenate([np.ones((1, len(x))), weights]), reference.once["kid", degree])
         low, high = bootstrap.bounds(draws[1:], float(draws[0]))
         return {"kid": float(draws[0]), "kid_low": low, "kid_high": high, "kid_n": len(x)}

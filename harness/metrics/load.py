@@ -71,6 +71,6 @@ def build(asked: Sequence[Asked], context: Context) -> list[Metric]:
     for one in asked:
         full = options(one)
         kind = metric_class(full["name"])
-        if kind.applies(context):
+        if (context.makes_images or not kind.needs_images) and kind.applies(context):
             built.append(kind(context, full))
     return built

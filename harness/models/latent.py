@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from harness.errors import InputError
 from harness.guidance import Guidance, combine, threshold
-from samplers.levels import DiscreteVP, Level
+from samplers.levels import Level, Process
 
 Denoise = Callable[[Tensor, Level], Tensor]
 
@@ -34,17 +35,18 @@ class Parts:
 class LatentModel:
     """Prompts to text embeddings, images to latents and back, and the denoiser of the sampling loop.
 
-    Images are uint8 RGB on the CPU, latents float32 on `device` in the UNet's scale. `calls` counts denoiser calls:
+    Images are uint8 RGB on the CPU, latents float32 (float64 with precision=fp64) on `device` in the UNet's scale. `calls` counts denoiser calls:
     one call evaluates the whole batch, and both halves of classifier-free guidance, so it is the NFE of a run.
     """
 
     pixel_range = False  # x0 is a latent: there is no range that it could be clipped to
+    makes_images = True
 
     def __init__(
         self,
         name: str,
         parts: Parts,
-        process: DiscreteVP,
+        process: Process,
         prediction_type: str = "epsilon",
         size: tuple[int, int] | None = None,
         rounded_time: bool = False,
@@ -54,6 +56,7 @@ class LatentModel:
         self.name, self.parts, self.process = name, parts, process
         self.prediction_type, self.rounded_time = prediction_type, rounded_time
         self.device, self.dtype = parts.unet.device, parts.unet.dtype
+        self.state_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         self.in_channels: int = parts.unet.config.in_channels
         self.latent_channels: int = parts.vae.config.latent_channels
         self.downscale: int = 2 ** (len(parts.vae.config.block_out_channels) - 1)
@@ -96,7 +99,7 @@ class LatentModel:
         if hide is not None:
             pixels = pixels * (1 - hide.to(self.device).float())  # grey is 0 here: what inpainting UNets were shown
         pixels = pixels.to(vae.dtype, memory_format=torch.channels_last)
-        latents = vae.encode(pixels, return_dict=False)[0].mode().float().contiguous()
+        latents = vae.encode(pixels, return_dict=False)[0].mode().to(self.state_dtype).contiguous()
         return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -131,7 +134,7 @@ class LatentModel:
     def denoiser(
         self, context: Tensor, uncond: Tensor | None, guidance: Guidance, extra: Tensor | None = None
     ) -> Denoise:
-        """`denoise(x, level) -> x0` for a batch with these text embeddings, float32 in and out.
+        """`denoise(x, level) -> x0` for a batch with these text embeddings, in the state's precision.
 
         `uncond` has one row, or one an image; it is not looked at where guidance is off. `extra` (N, channels, h, w)
         is what an inpainting UNet sees beside the state: mask and masked-image latents.
@@ -167,20 +170,20 @@ class _Denoiser:
         model = self.model
         if self.buffer is None:
             self._allocate(x)
-        # A variance-preserving state is the UNet's input as it stands; a variance-exploding one is brought there.
-        size = math.hypot(level.alpha, level.sigma)
+        # The state is brought to the scaling that the UNet was trained on; mostly it stands there already.
+        size = self.predicts.size(level.alpha, level.sigma)
         alpha, sigma = level.alpha / size, level.sigma / size
-        vp = x if abs(size - 1) < 1e-9 else x / size
-        self.state.copy_(vp)  # both halves, in the UNet's precision and memory layout, in one kernel
+        scaled = x if abs(size - 1) < 1e-9 else x / size
+        self.state.copy_(scaled)  # both halves, in the UNet's precision and memory layout, in one kernel
         time = float(round(level.time)) if model.rounded_time else level.time
         # Filled on the device: a tensor made from a Python number would wait for a copy.
-        clock = torch.full((1,), time, dtype=torch.float32, device=x.device)
-        out = self.unet(self.buffer, clock, encoder_hidden_states=self.text, return_dict=False)[0].float()
+        clock = torch.full((1,), time, dtype=x.dtype, device=x.device)
+        out = self.unet(self.buffer, clock, encoder_hidden_states=self.text, return_dict=False)[0].to(x.dtype)
         model.calls += 1
         if self.guidance.on:
             out = combine(*out.chunk(2), self.guidance)
-        of_state, of_output = self.predicts(alpha, sigma)
-        return threshold(torch.add(vp * of_state, out, alpha=of_output), self.guidance)
+        of_state, of_output = self.predicts.x0(alpha, sigma)
+        return threshold(torch.add(scaled * of_state, out, alpha=of_output), self.guidance)
 
     def _allocate(self, x: Tensor) -> None:
         model, n = self.model, self.images
@@ -193,11 +196,19 @@ class _Denoiser:
             by_half[:, :, model.latent_channels :].copy_(self.extra)
 
 
-# x0 = a·x + b·output, for a variance-preserving x = α·x0 + σ·ε: the pair (a, b) of each prediction type.
-PREDICTIONS: dict[str, Callable[[float, float], tuple[float, float]]] = {
-    "epsilon": lambda alpha, sigma: (1 / alpha, -sigma / alpha),
-    "v_prediction": lambda alpha, sigma: (alpha, -sigma),  # v = α·ε − σ·x0, 2202.00512
-    "sample": lambda alpha, sigma: (0.0, 1.0),
+class Prediction(NamedTuple):
+    """How x0 comes from what a network predicts: a·x + b·output, for x = α·x0 + σ·ε scaled so that size(α, σ) = 1."""
+
+    x0: Callable[[float, float], tuple[float, float]]  # (α, σ) -> (a, b)
+    size: Callable[[float, float], float] = math.hypot  # variance preserving
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": Prediction(lambda alpha, sigma: (1 / alpha, -sigma / alpha)),
+    "v_prediction": Prediction(lambda alpha, sigma: (alpha, -sigma)),  # v = α·ε − σ·x0, 2202.00512
+    "sample": Prediction(lambda alpha, sigma: (0.0, 1.0)),
+    # v = ε − x0 of a rectified flow, α = 1 − t and σ = t: 2209.03003
+    "flow_prediction": Prediction(lambda alpha, sigma: (1.0, -sigma), operator.add),
 }
 
 

@@ -12,19 +12,25 @@ import yaml
 
 from harness.cell import PRECISIONS
 from harness.errors import InputError, nearest
-from harness.models.locate import Facts, Place, Spec, facts, fingerprint, place, read_json, vae_place
+from harness.models import locate, mixture
+from harness.models.locate import Facts, Place, Spec, facts, place, read_json, vae_place
+from samplers.levels import TRAINING_SCHEDULES, DiscreteVP, Process, RectifiedFlow, rescaled_to_zero_snr
+from samplers.levels import alphas_cumprod as of_training
 
 if TYPE_CHECKING:
     import torch
 
+    from harness.models.analytic import AnalyticModel
     from harness.models.latent import LatentModel
 
-__all__ = ["alphas_cumprod", "check", "fingerprint", "load", "named"]
+__all__ = ["alphas_cumprod", "check", "fingerprint", "load", "named", "process"]
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 
+KINDS = ("latent", "analytic")
 KEYS = (
     "name",
+    "kind",
     "path",
     "unet",
     "vae",
@@ -42,7 +48,7 @@ KEYS = (
     "pixel_range",
 )
 TIMES = ("continuous", "rounded")
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 def named(name: str, **changes: Any) -> Spec:
@@ -53,8 +59,13 @@ def named(name: str, **changes: Any) -> Spec:
     return {**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")), **changes}
 
 
-def check(spec: Spec, task: str | None = None) -> Facts:
-    """Everything that can be wrong with a model before it is loaded, as one InputError; without torch."""
+def check(spec: Spec, task: str | None = None) -> Facts | None:
+    """Everything that can be wrong with a model before it is loaded, as one InputError; without torch.
+
+    What its files say of it, None for an analytic model, which has none.
+    """
+    if is_analytic(spec):
+        return mixture.check(spec, task)
     for key in spec:
         if key not in KEYS:
             raise InputError(f"model.{key} is unknown; {nearest(key, KEYS)}")
@@ -77,13 +88,32 @@ def check(spec: Spec, task: str | None = None) -> Facts:
     return known
 
 
-def load(spec: Spec, precision: str, device: str) -> LatentModel:
+def check_use(spec: Spec, data: Mapping[str, Any], precision: str, negative_prompt: str = "") -> None:
+    """What is wrong with a model only together with these data, this precision or this negative prompt: InputError."""
+    if is_analytic(spec):
+        mixture.check_use(spec, data, precision, negative_prompt)
+    elif data["name"] == "classes":
+        raise InputError(f"data=classes has no captions and no images: it is for model=gmm, not {spec.get('name')}")
+
+
+def is_analytic(spec: Spec) -> bool:
+    """Whether the model is a formula (harness/models/analytic.py) and no network."""
+    return _one_of(spec, "kind", KINDS, "latent") == "analytic"
+
+
+def fingerprint(spec: Spec) -> str:
+    """16 hexadecimal digits that change with the weights or, of an analytic model, with its numbers."""
+    return mixture.fingerprint(spec) if is_analytic(spec) else locate.fingerprint(spec)
+
+
+def load(spec: Spec, precision: str, device: str) -> LatentModel | AnalyticModel:
     """The model on `device`: text encoder, UNet and VAE in `precision` (the VAE in `model.vae_precision`)."""
     known = check(spec)
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r} is not valid; {nearest(precision, PRECISIONS)}")
+    if known is None:
+        return _analytic(spec, precision, device)
     from harness.models.latent import LatentModel
-    from samplers.levels import DiscreteVP
 
     found = place(spec, weights=True)
     dtype = _dtype(precision)
@@ -92,35 +122,64 @@ def load(spec: Spec, precision: str, device: str) -> LatentModel:
     return LatentModel(
         name=str(spec.get("name")),
         parts=parts,
-        process=DiscreteVP.from_alphas_cumprod(alphas_cumprod(noise)),
-        prediction_type=spec.get("prediction_type") or noise.get("prediction_type") or "epsilon",
+        process=_process(noise),
+        prediction_type=_predicts(spec, noise),
         size=known.size,
         rounded_time=spec.get("time") == "rounded",
     )
 
 
+def _analytic(spec: Spec, precision: str, device: str) -> AnalyticModel:
+    from harness.models.analytic import AnalyticModel
+
+    mixture.check_precision(spec, precision)
+    numbers, how = mixture.mixture(spec), mixture.process(spec)
+    return AnalyticModel(str(spec.get("name")), numbers, how, _dtype(precision), device)
+
+
+def process(spec: Spec) -> Process:
+    """The model's forward process, known before it is loaded: noise levels are checked against it. Without torch."""
+    if is_analytic(spec):
+        return mixture.process(spec)
+    return _process(read_json(place(spec, weights=False).folder / "scheduler" / "scheduler_config.json"))
+
+
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+
+
+def _is_flow(noise: Mapping[str, Any]) -> bool:
+    return noise.get("_class_name") in FLOW_SCHEDULERS or noise.get("prediction_type") == "flow_prediction"
+
+
+def _process(noise: Mapping[str, Any]) -> Process:
+    if _is_flow(noise):
+        return RectifiedFlow(int(noise.get("num_train_timesteps", 1000)))
+    return DiscreteVP.from_alphas_cumprod(alphas_cumprod(noise))
+
+
+def _predicts(spec: Spec, noise: Mapping[str, Any]) -> str:
+    """The prediction type: what the spec says, else the scheduler's configuration. InputError where they cannot fit."""
+    given = spec.get("prediction_type") or noise.get("prediction_type")
+    given = given or ("flow_prediction" if _is_flow(noise) else "epsilon")
+    if (given == "flow_prediction") != _is_flow(noise):
+        raise InputError(
+            f"model {spec.get('name')}: prediction_type={given} does not go with its scheduler "
+            f"{noise.get('_class_name')}: flow_prediction is of rectified-flow models, the others of diffusion models"
+        )
+    return given
+
+
 def alphas_cumprod(noise: Mapping[str, Any]) -> np.ndarray:
     """ᾱ (T,) float64 of a scheduler's configuration; the defaults of absent keys are those of diffusers."""
-    steps = int(noise.get("num_train_timesteps", 1000))
-    start, end = float(noise.get("beta_start", 1e-4)), float(noise.get("beta_end", 0.02))
-    kind = noise.get("beta_schedule", "linear")
+    zero_snr = bool(noise.get("rescale_betas_zero_snr"))
     if noise.get("trained_betas") is not None:
-        betas = np.asarray(noise["trained_betas"], np.float64)
-    elif kind == "linear":
-        betas = np.linspace(start, end, steps)
-    elif kind == "scaled_linear":
-        betas = np.linspace(start**0.5, end**0.5, steps) ** 2
-    elif kind == "squaredcos_cap_v2":  # 2102.09672, eq. 17
-        bar = np.cos((np.linspace(0, 1, steps + 1) + 0.008) / 1.008 * np.pi / 2) ** 2
-        betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
-    else:
-        known = ("linear", "scaled_linear", "squaredcos_cap_v2")
-        raise InputError(f"the model's scheduler has beta_schedule={kind!r}; {nearest(kind, known)}")
-    cumprod = np.cumprod(1 - betas)
-    if noise.get("rescale_betas_zero_snr"):  # 2305.08891, algorithm 1: shift √ᾱ to end in 0, keep its first value
-        root = np.sqrt(cumprod)
-        cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-    return cumprod
+        cumprod = np.cumprod(1 - np.asarray(noise["trained_betas"], np.float64))
+        return rescaled_to_zero_snr(cumprod) if zero_snr else cumprod
+    kind = noise.get("beta_schedule", "linear")
+    if kind not in TRAINING_SCHEDULES:
+        raise InputError(f"the model's scheduler has beta_schedule={kind!r}; {nearest(kind, TRAINING_SCHEDULES)}")
+    start, end = float(noise.get("beta_start", 1e-4)), float(noise.get("beta_end", 0.02))
+    return of_training(kind, start, end, int(noise.get("num_train_timesteps", 1000)), zero_snr)
 
 
 def _parts(
@@ -210,10 +269,11 @@ def _vae_variant(folder: Path) -> str | None:
 def _dtype(precision: str) -> torch.dtype:
     import torch
 
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _one_of(spec: Spec, key: str, valid: tuple[str, ...], default: str) -> None:
+def _one_of(spec: Spec, key: str, valid: tuple[str, ...], default: str) -> str:
     given = spec.get(key, default)
     if given not in valid:
         raise InputError(f"model.{key}={given!r} is not valid; {nearest(str(given), valid)}")
+    return given

@@ -31,7 +31,7 @@ class Start:
     Without levels (no step to run) `state` is the clean latent already.
     """
 
-    state: Tensor  # float32 (N, C, h, w), at the first level
+    state: Tensor  # float32 or float64 (N, C, h, w), at the first level
     extra: Tensor | None = None  # further UNet channels (N, C', h, w)
     after_stage: Hook | None = None
     finish: Callable[[Tensor], Tensor] = lambda latents: latents
@@ -117,7 +117,7 @@ def encoded(
 ) -> Tensor:
     """Latents of the sources, float32 on the model's device."""
     if source_latents is not None:
-        return source_latents.to(model.device)
+        return source_latents.to(model.device, model.state_dtype)
     if sources is None:
         raise InputError(f"task={task} needs source images: take data that has them")
     return model.encode_images(sources)

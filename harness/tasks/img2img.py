@@ -44,7 +44,7 @@ class Img2Img:
         clean = encoded(self.name, model, sources, source_latents)
         if levels is None:
             return Start(clean)
-        return Start(noised(clean, noise.draw().to(model.device), levels[0]))
+        return Start(noised(clean, noise.draw().to(model.device, model.state_dtype), levels[0]))
 
 
 TASK = Img2Img

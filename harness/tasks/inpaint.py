@@ -72,7 +72,7 @@ class Inpaint:
         if levels is None:
             return Start(clean)
         mask = latent_mask(masks, model.downscale, self.mask_resize).to(model.device)
-        eps = noise.draw().to(model.device)
+        eps = noise.draw().to(model.device, model.state_dtype)
         # The whole schedule starts from noise alone, as a text-to-image run does: no trace of what was under the mask.
         state = eps * start_scale(self.start_scale, levels[0]) if strength == 1 else noised(clean, eps, levels[0])
         paste = _paste(sources, masks) if self.paste_source else Start.paste

@@ -51,7 +51,7 @@ class Txt2Img:
         strength: float | None = None,
     ) -> Start:
         scale = start_scale(self.start_scale, levels[0])
-        return Start(noise.draw().to(model.device).mul_(scale))
+        return Start(noise.draw().to(model.device, model.state_dtype).mul_(scale))
 
 
 TASK = Txt2Img

@@ -1,0 +1,154 @@
+"""How fast many records are read: `python -m harness.bench_store`.
+
+Writes synthetic cells with their images, reads them as a sweep and a report do, compacts them, reads them again; then
+does the same work as `reports/plot.py` on them in a process of its own, whose peak memory is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.grid import save_grid
+from harness.schema import COST, QUALITY, TABLES
+from harness.store import Store
+from harness.upkeep import compact
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLERS = ("euler", "dpmpp", "unipc", "ddim", "heun")
+PLAN = "stage 0: D0 at σ=14.615; x ← 0.912·x + 0.088·D0\n" * 20  # as long as that of a real 20-step plan
+SHEET_IMAGES = 8
+CHILD = """
+import resource, sys, time
+began = time.perf_counter()
+from reports.plot import main
+code = main(["--results", sys.argv[1], "--format", "png"])
+print("seconds", time.perf_counter() - began, "KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def cell_row(number: int, images: int) -> dict[str, Any]:
+    """A row with every column filled, of a grid over sampler × steps × cfg × seed."""
+    sampler, steps = SAMPLERS[number % 5], (5, 10, 20, 50)[number // 5 % 4]
+    cfg, seed = (1.0, 2.0, 3.0, 5.0, 8.0)[number // 20 % 5], number // 100
+    chance = np.random.default_rng(number)
+    row: dict[str, Any] = {}
+    for column in (*QUALITY, *COST):
+        if column.kind == "float":
+            row[column.name] = float(chance.normal() ** 2)
+        elif column.kind == "int":
+            row[column.name] = 256
+        elif column.kind == "text":
+            row[column.name] = column.name
+    row |= {
+        "cell_id": hashlib.sha256(str(number).encode()).hexdigest()[:16],
+        "status": "ok",
+        "task": "txt2img",
+        "model": "embedded",
+        "data": "embedded",
+        "sampler": sampler,
+        "sampler_knobs": {"order": 2},
+        "schedule": "karras",
+        "implementation": "native",
+        "steps": steps,
+        "cfg": cfg,
+        "seed": seed,
+        "n_images": images,
+        "strength": None,
+        "precision": "fp32",
+        "plan": PLAN,
+        "fid_extractor": "embedded",
+        "started_at": 1_900_000_000_000 + number,
+        "ended_at": 1_900_000_001_000 + number,
+    }
+    row["cell"] = json.dumps({name: row[name] for name in ("sampler", "steps", "cfg", "seed")} | {"knobs": "x" * 600})
+    return row
+
+
+def image_rows(number: int, images: int) -> list[dict[str, Any]]:
+    chance = np.random.default_rng(number)
+    values = {c.name: chance.normal(size=images) for c in TABLES["images"] if c.kind == "float"}
+    hashes = chance.integers(2**63, size=images)
+    return [
+        {
+            "image_index": k,
+            "seed": number // 100,
+            "prompt_id": k,
+            "prompt": f"a small green star left of a large blue ring on a pink background, number {k}",
+            "image_sha256": f"{hashes[k]:016x}",
+            **{name: float(column[k]) for name, column in values.items()},
+        }
+        for k in range(images)
+    ]
+
+
+def seconds(work: Callable[[], object], repeats: int = 1) -> float:
+    """The shortest of some runs."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=200, help="images a cell (default: 200, 10⁶ with 5,000 cells)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder), args.cells, args.images)
+
+
+def measure(folder: Path, cells: int, images: int) -> None:
+    store = Store(folder)
+    pictures = np.random.default_rng(0).integers(256, size=(SHEET_IMAGES, 3, 64, 64)).astype(np.uint8)
+    pd.DataFrame()  # importing pandas is no part of reading
+
+    def write() -> None:
+        for number in range(cells):
+            row = cell_row(number, images)
+            store.write(row, image_rows(number, images))
+            if number < 100:
+                save_grid(pictures, store.grid_path(row["cell_id"]))
+
+    print(f"{cells} cells with {images} images each")
+    print(f"written in {seconds(write):.1f} s")
+    _read(folder, "before compaction")
+    print(f"compacted in {seconds(lambda: compact(store)):.1f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory of this process, compaction included: {peak:.0f} MiB")
+    _read(folder, "after compaction", repeats=5)
+    print("reports/plot.py:", end=" ", flush=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    word = dict(zip(*[iter(done.stdout.split()[-4:])] * 2, strict=True)) if done.returncode == 0 else {}
+    print(f"{float(word['seconds']):.1f} s, {int(word['KiB']) / 1024:.0f} MiB" if word else f"failed: {done.stderr}")
+
+
+def _read(folder: Path, when: str, repeats: int = 1) -> None:
+    for what, work in {
+        "which cells are recorded": lambda: Store(folder).recorded(),
+        "the table of cells": lambda: Store(folder).cells(),
+        "two columns of all images": lambda: Store(folder).images(["cell_id", "clip_score"]),
+        "the images of one cell": lambda: Store(folder).images(None, [cell_row(7, 0)["cell_id"]]),
+    }.items():
+        size = sum(path.stat().st_size for path in (folder / "cells").iterdir()) / 2**20
+        print(f"{when}: {what} read in {seconds(work, repeats):.3f} s (cells: {size:.1f} MiB)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""One side of a comparison: a process that runs the cells of one checkout when it is told to.
+
+`python -P compare_worker.py ROOT RESULTS` imports everything from the checkout at ROOT, so that the same file serves an
+older commit. It reads a JSON object a line and answers with one: {"do": "cells", "words": […]} → labels,
+{"do": "prepare", "cell": k} → denoiser calls and FLOPs, {"do": "time", "cell": k} → seconds,
+{"do": "memory", "cell": k} → MiB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+class Side:
+    """What a worker remembers: the cells asked for, and of each how it is run."""
+
+    def __init__(self, results_dir: str) -> None:
+        from harness.run import Session
+
+        self.session = Session(results_dir)
+        self.cells: list[Any] = []
+
+    def do_cells(self, words: list[str]) -> dict[str, Any]:
+        from harness.sweep import enumerate_cells
+
+        self.cells = list(enumerate_cells(words).cells.values())
+        return {"labels": [cell.label for cell in self.cells]}
+
+    def do_prepare(self, cell: int) -> dict[str, Any]:
+        """Load what the cell needs and run it twice, so that nothing is timed that happens once."""
+        self.timer = self.session.timer(self.cells[cell])
+        self.timer()
+        self.timer()
+        return self.session.cost(self.cells[cell])
+
+    def do_time(self, cell: int) -> dict[str, Any]:
+        return {"seconds": self.timer()}
+
+    def do_memory(self, cell: int) -> dict[str, Any]:
+        return {"mib": self.session.peak_mib(self.cells[cell])}
+
+
+def main(root: str, results_dir: str) -> int:
+    sys.path.insert(0, root)
+    os.chdir(root)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    side = Side(results_dir)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            answer = getattr(side, f"do_{asked.pop('do')}")(**asked)
+        except Exception as error:  # the other side goes on; the parent decides what a failure means
+            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,192 @@
+"""Cells that compute nothing and break when asked: what tests and `harness.bench_faults` put through the real sweep.
+
+    python -m harness.faults RESULTS [--cells N] [--workers N] [--fault NAME] ...
+
+runs N of them exactly as `harness.sweep` runs cells (executor, leases, store, messages, exit codes). No torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.atomic import whole
+from harness.cell import Cell
+from harness.executors.base import Record
+
+SESSION = "harness.faults:FakeSession"
+IMAGES = 8
+SPARE_MEMORY = 64 * 2**20  # bytes that the fault `memory` leaves its worker
+
+
+def cell(seed: int, fault: str = "none", work_s: float = 0.01, **changes: Any) -> Cell:
+    """A cell that takes about `work_s` and, with `fault`, ends badly each time; `fault` may say how often: `kill:1`."""
+    values: dict[str, Any] = {
+        "task": {"name": "txt2img"},
+        "model": {"name": "fake", "fault": fault, "work_s": work_s},
+        "model_fingerprint": "fake",
+        "sampler": {"name": "fake"},
+        "schedule": {"name": "fake"},
+        "data": {"name": "fake"},
+        "data_fingerprint": "fake",
+        "implementation": "native",
+        "noise": "independent",
+        "steps": 20,
+        "cfg": 1.0,
+        "guidance": {"rescale": 0.0},
+        "strength": None,
+        "keep_steps": False,
+        "negative_prompt": "",
+        "precision": "fp32",
+        "seed": seed,
+        "n_images": IMAGES,
+        "batch_size": IMAGES,
+        "device": "cpu",
+        "threads": 1,
+        "metrics": (),
+        "reference_count": 2,
+        "timing": "off",
+        "timing_batch": 1,
+    }
+    return Cell(**{**values, **changes})
+
+
+class FakeSession:
+    """In the place of harness.run.Session: rows that depend on the cell alone, and a file written on the way."""
+
+    def __init__(self, results_dir: str) -> None:
+        self.results = Path(results_dir)
+
+    def run(self, cell: Cell, report: Callable[[str, int], None]) -> Record:
+        report("loading", 0)
+        chance = random.Random(cell.seed)
+        time.sleep(cell.model["work_s"] * chance.uniform(0.5, 1.5))
+        self._break(cell)
+        with whole(self.results / "grids" / f"{cell.cell_id}.png") as file:
+            file.write(cell.cell_id.encode() * 64)
+        images = [
+            {
+                "image_index": k,
+                "seed": cell.seed,
+                "prompt_id": k,
+                "prompt": f"image {k}",
+                "image_sha256": hashlib.sha256(f"{cell.seed} {k}".encode()).hexdigest()[:16],
+                "clip_score": chance.gauss(90, 1),
+            }
+            for k in range(cell.n_images)
+        ]
+        report("images", cell.n_images)
+        score = sum(row["clip_score"] for row in images) / len(images)
+        row = {**cell.columns(), "status": "ok", "nfe": float(cell.steps), "clip_score": score, "ended_at": time.time()}
+        timings = [{"run": k, "kind": "timed", "total_s": chance.random()} for k in range(2)]
+        return Record(cell=row, images=images, timings=timings)
+
+    def after_failure(self) -> None:
+        pass
+
+    def _break(self, cell: Cell) -> None:
+        fault, _, times = cell.model["fault"].partition(":")
+        if times:  # so many times, over all processes
+            for turn in range(int(times)):
+                try:
+                    (self.results / f".fault-{cell.cell_id}-{turn}").touch(exist_ok=False)
+                    break
+                except FileExistsError:
+                    continue
+            else:
+                return
+        FAULTS[fault]()
+
+
+def _use_up_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_MEMORY, before[1]))
+    try:
+        bytearray(4 * SPARE_MEMORY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _bad_image() -> None:
+    raise ValueError("image 3 is bad: its latent has a value that is not finite")
+
+
+def _segfault() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "memory": _use_up_memory,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": _segfault,
+    "exit": lambda: sys.exit(3),
+    "os_exit": lambda: os._exit(4),
+    "nan": _bad_image,
+    "hang": lambda: time.sleep(3600),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run fake cells as harness.sweep runs real ones.")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--cells", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--retries", type=int, default=1)
+    parser.add_argument("--timeout", type=float)
+    parser.add_argument("--work", type=float, default=0.01, help="seconds a cell")
+    parser.add_argument("--fault", default="none", help="of the cell with seed 1: " + ", ".join(FAULTS))
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--compact-every", type=int, help="records between compactions while the sweep runs")
+    parser.add_argument("--largest-file", type=int, help="bytes, from which on a write fails: a full disk without one")
+    asked = parser.parse_args(words)
+    from harness.sweep import guarded, run
+
+    if asked.largest_file:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails with an error instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (asked.largest_file, asked.largest_file))
+    if asked.compact_every:
+        _compact_on_the_way(asked.compact_every)
+    cells = [cell(seed, asked.fault if seed == 1 else "none", asked.work) for seed in range(asked.cells)]
+    settings = {
+        "results_dir": asked.results,
+        "force": asked.force,
+        "workers": asked.workers,
+        "cell_timeout": asked.timeout,
+        "retries": asked.retries,
+        "debug": False,
+    }
+    return guarded(lambda: run(cells, settings, session=SESSION), debug=False)
+
+
+def _compact_on_the_way(every: int) -> None:
+    """Compaction follows every so many records, so that kills meet it."""
+    from harness.store import Store
+    from harness.upkeep import compact
+
+    write, count = Store.write, 0
+
+    def write_and_compact(store: Store, *tables: Any) -> Path:
+        nonlocal count
+        path, count = write(store, *tables), count + 1
+        if count % every == 0:
+            compact(store)
+        return path
+
+    Store.write = write_and_compact
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,348 @@
+"""Do our samplers do what the peers' do? `python -m harness.parity [--float64] [--stock] [--samplers dpmpp,lms]`.
+
+Every sampler of conf/sampler is run beside every counterpart that diffusers and k-diffusion have, on the same levels,
+from the same start, with the same noise and denoiser: in float64 with the peers' float32 casts taken out, and in
+float32 with the peers as they are. Known faults of the peers are reproduced one by one (harness/peer_faults.py). Prints
+tables, writes parquet and a figure; exit code 1 where a pair that should agree does not, or a known fault is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from harness import peer_faults
+from harness.atomic import whole
+from harness.side_by_side import CHURN, far, ours, theirs
+from samplers import registry, schedules
+from samplers.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
+from samplers.peers import load as peers
+from samplers.peers.counterparts import TABLES, Counterpart, Knobs, NotThere
+from samplers.peers.widened import float64
+
+LIMITS = {"float64": 1e-12, "stock": 5e-6}
+# A method that divides by a small σ' after a long step magnifies rounding (Heun in two steps from σ 15 to 0.03:
+# thousandfold), in our float32 as in theirs. A stock run may differ by so many times what ours is off our own float64.
+ROUNDING = 8.0
+STEPS = (1, 2, 3, 10, 20)
+ENDS = ("zero", "sigma_min")
+# Knobs beside those of the YAML: every knob that a peer has is turned once.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "ddim": [{"eta": 0.7}],
+    "ddpm": [{"variance": "fixed_large"}],
+    "deis": [{"order": 1}, {"order": 2}, {"lower_order_final": False}],
+    "dpm2": [CHURN],
+    "dpm2_a": [{"eta": 0.6, "s_noise": 1.01}],
+    "dpm_adaptive": [{"order": 2}, {"eta": 0.5}, {"rtol": 0.01, "pcoeff": 0.2, "dcoeff": 0.1}],
+    "dpm_fast": [{"eta": 0.5}],
+    "dpm_multistep": [{"order": 1}, {"order": 3}, {"solver_type": "heun"}, {"lower_order_final": False}],
+    "dpmpp": [{"order": 1}, {"solver_type": "heun"}, {"lower_order_final": False}],
+    "dpmpp_2m_sde": [{"solver_type": "heun"}, {"eta": 0.5, "s_noise": 1.01}, {"order": 1}],
+    "dpmpp_2s": [{"nodes": "levels"}, {"nodes": "levels", "solver_type": "heun", "lower_order_final": False}],
+    "dpmpp_2s_a": [{"eta": 0.6, "s_noise": 1.01}],
+    "dpmpp_3m": [{"lower_order_final": False}],
+    "dpmpp_3m_sde": [{"eta": 0.5}],
+    "dpmpp_3s": [{"nodes": "levels"}, {"nodes": "levels", "solver_type": "heun", "lower_order_final": False}],
+    "dpmpp_sde": [{"s_noise": 1.01}, {"eta": 0.6, "r": 0.4}],
+    "euler": [CHURN],
+    "euler_a": [{"eta": 0.6, "s_noise": 1.01}, {"clock": "flow", "eta": 0.6, "s_noise": 1.01}],
+    "heun": [CHURN],
+    "lcm": [{"timestep_scaling": 5.0}, {"sigma_data": 0.0}],
+    "lms": [{"order": 1}, {"order": 2}, {"order": 3}],
+    "plms": [{"warmup": "prk"}],
+    "sa_solver": [
+        {"tau": 0.0},
+        {"tau": 0.5, "s_tmin": 0.2, "s_tmax": 8.0},
+        {"predictor_order": 3, "corrector_order": 4},
+        {"lower_order_final": False},
+    ],
+    "tcd": [{"rounding": "diffusers"}, {"rounding": "diffusers", "eta": 0.0}],
+    "unipc": [
+        {"order": 1},
+        {"order": 3},
+        {"variant": "bh1"},
+        {"corrector": False},
+        {"order": 3, "disable_corrector": 2},
+        {"lower_order_final": True},
+        {"order": 4, "lower_order_final": False},
+    ],
+}
+# Samplers that a peer has no code for. A sampler that is neither here nor in the peers' tables fails the comparison.
+ELSEWHERE = (
+    *("er_sde", "exp_heun", "gradient_estimation", "ipndm_v", "res_multistep", "restart", "seeds_2", "seeds_3"),
+    "plan",  # whatever its file says
+)
+ABSENT = {
+    "diffusers": ("dpm_adaptive", "dpm_fast", *ELSEWHERE),
+    "k_diffusion": (
+        *("ddim", "ddpm", "deis", "dpm_multistep", "dpmpp_3s", "ipndm", "lcm", "plms", "sa_solver", "tcd", "unipc"),
+        *ELSEWHERE,
+    ),
+}
+PASSES = ("agrees", "by design", "absent", "not there")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run beside one counterpart. `difference`: largest, over the largest of theirs; NaN where none was run."""
+
+    sampler: str
+    knobs: str
+    peer: str
+    counterpart: str
+    precision: str
+    end: str
+    steps: int
+    difference: float
+    limit: float
+    verdict: str  # agrees | differs | by design | fault gone | absent | not there | nobody compares
+    reason: str
+
+
+def process(sampler: dict[str, Any]) -> Process:
+    flow = sampler["default_schedule"].startswith("flow")
+    return RectifiedFlow() if flow else DiscreteVP.scaled_linear()
+
+
+@cache
+def _levels(flow: bool, schedule: str, steps: int, end: str) -> NoiseLevels:
+    return schedules.build(schedule, RectifiedFlow() if flow else DiscreteVP.scaled_linear(), steps, end=end)
+
+
+def levels_of(sampler: dict[str, Any], steps: int, end: str) -> NoiseLevels:
+    """The sampler's own schedule."""
+    return _levels(isinstance(process(sampler), RectifiedFlow), sampler["default_schedule"], steps, end)
+
+
+# ------------------------------------------------------------------------------------------------------- comparisons
+
+
+def compare(
+    names: Sequence[str], precisions: Sequence[str], steps: Sequence[int] = STEPS, peer_names: Sequence[str] = ()
+) -> Iterator[Comparison]:
+    """Every sampler × variant of knobs × counterpart × precision × end × steps."""
+    for name in names:
+        for knobs in ({}, *VARIANTS.get(name, [])):
+            sampler = {**registry.load(name), **knobs}
+            for peer in peer_names or tuple(TABLES):
+                yield from _by_peer(sampler, knobs, peer, precisions, steps)
+
+
+def table(
+    names: Sequence[str], precisions: Sequence[str], steps: Sequence[int] = STEPS, peer_names: Sequence[str] = ()
+) -> pd.DataFrame:
+    return pd.DataFrame([asdict(found) for found in compare(names, precisions, steps, peer_names)])
+
+
+def _by_peer(
+    sampler: dict[str, Any], turned: Knobs, peer: str, precisions: Sequence[str], steps: Sequence[int]
+) -> Iterator[Comparison]:
+    rows = TABLES[peer].get(sampler["solver"], ())
+    words = " ".join(f"{key}={value}" for key, value in turned.items())
+    if not rows:
+        known = sampler["name"] in ABSENT[peer]
+        verdict, why = ("absent", f"{peer} has no such sampler") if known else ("nobody compares", NOBODY)
+        yield Comparison(sampler["name"], words, peer, "", "", "", 0, math.nan, math.nan, verdict, why)
+        return
+    missing = _missing(peer)
+    all_knobs = registry.knobs(sampler)
+    for row in rows:
+        if missing or row.refusal(all_knobs):
+            why, verdict = (missing, "not there") if missing else (row.refusal(all_knobs), "absent")
+            yield Comparison(sampler["name"], words, peer, row.name, "", "", 0, math.nan, math.nan, verdict, why)
+            continue
+        for precision in precisions:
+            for end in ENDS:
+                for n in steps:
+                    found = _one(sampler, row, peer, precision, end, n)
+                    if found is not None:
+                        yield Comparison(sampler["name"], words, peer, row.name, precision, end, n, *found)
+
+
+NOBODY = "neither in samplers/peers/counterparts.py nor in harness.parity.ABSENT: add it to one"
+
+
+def _one(
+    sampler: dict[str, Any], row: Counterpart, peer: str, precision: str, end: str, steps: int
+) -> tuple[float, float, str, str] | None:
+    """(difference, limit, verdict, reason), or None where the two have nothing to compare at these levels."""
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    try:
+        levels = levels_of(sampler, steps, end)
+        mine = ours(sampler, levels, dtype)
+    except ValueError:
+        return None  # no such levels, or none that our sampler takes
+    if row.refusal(registry.knobs(sampler), levels):
+        return None
+    try:
+        with float64() if precision == "float64" else nullcontext():
+            found = far(mine, theirs(peer, row, sampler, levels, dtype))
+    except NotThere as error:
+        return math.nan, math.nan, "not there", str(error)
+    except Exception as error:
+        return math.inf, LIMITS[precision], "differs", f"{row.name} raised {type(error).__name__}: {error}"
+    limit, reason = LIMITS[precision], ""
+    if row.coarse is not None and precision in row.coarse[0] and found > limit:
+        limit, reason = row.coarse[0][precision], row.coarse[1]
+    if row.differs is not None and all(registry.knobs(sampler)[k] == v for k, v in row.differs.where.items()):
+        if steps < row.differs.from_steps:
+            return None
+        inside = row.differs.low <= found <= row.differs.high
+        gone = "fault gone" if found < row.differs.low else "differs"
+        return found, row.differs.high, "by design" if inside else gone, row.differs.why
+    if precision == "stock" and found > limit:
+        own = ROUNDING * far(mine, ours(sampler, levels, torch.float64))
+        if own > limit:
+            limit, reason = own, f"this run magnifies rounding: our own float32 is {own / ROUNDING:.1e} off our float64"
+    return found, limit, "agrees" if found <= limit else "differs", reason
+
+
+@cache
+def _missing(peer: str) -> str:
+    """Why this peer cannot be asked at all, or nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            peers.load(peer)
+    except ImportError as error:
+        return f"{peer} cannot be imported: {error}"
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------- what is shown, kept
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in ("torch", "diffusers", "k-diffusion"):
+        try:
+            found[package.replace("-", "_")] = version(package)
+        except PackageNotFoundError:
+            found[package.replace("-", "_")] = "none"
+    return found
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a sampler, its knobs and counterpart: the largest difference in either precision."""
+    keys = ["sampler", "knobs", "peer", "counterpart"]
+    table = []
+    for key, rows in frame.groupby(keys, sort=False):
+        worst = {p: rows.loc[rows["precision"] == p, "difference"].max() for p in LIMITS}
+        bad = rows[~rows["verdict"].isin(PASSES)]
+        first = (bad if len(bad) else rows.sort_values("reason", key=lambda r: r == "")).iloc[0]
+        runs = int(rows["difference"].notna().sum())
+        table.append(
+            {**dict(zip(keys, key, strict=True)), **worst, "runs": runs} | first[["verdict", "reason"]].to_dict()
+        )
+    return pd.DataFrame(table)
+
+
+def show(frame: pd.DataFrame, faults: Sequence[peer_faults.Found], console: Console) -> None:
+    table = Table(title="sampler beside counterpart: largest relative difference over all runs", title_justify="left")
+    for column in ("sampler", "counterpart", "float64", "stock float32", "runs", "verdict", "why"):
+        table.add_column(column, overflow="fold")
+    for row in summary(frame).to_dict("records"):
+        name = f"{row['sampler']} {row['knobs']}".strip()
+        if row["verdict"] == "absent":
+            continue
+        numbers = [f"{row[p]:.1e}" if row[p] == row[p] else "–" for p in LIMITS]
+        colour = "" if row["verdict"] in PASSES else "bold red"
+        table.add_row(name, row["counterpart"], *numbers, str(row["runs"]), row["verdict"], row["reason"], style=colour)
+    console.print(table)
+    for peer, rows in frame.groupby("peer"):
+        compared = set(rows.loc[rows["verdict"] != "absent", "sampler"])
+        without = [name for name in rows["sampler"].unique() if name not in compared]
+        console.print(f"no counterpart in {peer}: {', '.join(without) or 'none'}", highlight=False)
+    if faults:
+        known = Table(title="known differences, reproduced", title_justify="left")
+        for column in ("", "where", "what", "found", "expected", "verdict"):
+            known.add_column(column, overflow="fold")
+        for fault in faults:
+            colour = "" if fault.verdict in PASSES else "bold red"
+            expected = f"{fault.low:.3g} to {fault.high:.3g}"
+            cells = (str(fault.number), fault.where, fault.what, f"{fault.size:.3g}", expected, fault.verdict)
+            known.add_row(*cells, style=colour)
+        console.print(known)
+
+
+def write(frame: pd.DataFrame, faults: Sequence[peer_faults.Found], out: Path) -> Path:
+    """One file a set of versions, so that two releases of a peer lie side by side."""
+    extra = pd.DataFrame([fault.row() for fault in faults])
+    both = pd.concat([frame, extra], ignore_index=True).assign(**versions())
+    named = "_".join(f"{name}-{value}" for name, value in versions().items())
+    path = out / "parity" / f"{named.replace('+', '-').replace('/', '-')}.parquet"
+    with whole(path) as file:
+        both.to_parquet(file)
+    return path
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    asked = _arguments(words)
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    precisions = [name for name in LIMITS if getattr(asked, name)] or list(LIMITS)
+    frame = table(asked.samplers, precisions, asked.steps)
+    faults = [] if asked.only_samplers else peer_faults.reproduce()
+    show(frame, faults, console)
+    path = write(frame, faults, asked.out)
+    figure = importlib.import_module("reports.parity").draw_file(path, asked.out / "plots")
+    verdicts = [*frame["verdict"], *(fault.verdict for fault in faults)]
+    bad = [verdict for verdict in verdicts if verdict not in PASSES]
+    told = ", ".join(f"{name} {value}" for name, value in versions().items())
+    runs = int(frame["difference"].notna().sum())
+    console.print(f"{runs} runs compared, {len(faults)} known differences; {told}", highlight=False)
+    console.print(f"written: {path}, {figure}", highlight=False, soft_wrap=True)
+    console.print("pass" if not bad else f"FAIL: {len(bad)} of {len(verdicts)} do not hold", highlight=False)
+    return 1 if bad else 0
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m harness.parity", description=__doc__.splitlines()[0])
+    parser.add_argument("--float64", action="store_true", help="only with the peers' float32 casts taken out")
+    parser.add_argument("--stock", action="store_true", help="only the peers as they are, float32")
+    parser.add_argument("--samplers", type=_words(registry.names()), help="names in conf/sampler, with commas")
+    parser.add_argument("--steps", type=_numbers, default=STEPS, help="with commas (default: 1,2,3,10,20)")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of results (default: results)")
+    asked = parser.parse_args(words)
+    asked.only_samplers = asked.samplers is not None
+    asked.samplers = asked.samplers or registry.names()
+    return asked
+
+
+def _words(valid: Sequence[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        given = [word.strip() for word in text.split(",") if word.strip()]
+        unknown = [word for word in given if word not in valid]
+        if unknown or not given:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown) or text!r} unknown; valid: {', '.join(valid)}")
+        return given
+
+    return parse
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        given = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        given = ()
+    if not given or min(given) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of step counts such as 1,2,10")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Running cells when other sweeps may work on the same folder: each cell is run once and recorded once.
+
+A cell is taken (harness/leases.py) right before it starts, looked up in the records once more, run, written and given
+back. What another process is running is left to it, waited for at the end, and taken over where that process dies.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.cell import Cell
+from harness.errors import Terminated
+from harness.executors.base import Executor, Progress, Record
+from harness.leases import Leases
+from harness.store import Store
+
+LOOK_S = 1.0  # between two looks at what others are running
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A cell that another process took: `what` says who is running it, or that it has been recorded meanwhile."""
+
+    cell_id: str
+    what: str
+    done: bool
+
+
+def run_shared(
+    executor: Executor, store: Store, cells: Sequence[Cell], before: dict[str, object]
+) -> Iterator[Progress | Record | Elsewhere]:
+    """Run `cells` and record them; `before` is `store.versions()` of the moment when they were chosen.
+
+    Yields what the executor says and every record once it is written, and a word on cells that other processes run.
+    """
+    with Leases(store.root) as leases, _sigterm_raises():
+        todo = list(cells)
+        told: dict[str, str] = {}
+        while todo:
+            elsewhere: list[Cell] = []
+            done: list[Cell] = []
+
+            def claim(cell: Cell, elsewhere: list[Cell] = elsewhere, done: list[Cell] = done) -> bool:
+                if not leases.take(cell.cell_id):
+                    elsewhere.append(cell)
+                    return False
+                if store.versions([cell.cell_id]).get(cell.cell_id) != before.get(cell.cell_id):
+                    done.append(cell)
+                    leases.release(cell.cell_id)
+                    return False
+                return True
+
+            for message in executor.run(todo, claim):
+                if isinstance(message, Record):
+                    if not _write(store, leases, message):
+                        yield Elsewhere(message.cell["cell_id"], "taken over by another process while we slept", True)
+                        continue
+                yield message
+            for cell in done:
+                yield Elsewhere(cell.cell_id, "recorded by another process meanwhile", True)
+            for cell in elsewhere:
+                owner = leases.other(cell.cell_id)
+                if owner is not None and told.get(cell.cell_id) != str(owner):
+                    told[cell.cell_id] = str(owner)
+                    yield Elsewhere(cell.cell_id, f"being run by {owner}", False)
+            todo = elsewhere
+            if todo:
+                time.sleep(LOOK_S)
+
+
+def _write(store: Store, leases: Leases, record: Record) -> bool:
+    """Record the cell and give it back; False where it is no longer ours to write."""
+    cell_id = record.cell["cell_id"]
+    if not leases.holds(cell_id):
+        return False
+    store.write(record.cell, record.images, record.timings)
+    leases.release(cell_id)
+    return True
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def terminated(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

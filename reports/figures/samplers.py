@@ -1,0 +1,168 @@
+"""Which sampler to take: a table of samplers by denoiser calls for each measure of quality, best first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from scipy.stats import rankdata
+
+from reports.records import FID_AXES, Group
+from reports.style import WIDTH, Drawing, Looks, axis_label, titled
+
+TITLE = "Which sampler at which number of denoiser calls"
+NEEDS = "needs cells of two or more samplers at two or more numbers of denoiser calls, as +experiment=samplers makes"
+PICK = 10  # calls at which samplers are ranked: the budget nearest to it
+MOST_BUDGETS = 8
+ROW = 0.185  # inches
+LABELS = 1.75  # inches for the names
+CELL = 0.42  # inches
+SHADES = colormaps["cividis"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    column: str
+    more_is_better: bool = False
+
+    def better(self, values: pd.Series) -> pd.Series:
+        """The values turned so that less is better."""
+        return -values if self.more_is_better else values
+
+
+MEASURES = (Measure("discretisation_error"), Measure("fid"), Measure("attributes_all", more_is_better=True))
+
+
+def draw(group: Group, looks: Looks) -> Drawing:
+    """Rows are samplers, columns budgets of calls; a sampler that cannot use a budget up shows what it does with less.
+
+    Deterministic samplers come first, ranked by discretisation error at about PICK calls; then the others, by FID.
+    """
+    name = f"samplers-{group.slug}"
+    needs = [measure.column for measure in MEASURES]
+    selection = group.select("nfe", needs=needs, free=["steps"], axes=[*FID_AXES, "discretisation_reference"])
+    if selection is None or selection.cells["label"].nunique() < 2:
+        return Drawing(name, None, NEEDS)
+    cells, columns = selection.cells, budgets(selection.cells)
+    if len(columns) < 2:
+        return Drawing(name, None, NEEDS)
+    tables = {m: table(cells, m, columns) for m in MEASURES if cells[m.column].notna().any()}
+    order, ranked = ranking(tables, columns)
+    notes = [
+        f"held: {selection.held}" if selection.held else "",
+        f"Ranked at {ranked} calls. Framed: best of its column. Star: fewest calls whose interval reaches the panel's "
+        "best. Slanted: what fewer calls give, where a sampler cannot use all of them up.",
+        selection.left_out,
+    ]
+    width = max(WIDTH, LABELS + CELL * len(columns) * len(tables))
+    title = f"{TITLE}: {group.task}, {group.model}"
+    figure = titled(title, notes, ROW * len(order) + 0.75, width)
+    for k, (axes, (measure, values)) in enumerate(
+        zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables.items(), strict=True)
+    ):
+        _heat(axes, measure, values, order, columns, cells)
+        if k == 0:
+            axes.set_yticks(np.arange(len(order)) + 0.5, order)
+            axes.set_ylim(len(order), 0)
+        axes.set_xlabel("denoiser calls at most")
+    return Drawing(name, figure, selection.left_out)
+
+
+def budgets(cells: pd.DataFrame) -> list[float]:
+    """Numbers of calls that at least half as many samplers use up as use the commonest one; MOST_BUDGETS at most."""
+    used = cells.groupby("nfe")["label"].nunique()
+    common = sorted(used[used >= used.max() / 2].index)
+    if len(common) > MOST_BUDGETS:
+        common = [common[round(k)] for k in np.linspace(0, len(common) - 1, MOST_BUDGETS)]
+    return [float(nfe) for nfe in common]
+
+
+def table(cells: pd.DataFrame, measure: Measure, columns: list[float]) -> pd.DataFrame:
+    """A row a label and budget: value, low, high and nfe of the cell with the most calls that the budget pays for."""
+    measured = cells[cells[measure.column].notna()].sort_values("nfe")
+    rows = []
+    for label, own in measured.groupby("label", sort=True):
+        for budget in columns:
+            paid = own[own["nfe"] <= budget]
+            if not paid.empty:
+                cell = paid.iloc[-1]
+                value = cell[measure.column]
+                ends = [cell.get(f"{measure.column}_{end}", np.nan) for end in ("low", "high")]
+                low, high = (value if pd.isna(end) else end for end in ends)
+                rows.append((label, budget, value, low, high, cell["nfe"]))
+    return pd.DataFrame(rows, columns=["label", "budget", "value", "low", "high", "nfe"])
+
+
+def ranking(tables: dict[Measure, pd.DataFrame], columns: list[float]) -> tuple[list[str], str]:
+    """Labels, best first, and at how many calls: by the first measure that has the label, in the measures' order."""
+    pick = min(columns, key=lambda budget: abs(budget - PICK))
+    order: list[str] = []
+    for measure, values in tables.items():
+        at = values[values["budget"] == pick].set_index("label")["value"]
+        order += [label for label in measure.better(at).sort_values().index if label not in order]
+    for values in tables.values():  # what has no cell that this budget pays for
+        order += [label for label in values["label"].unique() if label not in order]
+    return order, f"{pick:g}"
+
+
+def fastest(measure: Measure, values: pd.DataFrame) -> pd.Series:
+    """The row of fewest calls whose interval reaches the best value's interval; the better one of equals."""
+    near, far = ("high", "low") if measure.more_is_better else ("low", "high")
+    best = values.loc[measure.better(values["value"]).idxmin()]
+    reaches = measure.better(values[near]) <= measure.better(pd.Series([best[far]])).iloc[0]
+    found = values[reaches].assign(rank=measure.better(values["value"]))
+    return found.sort_values(["nfe", "rank", "budget"]).iloc[0]
+
+
+def _heat(
+    axes: Axes, measure: Measure, values: pd.DataFrame, order: list[str], columns: list[float], cells: pd.DataFrame
+) -> None:
+    shades = dict(zip(values.index, _shades(measure, values["value"].to_numpy(float)), strict=True))
+    best = values.loc[values.groupby("budget")["value"].agg(lambda v: measure.better(v).idxmin())]
+    quick = fastest(measure, values)
+    for row in values.itertuples():
+        x, y = columns.index(row.budget), order.index(row.label)
+        colour = shades[row.Index]
+        dark = np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
+        first = row.Index in best.index
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
+        if first:
+            frame = {"facecolor": "none", "edgecolor": "black", "linewidth": 1.6, "zorder": 3}
+            axes.add_patch(Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, **frame))
+        looks = {"color": "white" if dark else "black", "weight": "bold" if first else "normal", "fontsize": 8}
+        looks["style"] = "italic" if row.nfe < row.budget else "normal"
+        axes.text(x + 0.5, y + 0.54, _short(row.value), ha="center", va="center", **looks)
+        if row.Index == quick.name:
+            axes.scatter(
+                [x + 0.88], [y + 0.2], marker="*", s=42, color="#D55E00", edgecolor="white", linewidth=0.5, zorder=4
+            )
+    missing = [k for k, label in enumerate(order) if label not in set(values["label"])]
+    if missing and cells[cells["label"].isin([order[k] for k in missing])]["stochastic"].eq(True).all():
+        said = "they draw noise: no limit\nto measure against"
+        axes.text(len(columns) / 2, np.mean(missing) + 0.5, said, color="#666666", fontsize=8, ha="center", va="center")
+    axes.set_xlim(0, len(columns))
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [f"{budget:g}" for budget in columns])
+    axes.set_title(axis_label(cells, measure.column))
+    axes.grid(False)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _shades(measure: Measure, values: np.ndarray) -> np.ndarray:
+    """RGBA (N, 4), bright where good: by rank among the panel's cells, so that one failure does not dim the rest."""
+    worse = rankdata(values if measure.more_is_better else -values) - 1
+    return SHADES(worse / max(len(values) - 1, 1))
+
+
+def _short(value: float) -> str:
+    """Two significant digits in as little room as they take: .0086, .80, 4.1, 23, 140."""
+    if value == 0 or not np.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 1 - int(np.floor(np.log10(abs(value)))))
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and not text.startswith("1") else text

@@ -1,0 +1,48 @@
+"""A baseline that is kept in git: the records of a run in two files, without what concerns nobody else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness.errors import InputError
+from harness.schema import TABLES
+from harness.store import Store, joined, write_complete
+
+NAME = "baseline"  # of its files; a cell's own file would be named by its id
+NOT_KEPT = {"hostname": "text"}  # whose machine it was
+
+
+def update(folder: Path, candidate: Path) -> tuple[int, int]:
+    """Replace the baseline in `folder` by the candidate's cells that are ok; (cells, bytes) written."""
+    store = Store(candidate)
+    cells = joined("cells", store.tables("cells"))
+    cells = cells.filter(pc.equal(cells["status"], "ok")).sort_by("cell_id")
+    if not cells.num_rows:
+        raise InputError(f"no cell in {candidate} is ok: there is nothing to make a baseline of")
+    ids = cells["cell_id"].to_pylist()
+    images = joined("images", store.tables("images", None, ids)).sort_by(
+        [("cell_id", "ascending"), ("image_index", "ascending")]
+    )
+    for name in NOT_KEPT:
+        cells = cells.set_column(cells.schema.get_field_index(name), name, pa.nulls(cells.num_rows, pa.string()))
+    size = 0
+    try:
+        # Images first: a cell counts as recorded from the moment its row is there.
+        for table, rows in (("images", images), ("cells", cells)):
+            path = folder / table / f"{NAME}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{NAME}.{os.getpid()}.tmp")
+            write_complete(rows, temporary)
+            os.replace(temporary, path)
+            size += path.stat().st_size
+        for table in TABLES:
+            for path in (folder / table).glob("[!._]*.parquet"):
+                if path.stem != NAME:
+                    path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write the baseline to {folder}: {error.strerror or error}") from error
+    return cells.num_rows, size

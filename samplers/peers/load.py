@@ -1,0 +1,42 @@
+"""`implementation=`: the same job done by the code of diffusers or k-diffusion. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from samplers.levels import NoiseLevels
+from samplers.peers.counterparts import TABLES, choose, find
+
+NAMES = tuple(TABLES)
+
+
+def check(implementation: str, sampler: Mapping[str, Any], task: str, levels: NoiseLevels | None = None) -> None:
+    """A ValueError in one line where that peer has no counterpart of the sampler with these knobs, or of the task.
+
+    With `levels` also where it cannot walk them, which `run` would say.
+    """
+    table = _table(implementation)
+    if levels is None:
+        find(table, implementation, sampler)
+    else:
+        choose(table, implementation, sampler, levels)
+    if implementation == "k_diffusion" and task == "inpaint":
+        raise ValueError(
+            "k_diffusion cannot run task=inpaint: its functions run to the end and leave no room for the blend after "
+            "each step; use implementation=native or diffusers"
+        )
+
+
+def load(implementation: str) -> ModuleType:
+    """The module whose `run(sampler, levels, denoise, x, noise, after_stage, on_call)` steps by that peer's code."""
+    _table(implementation)
+    return importlib.import_module(f"samplers.peers.{implementation}")
+
+
+def _table(implementation: str) -> Mapping[str, Any]:
+    if implementation not in TABLES:
+        raise ValueError(f"implementation={implementation!r} is unknown; valid: native, {', '.join(NAMES)}")
+    return TABLES[implementation]

@@ -1,0 +1,95 @@
+"""Show a sampler's plan: `python -m samplers.show dpmpp --steps 20 --schedule karras --set order=3 --json plan.json`.
+
+Prints the table of coefficients, and what the plan is by itself: denoiser calls, draws of noise, order. `--json` writes
+it to a file that `sampler=plan sampler.file=plan.json` runs. Needs no model and no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from samplers import plan_json, registry, schedules
+from samplers.conditions import convergence
+from samplers.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
+from samplers.plan import Plan
+
+PROCESSES = {"vp": DiscreteVP.scaled_linear, "ve": lambda: DiscreteVP.scaled_linear().ve(), "flow": RectifiedFlow}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    asked = _arguments(words)
+    try:
+        sampler, levels, plan = planned(asked)
+        print(f"{sampler['name']}: {summary(sampler, levels, plan)}")
+        print(plan)
+        if not plan.draws and not registry.has_own_levels(sampler):
+            print(_order(sampler))
+        if asked.json:
+            asked.json.write_text(plan_json.dumps(plan, levels), encoding="utf-8")
+            print(f"written to {asked.json}: run it with sampler=plan sampler.file={asked.json}")
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def planned(asked: argparse.Namespace) -> tuple[dict[str, Any], NoiseLevels, Plan]:
+    """The sampler with its knobs, the levels it runs on, its plan."""
+    sampler = {**registry.load(asked.sampler), **_knobs(asked.set)}
+    if registry.is_adaptive(sampler):
+        raise ValueError(f"{asked.sampler} decides its steps while it runs: it has no plan to show")
+    name, knobs = asked.schedule or sampler["default_schedule"], _knobs(asked.set_schedule)
+    if name == "file" and registry.has_own_levels(sampler):
+        knobs = {**registry.knobs(sampler), **knobs}
+    levels = schedules.build(name, _process(asked.process), asked.steps, **knobs)
+    return sampler, levels, registry.build_plan(sampler, levels)
+
+
+def summary(sampler: dict[str, Any], levels: NoiseLevels, plan: Plan) -> str:
+    knobs = ", ".join(f"{name}={value}" for name, value in registry.knobs(sampler).items())
+    parts = [f"{levels.steps} steps", f"{plan.nfe} denoiser calls", f"{plan.draws} draws of noise"]
+    return f"{', '.join(parts)}, declared order {plan.capabilities.order} ({knobs})"
+
+
+def _order(sampler: dict[str, Any]) -> str:
+    """What the order conditions say of the method, on levels of their own: the printed ones are a single run."""
+
+    def build(steps: int) -> tuple[NoiseLevels, Plan]:
+        levels = schedules.build("exponential", DiscreteVP.scaled_linear().ve(), steps, end="sigma_min")
+        return levels, registry.build_plan(sampler, levels)
+
+    return f"order by its order conditions, levels uniform in log SNR: {convergence(build).order:.2f}"
+
+
+def _process(name: str) -> Process:
+    return PROCESSES[name]()
+
+
+def _knobs(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE words, values as in YAML."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"{pair!r} is not KEY=VALUE")
+    return {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m samplers.show", description="Print a sampler's plan.")
+    parser.add_argument("sampler", help=f"one of {', '.join(registry.names())}")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--schedule", help="default: the sampler's customary one")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KNOB=VALUE", help="knobs of the sampler")
+    parser.add_argument("--set-schedule", nargs="+", default=[], metavar="KNOB=VALUE", help="knobs of the schedule")
+    parser.add_argument("--process", choices=sorted(PROCESSES), default="vp", help="how the state is scaled")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan to a file that runs again")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
