@@ -26,6 +26,7 @@ class Side:
     def do_cells(self, words: list[str]) -> dict[str, Any]:
         from harness.sweep import enumerate_cells
 
+        sys.argv[1:] = words  # where Hydra looks for them
         self.cells = list(enumerate_cells(words).cells.values())
         return {"labels": [cell.label for cell in self.cells]}
 
