@@ -29,12 +29,13 @@ def ask(values: dict[str, Any]) -> Cell:
     from harness.data.load import fingerprint as data_fingerprint
     from harness.metrics.load import check as check_metrics
     from harness.models.load import check as check_model
+    from harness.models.load import check_use
     from harness.models.load import fingerprint as model_fingerprint
     from harness.tasks.load import load as load_task
 
-    task, model, sampler = values["task"], values["model"], values["sampler"]
+    task, model = values["task"], values["model"]
     check_model(model, task=task["name"])
-    schedule = _schedule(values["schedule"], model, sampler)
+    sampler, schedule = _settled(values["sampler"], values["schedule"], model)
     data = _resolve(values["data"], "data", model.get("default_data"))
     guidance = Guidance.parse(_cfg(values, model), values["guidance"])
     guidance.check(bool(model.get("pixel_range", False)))
@@ -43,12 +44,13 @@ def ask(values: dict[str, Any]) -> Cell:
     precision = choice(values["precision"] or model.get("default_precision", "fp32"), "precision", PRECISIONS)
     _check_precision(precision, device)
     implementation = choice(values["implementation"], "implementation", IMPLEMENTATIONS)
-    _check_implementation(implementation, sampler, task["name"])
     keep_steps = bool(values["keep_steps"]) and strength is not None
     asked = _Asked(task, load_task(task), model, sampler, schedule, strength, keep_steps)
     steps, stochastic = asked.steps(values)
+    _check_implementation(implementation, sampler, task["name"], asked.levels(steps))
     n_images = whole(values, "n_images", 1)
     check_data(data, n_images, task["name"])
+    check_use(model, data, precision, str(values["negative_prompt"] or ""))
     check_metrics(values["metrics"])
     off = not guidance.on
     return Cell(
@@ -60,7 +62,7 @@ def ask(values: dict[str, Any]) -> Cell:
         data=data,
         data_fingerprint=data_fingerprint(data),
         implementation=implementation,
-        noise=_noise(values["noise"], implementation, stochastic),
+        noise=_noise(values["noise"], stochastic),
         steps=steps,
         cfg=guidance.scale,
         guidance={**values["guidance"], "rescale": 0.0 if off else float(guidance.rescale)},
@@ -80,10 +82,21 @@ def ask(values: dict[str, Any]) -> Cell:
     )
 
 
+def _settled(sampler: dict[str, Any], group: dict[str, Any], model: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Sampler and schedule as the record keeps them: `auto` resolved, files named with the digest of what they hold."""
+    from samplers import registry, schedules
+
+    try:
+        sampler = registry.settled(sampler)
+        return sampler, schedules.settled(_schedule(group, model, sampler))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def _schedule(group: dict[str, Any], model: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
     """`auto`: the levels of the sampler's own file, the model's customary schedule, or the sampler's."""
     if group["name"] == "auto" and sampler["solver"] == "plan_file":
-        return {**_resolve(group, "schedule", "file"), "file": sampler["file"]}
+        return {**_resolve(group, "schedule", "file"), "file": sampler["file"], "sha256": sampler["sha256"]}
     own = dict(model.get("auto_schedule") or {})
     if group["name"] == "auto" and own:
         return _resolve({**own, **group}, "schedule", own.pop("name"))
@@ -127,7 +140,7 @@ class _Asked:
         if registry.is_adaptive(self.sampler):
             return self._adaptive(values)
         if self.schedule["name"] == "file":
-            steps = self._levels(1)[0].steps
+            steps = self.levels(1).steps
         elif values["nfe"] is not None:
             steps = self._affordable(whole(values, "nfe", 1))
         else:
@@ -142,7 +155,7 @@ class _Asked:
         if self.task["name"] == "inpaint":
             raise InputError(f"sampler={self.sampler['name']} chooses its own steps and cannot blend: not with inpaint")
         steps = whole(values, "steps", 1) if self.strength is not None else ENDS
-        self._levels(steps)
+        self.levels(steps)
         return steps, registry.capabilities(self.sampler, steps).stochastic
 
     def _affordable(self, nfe: int) -> int:
@@ -152,7 +165,8 @@ class _Asked:
                 return steps
         raise InputError(f"nfe={nfe} does not pay for one step of sampler={self.sampler['name']}: give more")
 
-    def _levels(self, steps: int) -> tuple[NoiseLevels | None, int]:
+    def levels(self, steps: int) -> NoiseLevels | None:
+        """Those that run; None where nothing does."""
         from harness.models.load import process
         from samplers import schedules
 
@@ -161,14 +175,14 @@ class _Asked:
             return self.how.levels(
                 lambda n: schedules.build(self.schedule["name"], process(self.model), n, **knobs),
                 steps, self.strength, self.keep_steps,
-            )  # fmt: skip
+            )[0]  # fmt: skip
         except ValueError as error:
             raise self._cannot(error) from error
 
     def _plan(self, steps: int, may_fail: bool = False) -> Plan | None:
         from samplers import registry
 
-        levels, _ = self._levels(steps)
+        levels = self.levels(steps)
         try:
             return None if levels is None else registry.build_plan(self.sampler, levels)
         except ValueError as error:
@@ -180,17 +194,17 @@ class _Asked:
         return InputError(f"{self.sampler['name']} with {self.schedule['name']} levels: {error}")
 
 
-def _check_implementation(implementation: str, sampler: dict[str, Any], task: str) -> None:
+def _check_implementation(implementation: str, sampler: dict[str, Any], task: str, levels: NoiseLevels | None) -> None:
     if implementation != "native":
         from samplers.peers import load as peers
 
         try:
-            peers.check(implementation, sampler, task)
+            peers.check(implementation, sampler, task, levels)
         except ValueError as error:
             raise InputError(str(error)) from error
 
 
-def _noise(given: str, implementation: str, stochastic: bool) -> str:
+def _noise(given: str, stochastic: bool) -> str:
     """Set aside where none is drawn."""
     choice(given, "noise", NOISES)
     return given if stochastic else "independent"

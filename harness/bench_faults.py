@@ -263,7 +263,9 @@ def broken_worker(fault: str) -> tuple[str, list[str]]:
         code, said = finished(folder, "--fault", fault, "--timeout", "2", cells=6)
         rows = Store(folder).cells()
         bad = rows[rows["status"] == "failed"]
-        expect(problems, code == 1 and len(rows) == 6 and len(bad) == 1, f"code {code}, {len(rows)} rows: {said[-300:]}")
+        expect(
+            problems, code == 1 and len(rows) == 6 and len(bad) == 1, f"code {code}, {len(rows)} rows: {said[-300:]}"
+        )
         expect(problems, not list(folder.rglob(".*.tmp")), "temporary files are left")
         return str(bad["error"].iloc[0])[:90] if len(bad) else "", problems
 

@@ -31,11 +31,13 @@ SAMPLERS = ("euler", "dpmpp", "unipc", "ddim", "heun")
 PLAN = "stage 0: D0 at σ=14.615; x ← 0.912·x + 0.088·D0\n" * 20  # as long as that of a real 20-step plan
 SHEET_IMAGES = 8
 CHILD = """
-import resource, sys, time
+import sys, time
 began = time.perf_counter()
 from reports.plot import main
 code = main(["--results", sys.argv[1], "--format", "png"])
-print("seconds", time.perf_counter() - began, "KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+took = time.perf_counter() - began
+from harness.measure import _peak_rss  # of this program: the system's own account starts with its parent's
+print("seconds", took, "MiB", _peak_rss())
 sys.exit(code)
 """
 
@@ -136,7 +138,7 @@ def measure(folder: Path, cells: int, images: int) -> None:
     print("reports/plot.py:", end=" ", flush=True)
     done = subprocess.run([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, capture_output=True, text=True)
     word = dict(zip(*[iter(done.stdout.split()[-4:])] * 2, strict=True)) if done.returncode == 0 else {}
-    print(f"{float(word['seconds']):.1f} s, {int(word['KiB']) / 1024:.0f} MiB" if word else f"failed: {done.stderr}")
+    print(f"{float(word['seconds']):.1f} s, {float(word['MiB']):.0f} MiB" if word else f"failed: {done.stderr}")
 
 
 def _read(folder: Path, when: str, repeats: int = 1) -> None:

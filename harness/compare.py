@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -188,7 +189,12 @@ def report(ref: str, found: Sequence[Finding]) -> Report:
         ],
         columns=COLUMNS,
     )  # fmt: skip
-    return Report(frame.astype(dict.fromkeys(NUMBERS, float)), [f"base: {ref}"], len({one.cell for one in found}))
+    return Report(
+        frame.astype(dict.fromkeys(NUMBERS, float)),
+        [f"base: {ref}"],
+        len({one.cell for one in found}),
+        "Speed, memory and cost against another commit",
+    )
 
 
 def run(ref: str, words: Sequence[str], limits: Limits, seed: int, tell: Callable[[Finding], None]) -> list[Finding]:
@@ -220,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 150)
     limits = Limits.load()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the other checkout is taken away all the same
     try:
         found = run(asked.base_ref, asked.words or limits.cells, limits, asked.seed, lambda one: _tell(console, one))
         whole = report(asked.base_ref, found)

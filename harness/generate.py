@@ -12,7 +12,8 @@ from torch import Tensor
 from harness.cell import Cell
 from harness.guidance import Guidance
 from harness.measure import Marks, count_flops
-from harness.models.latent import LatentModel
+from harness.models.latent import Denoise, LatentModel
+from harness.tasks.base import Hook
 from harness.tasks.load import Start, load
 from samplers import noise, registry, schedules
 from samplers.integrate import integrate
@@ -146,22 +147,27 @@ class Generator:
         self, start: Start, context: Tensor, uncond: Tensor | None, on_call: Callable[[int], None] | None
     ) -> Tensor:
         """From the first level to the last, by whoever the cell says does the arithmetic."""
-        cell, streams = self.cell, self._noise
-        if self.adaptive:  # image by image: the steps that one image takes must not depend on its batch
-            ends = []
-            for k in range(len(start.state)):
-                extra = None if start.extra is None else start.extra[k : k + 1]
-                denoise = self.model.denoiser(context[k : k + 1], uncond, self.guidance, extra)
-                image = start.state[k : k + 1]
-                ends.append(registry.solve(cell.sampler, self.levels, denoise, image, streams.only(k), on_call))
-            return torch.cat(ends)
-        denoise = self.model.denoiser(context, uncond, self.guidance, start.extra)
-        if cell.implementation == "native":
-            return integrate(self.plan, denoise, start.state, streams, start.after_stage, on_call)
-        from samplers.peers import load as peers
+        if not self.adaptive:
+            denoise = self.model.denoiser(context, uncond, self.guidance, start.extra)
+            return self._step(denoise, start.state, self._noise, start.after_stage, on_call)
+        ends = []  # image by image: the steps that one image takes must not depend on its batch
+        for k in range(len(start.state)):
+            extra = None if start.extra is None else start.extra[k : k + 1]
+            denoise = self.model.denoiser(context[k : k + 1], uncond, self.guidance, extra)
+            ends.append(self._step(denoise, start.state[k : k + 1], self._noise.only(k), None, on_call))
+        return torch.cat(ends)
 
-        peer = peers.load(cell.implementation)
-        return peer.run(cell.sampler, self.levels, denoise, start.state, streams, start.after_stage, on_call)
+    def _step(
+        self, denoise: Denoise, x: Tensor, streams: noise.NoiseStreams, after_stage: Hook | None, on_call: Any
+    ) -> Tensor:
+        sampler, implementation = self.cell.sampler, self.cell.implementation
+        if implementation != "native":
+            from samplers.peers import load as peers
+
+            return peers.load(implementation).run(sampler, self.levels, denoise, x, streams, after_stage, on_call)
+        if self.adaptive:
+            return registry.solve(sampler, self.levels, denoise, x, streams, on_call)
+        return integrate(self.plan, denoise, x, streams, after_stage, on_call)
 
     def _start(
         self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None

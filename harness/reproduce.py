@@ -67,7 +67,9 @@ def find(store: Store, beginning: str) -> dict[str, Any]:
         raise InputError(f"{beginning!r} is the beginning of {what}; `python -m harness.store list` counts them")
     (row,) = store.rows(found)
     if row["status"] != "ok":
-        raise InputError(f"cell {found[0]} has nothing to reproduce: it is recorded as {row['status']} ({row['error']})")
+        raise InputError(
+            f"cell {found[0]} has nothing to reproduce: it is recorded as {row['status']} ({row['error']})"
+        )
     return row
 
 
@@ -82,7 +84,7 @@ def cell_of(row: dict[str, Any]) -> Cell:
 
 
 def run_again(cell: Cell, results: Path, session: str, report: Callable[[str, int], None]) -> Record:
-    """The cell's record, made in a folder that is thrown away. Reference runs and statistics are taken from the cache."""
+    """The cell's record, made in a folder that is thrown away; reference runs come from the results' cache."""
     module, _, name = session.partition(":")
     with tempfile.TemporaryDirectory() as folder:
         cache = results.resolve() / "cache"

@@ -55,11 +55,10 @@ def run_shared(
                 return True
 
             for message in executor.run(todo, claim):
-                if isinstance(message, Record):
-                    if not _write(store, leases, message):
-                        yield Elsewhere(message.cell["cell_id"], "taken over by another process while we slept", True)
-                        continue
-                yield message
+                if isinstance(message, Record) and not _write(store, leases, message):
+                    yield Elsewhere(message.cell["cell_id"], "taken over by another process while we slept", True)
+                else:
+                    yield message
             for cell in done:
                 yield Elsewhere(cell.cell_id, "recorded by another process meanwhile", True)
             for cell in elsewhere:

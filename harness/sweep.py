@@ -167,7 +167,7 @@ def ordered(cells: list[Cell]) -> list[Cell]:
 
 
 def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None) -> int:
-    """Run what is not recorded, show it, and say how it ended; the exit code. `session`: what workers run cells with."""
+    """Run what is not recorded, show it, and say how it ended; the exit code. `session`: what workers use, in tests."""
     from harness.executors.local import SESSION, LocalExecutor
     from harness.share import Elsewhere, run_shared
     from harness.show import Display, summary

@@ -145,7 +145,7 @@ def _repair_one(store: Store, path: Path, found: Repaired) -> None:
     name, _, stem = path.stem.partition("-")
     target = store.root / name / f"{stem}.parquet"
     if not target.exists():  # else the cell has run again since
-        tables = list(_salvaged(path, name)) or (_from_copy(store, stem) if name == "cells" else [])
+        tables = list(_salvaged(path, name)) or (_from_copy(store, path, stem) if name == "cells" else [])
         if tables:
             temporary = target.with_name(f".{stem}.{os.getpid()}.tmp")
             with store.locked():
@@ -186,9 +186,9 @@ def _salvaged(path: Path, name: str) -> Iterator[pa.Table]:
                 yield file.read_row_group(group, use_threads=False)
 
 
-def _from_copy(store: Store, cell_id: str) -> list[pa.Table]:
-    """The cell's row as its images' file remembers it."""
-    row = copied_row(store.root / "images" / f"{cell_id}.parquet")
+def _from_copy(store: Store, path: Path, cell_id: str) -> list[pa.Table]:
+    """The cell's row as the damaged file's own metadata or its images' file remembers it."""
+    row = copied_row(path) or copied_row(store.root / "images" / f"{cell_id}.parquet")
     return [to_arrow("cells", [row])] if row is not None and row["cell_id"] == cell_id else []
 
 

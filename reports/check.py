@@ -69,13 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if asked.update:
             return _update(asked, rules, console)
         report = check(asked.baseline, asked.candidate, rules)
-        for path, make in (
-            (asked.json, output.as_json),
-            (asked.junit, output.as_junit),
-            (asked.markdown, output.as_markdown),
-        ):
-            if path is not None:
-                _write(path, make(report), append=path == asked.markdown)
+        output.write(report, asked.json, asked.junit, asked.markdown)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -94,16 +88,6 @@ def _update(asked: argparse.Namespace, rules: policy.Policy, console: Console) -
     text = f"{asked.baseline} now holds {cells} cells ({size / 1024:.0f} KiB): look at the change and commit it"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def _write(path: Path, text: str, append: bool) -> None:
-    """Markdown is added to what a job summary holds already."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a" if append else "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -56,9 +56,34 @@ def remarks(cells: pd.DataFrame) -> list[str]:
     for column, what in (
         ("git_commit", "commits"),
         ("hardware", "kinds of hardware"),
-        ("fid_extractor", "FID extractors"),
     ):
         count = good[column].nunique()
         if count > 1:
             lines.append(f"the cells come from {count} {what}")
+    return lines + incomparable(good)
+
+
+# What must agree before two cells' values may be compared; beside it the column within whose values alone it must.
+DEFINITIONS = {
+    "fid": {"fid_extractor": None, "fid_resizer": None, "n_images": None, "reference_count": None},
+    "clip_score": {"clip_definition": None},
+    "lpips": {"lpips_definition": None},
+    "latency_s": {"hardware": None, "threads": None, "timing_preset": None, "workers": None},
+    "status": {"model_fingerprint": "model", "data_fingerprint": "data"},
+}
+
+
+def incomparable(good: pd.DataFrame) -> list[str]:
+    """A line for each definition that differs between the rows: the table shows them together all the same."""
+    lines = []
+    for value, definitions in DEFINITIONS.items():
+        rows = good[good[value].notna()]
+        for column, within in definitions.items():
+            for name, same in [(None, rows)] if within is None else rows.groupby(within):
+                found = sorted(str(item) for item in same[column].dropna().unique())
+                if len(found) > 1:
+                    of = "" if name is None else f" of {name}"
+                    examples = ", ".join(found[:3]) + ", …" * (len(found) > 3)
+                    what = "any value" if value == "status" else value
+                    lines.append(f"do not compare {what} across {len(found)} values of {column}{of} ({examples})")
     return lines

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from samplers.plan import Stage
 
 SAME_RATIO = 1e-12  # relative; coefficients are float64
+# A method in ε mixes at −1/α, 15 at most for Stable Diffusion. Far from 1 the smaller of the two drowns in the rounding
+# of the larger, and a rounding residue in a coefficient would make the ratio anything.
+MOST_RATIO = 64.0
 
 
 class Step(NamedTuple):
@@ -84,7 +87,9 @@ def _mixes(stages: Sequence[Stage]) -> dict[int, float]:
     return {
         call: found[0]
         for call, found in ratios.items()
-        if None not in found and max(found) - min(found) <= SAME_RATIO * abs(found[0])
+        if None not in found
+        and max(found) - min(found) <= SAME_RATIO * abs(found[0])
+        and 1 / MOST_RATIO <= abs(found[0]) <= MOST_RATIO
     }
 
 

@@ -35,7 +35,20 @@ def roots(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", files("samplers"), ids=str)
 def test_samplers_know_nothing_of_the_harness(path):
-    assert not roots(path) & {"harness", "reports", "hydra", "omegaconf", "diffusers"}
+    assert not roots(path) & {"harness", "reports", "hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("path", files("samplers"), ids=str)
+def test_only_the_peers_know_the_peers(path):
+    if path.parent != ROOT / "samplers" / "peers":
+        assert not roots(path) & {"diffusers", "k_diffusion"}
+
+
+def test_a_peer_is_checked_without_torch():
+    code = (
+        "from samplers.peers.load import check; check('k_diffusion', {'name': 'euler', 'solver': 'euler'}, 'txt2img')"
+    )
+    assert not loaded_after(code) & {"torch", "diffusers", "k_diffusion"}
 
 
 @pytest.mark.parametrize("path", files("harness", "samplers", "reports"), ids=str)

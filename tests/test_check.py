@@ -333,7 +333,7 @@ def test_the_embedded_model_still_makes_the_images_of_the_kept_baseline(tmp_path
     from harness.run import Session
     from harness.sweep import enumerate_cells
 
-    words = ["+experiment=check", "n_images=4", "batch_size=4", "threads=1", "device=cpu"]
+    words = ["+experiment=check", "n_images=3", "batch_size=3", "threads=1", "device=cpu"]
     words += ["metrics=[clip_score,attributes]", f"results_dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["harness.sweep", *words])
     before = torch.get_num_threads()
@@ -362,3 +362,19 @@ def test_bytes_alone_say_equal_or_nothing(judge):
     assert same.exit_code == 0 and "images" in flagged(same, "pass")
     other = judge([(cell(1), points("b"))], [(cell(), points("a"))])
     assert other.exit_code == 0 and flagged(other, "note") == {"images"}
+
+
+def test_many_unsure_differences_are_not_one_sure_one(judge):
+    """Sixteen cells with p = 0.02 each: every one would be an alarm by itself, none is among sixteen."""
+
+    def unsure(seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).normal(size=N)
+        return 0.3 * ((noise - noise.mean()) / noise.std() * np.sqrt(N - 1) / 2.45 - 1)
+
+    before = [(cell(steps=s), images()) for s in range(2, 18)]
+    after = [(cell(1, steps=s), images(clip_score=unsure(s))) for s in range(2, 18)]
+    report = judge(after, before)
+    found = report.findings[report.findings["check"] == "clip_score"]
+    assert (found["p"] < 0.05).all() and not flagged(report) and report.exit_code == 3
+    alone = judge(after[:1], before[:1], dataclasses.replace(RULES, coverage=dict.fromkeys(RULES.coverage, "pass")))
+    assert alone.findings["p"].min() < 0.05

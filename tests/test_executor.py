@@ -220,7 +220,8 @@ def test_an_interrupted_sweep_leaves_nothing_behind(tmp_path, how, code):
     process.send_signal(how)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code and "goes on from here" in err and "Traceback" not in out + err
-    assert not leftovers(tmp_path) and not [worker for worker in workers if alive(worker)]
+    assert not leftovers(tmp_path)
+    until(lambda: not [worker for worker in workers if alive(worker)])
     assert set(Store(tmp_path).recorded().values()) == {"ok"}
 
 

@@ -138,7 +138,7 @@ def test_a_lease_that_cannot_be_read_counts_by_its_age(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to .*leases"):
+    with pytest.raises(InputError, match=r"cannot write to .*leases"):
         Leases(tmp_path / "file").__enter__()
 
 

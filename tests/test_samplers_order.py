@@ -212,8 +212,8 @@ def test_a_late_start_follows_the_exact_path(name):
 @every_sampler
 @pytest.mark.parametrize("process", [PROCESS, PROCESS.ve()], ids=["vp", "ve"])
 def test_float32_loses_what_rounding_explains(name, process):
-    """Every stage rounds sums of terms a·X and b·D; what it loses is carried on, but not made larger by more than the
-    exact flow does with any error (a factor of 3 here)."""
+    """Every stage rounds a sum of terms a·X and b·D to 24 bits, and the flow does not make an error larger: the loss is
+    below the sum of all these roundings as x0 sees them (a quarter of it, measured, since they do not all add up)."""
     sampler = registry.load(name)
     levels = levels_for(sampler, "karras", 20, process)
     plan = registry.build_plan(sampler, levels)
@@ -231,4 +231,4 @@ def test_float32_loses_what_rounding_explains(name, process):
         lost += sum(abs(b) * seen[i - j][1] for j, b in enumerate(stage.x0))
         rounding += 2.0**-24 * lost / stage.result.alpha * min(1.0, 1 / stage.result.ratio)  # as x0 sees it
     assert single.dtype == torch.float32
-    assert 0 < float((single - double).abs().max()) < 3 * rounding, rounding
+    assert 0 < float((single - double).abs().max()) < rounding, rounding

@@ -58,6 +58,12 @@ def test_an_axis_without_meaning_does_not_multiply():
     assert len(cells("cfg=3", "negative_prompt='',blurry")) == 2
 
 
+def test_how_a_sweep_runs_is_no_part_of_its_cells():
+    plain, settled = cells("threads=1"), cells("threads=1", "workers=2", "cell_timeout=60", "retries=3", "force=true")
+    assert [cell.cell_id for cell in plain] == [cell.cell_id for cell in settled]
+    assert cells("workers=1000")[0].threads == 1, "workers divide the threads"
+
+
 def test_the_schedule_is_the_samplers_own_unless_asked():
     by_sampler = {cell.sampler["name"]: cell.schedule["name"] for cell in cells("sampler=dpmpp,ddim,plms,euler,unipc")}
     assert by_sampler["dpmpp"] == "karras" and by_sampler["ddim"] == "leading"
@@ -105,6 +111,9 @@ def test_cells_of_one_model_run_together():
         (["precision=fp8"], "fp16"),
         (["device=cuda:7"], "cuda:7"),
         (["device=gpu"], "gpu"),
+        (["workers=0"], "workers=0"),
+        (["retries=-1"], "retries=-1"),
+        (["cell_timeout=0"], "cell_timeout=0"),
         (["metrics=[fdi]"], "fid"),
         (["timing=fast"], "quick"),
         (["model=diffusers", "model.path=/no/such/folder"], "/no/such/folder"),
@@ -207,7 +216,8 @@ def test_a_cell_that_fails_does_not_take_the_others(tmp_path):
 
 def test_a_killed_worker_costs_its_own_cell_only(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.sweep", *SMALL, "steps=2,40,3", f"results_dir={tmp_path}", "n_images=64"],
+        [sys.executable, "-m", "harness.sweep", *SMALL, "steps=2,40,3", f"results_dir={tmp_path}", "n_images=64",
+         "retries=0"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     until(lambda: len(recorded(tmp_path)) >= 1)

@@ -90,6 +90,9 @@ class LocalExecutor:
     def _lost(self, worker: _Worker) -> Progress | Record:
         """A dead worker's cell: tried again in a new one, or failed."""
         cause = worker.cause_of_death()
+        if not worker.fresh and not worker.heard:  # it died between two cells: this one had not begun
+            worker.give(worker.cell, self.cell_timeout, attempt=worker.attempts)
+            return Progress(worker.cell.cell_id, "starting another worker", 0)
         if worker.attempts <= self.retries:
             cell = worker.cell
             worker.give(cell, self.cell_timeout, attempt=worker.attempts + 1)
@@ -108,6 +111,7 @@ class _Worker:
         self.cell: Cell | None = None
         self.attempts = 0
         self.heard = False  # a word of this attempt
+        self.fresh = False  # started for this attempt
         self.deadline = float("inf")  # on the monotonic clock
         self.timeout: float | None = None
 
@@ -116,7 +120,8 @@ class _Worker:
         if attempt == 1:
             self.started = time.time()
         self.cell, self.attempts, self.timeout, self.heard = cell, attempt, timeout, False
-        if self.process is None or not self.process.is_alive():
+        self.fresh = self.process is None or not self.process.is_alive()
+        if self.fresh:
             self.stop()
             self._start(cell.threads)
         self._wind_up()

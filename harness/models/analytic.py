@@ -165,8 +165,8 @@ class AnalyticModel:
             if steps > MOST_STEPS:
                 raise ArithmeticError(
                     f"the exact solution of {len(open_)} points did not settle in {MOST_STEPS} steps: this guidance "
-                    f"(cfg={guidance.scale:g}, rescale={guidance.rescale:g}) makes an equation that is not smooth; leave "
-                    "the metric exact out, or take less of it (rescale has no meaning in two or three dimensions)"
+                    f"(cfg={guidance.scale:g}, rescale={guidance.rescale:g}) makes an equation that is not smooth; "
+                    "leave the metric exact out, or take less of it (rescale has no meaning in two or three dimensions)"
                 )
             x0 = self._guided(context[open_], uncond if uncond is None or len(uncond) == 1 else uncond[open_], guidance)
             fine = _walk(x0, z[open_], first, last, steps)

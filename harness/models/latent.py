@@ -35,8 +35,9 @@ class Parts:
 class LatentModel:
     """Prompts to text embeddings, images to latents and back, and the denoiser of the sampling loop.
 
-    Images are uint8 RGB on the CPU, latents float32 (float64 with precision=fp64) on `device` in the UNet's scale. `calls` counts denoiser calls:
-    one call evaluates the whole batch, and both halves of classifier-free guidance, so it is the NFE of a run.
+    Images are uint8 RGB on the CPU, latents float32 (float64 with precision=fp64) on `device` in the UNet's scale.
+    `calls` counts denoiser calls: one call evaluates the whole batch, and both halves of classifier-free guidance, so
+    it is the NFE of a run.
     """
 
     pixel_range = False  # x0 is a latent: there is no range that it could be clipped to

@@ -13,7 +13,7 @@ from harness.schema import TABLES
 from harness.store import Store, joined, write_complete
 
 NAME = "baseline"  # of its files; a cell's own file would be named by its id
-NOT_KEPT = {"hostname": "text"}  # whose machine it was
+NOT_KEPT = ("hostname", "platform")  # whose machine it was
 
 
 def update(folder: Path, candidate: Path) -> tuple[int, int]:

@@ -22,6 +22,7 @@ class Report:
     findings: pd.DataFrame
     notes: list[str]
     cells: int  # of the baseline
+    title: str = "Records against the baseline"
 
     @property
     def exit_code(self) -> int:

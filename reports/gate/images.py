@@ -53,7 +53,7 @@ class PairedImages:
         # One prompt that differs means that the pairs are none: the whole cell is left out, and said.
         bad = np.bincount(self.pair[other], minlength=len(pairs.cells)) > 0
         self._bad_prompts = bad
-        keep = ~bad[self.pair] | True
+        keep = ~bad[self.pair]
         self.left, self.right, self.pair = self.left[keep], self.right[keep], self.pair[keep]
         self._same_data = same_data.reindex(pairs.cells.index, fill_value=False)
 

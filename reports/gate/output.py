@@ -6,6 +6,7 @@ import html
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import InputError
 from reports.gate.findings import IMPROVEMENT, INCOMPARABLE, INCONCLUSIVE, NUMBERS, REGRESSION, Report
 
 MOST_ROWS = 40
@@ -43,7 +45,7 @@ def show(report: Report, console: Console) -> None:
         words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         console.print(f"{tier}: {words}", markup=False, highlight=False)
     console.print(
-        f"{report.outcome}: {report.cells} cells of the baseline", style="bold", markup=False, highlight=False
+        f"{report.title}: {report.outcome} ({report.cells} cells)", style="bold", markup=False, highlight=False
     )
 
 
@@ -63,6 +65,18 @@ def number(value: float) -> str:
 def plain(text: object) -> str:
     """One line of printable text: a prompt or an error may hold anything, escape sequences included."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+
+
+def write(report: Report, json_file: Path | None, junit: Path | None, markdown_file: Path | None) -> None:
+    """The files that were asked for. Markdown is added to what a job summary holds already."""
+    for path, make in ((json_file, as_json), (junit, as_junit), (markdown_file, as_markdown)):
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a" if make is as_markdown else "w", encoding="utf-8") as file:
+                    file.write(make(report))
+            except OSError as error:
+                raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def as_json(report: Report) -> str:
@@ -97,7 +111,7 @@ def as_junit(report: Report) -> str:
     failure, skipped = (
         _sentences(rows[rows["verdict"].isin(v)]) for v in ((REGRESSION,), (INCONCLUSIVE, INCOMPARABLE))
     )
-    suite = ElementTree.Element("testsuite", name="reports/check.py")
+    suite = ElementTree.Element("testsuite", name=report.title)
     total = {"tests": 0, "failures": 0, "skipped": 0}
     for key in dict.fromkeys(zip(rows["tier"], rows["label"], strict=True)):
         case = ElementTree.SubElement(suite, "testcase", classname=f"check.{key[0]}", name=_xml(key[1]))
@@ -129,7 +143,7 @@ def _xml(text: object) -> str:
 def as_markdown(report: Report) -> str:
     """For a job summary: outcome, counts, and a table of what did not simply pass."""
     mark = {0: "✅", 1: "❌", 3: "❔"}[report.exit_code]
-    lines = [f"## {mark} Records against the baseline: {report.outcome}", ""]
+    lines = [f"## {mark} {report.title}: {report.outcome}", ""]
     counts = report.counts()
     lines += ["| tier | " + " | ".join(counts.columns) + " |", "| --- |" + " ---: |" * len(counts.columns)]
     lines += [f"| {tier} | " + " | ".join(map(str, row)) + " |" for tier, row in counts.iterrows()]

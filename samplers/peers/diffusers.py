@@ -147,8 +147,12 @@ def _given(row: Scheduler, knobs: Mapping[str, Any], levels: NoiseLevels) -> Lai
     scheduler = _built(row, **_final(row, points), **row.settings(knobs, levels))
     scheduler.set_timesteps(levels.steps)
     if hasattr(scheduler, "betas"):
-        scheduler.betas = torch.tensor([p.sigma / math.hypot(p.alpha, p.sigma) for p in points], dtype=_single())
-        scheduler.alphas = torch.tensor([p.alpha / math.hypot(p.alpha, p.sigma) for p in points], dtype=_single())
+        scheduler.betas = torch.tensor(
+            [p.sigma / math.hypot(p.alpha, p.sigma) for p in points], dtype=torch.get_default_dtype()
+        )
+        scheduler.alphas = torch.tensor(
+            [p.alpha / math.hypot(p.alpha, p.sigma) for p in points], dtype=torch.get_default_dtype()
+        )
     noise = [p.ratio if row.state == "ve" else p.sigma / (p.alpha + p.sigma) for p in points]
     calls = list(range(levels.steps))
     if scheduler.order == 2:  # two calls a step, the second at its end; to end above σ = 0 it stops before a step there
@@ -156,8 +160,8 @@ def _given(row: Scheduler, knobs: Mapping[str, Any], levels: NoiseLevels) -> Lai
             noise, calls = [*noise, 0.0], [*calls, levels.steps]
         noise = [noise[0], *(value for value in noise[1:-1] for _ in range(2)), noise[-1]]
         calls = [calls[0], *(k for k in calls[1:] for _ in range(2))][: 2 * levels.steps]
-    scheduler.sigmas = torch.tensor(noise, dtype=_single())
-    scheduler.timesteps = torch.tensor([levels.steps - k for k in calls], dtype=_single())
+    scheduler.sigmas = torch.tensor(noise, dtype=torch.get_default_dtype())
+    scheduler.timesteps = torch.tensor([levels.steps - k for k in calls], dtype=torch.get_default_dtype())
     return _laid(scheduler, scheduler.timesteps, points, levels)
 
 
@@ -170,7 +174,7 @@ def _timesteps(row: Scheduler, knobs: Mapping[str, Any], levels: NoiseLevels) ->
             f"{row.name} reckons with whole timesteps: choose a schedule of trained levels (trailing, leading, simple)"
         )
     scheduler = _built(row, len(table), **row.settings(knobs, levels))
-    scheduler.alphas_cumprod = torch.tensor(1 / (1 + table**2), dtype=_single())
+    scheduler.alphas_cumprod = torch.tensor(1 / (1 + table**2), dtype=torch.get_default_dtype())
     scheduler.num_inference_steps = levels.steps
     scheduler.timesteps = torch.from_numpy(times)
     scheduler.set_begin_index(0)
@@ -207,12 +211,8 @@ def _teach(scheduler: Any, table: list[Level]) -> None:
 
 
 def _cumprod(levels: list[Level]) -> Tensor:
-    return torch.tensor([1 / (1 + level.ratio**2) for level in levels], dtype=_single())
-
-
-def _single() -> torch.dtype:
-    """What float32 means to the schedulers at this moment."""
-    return schedulers.scheduling_euler_discrete.torch.float32
+    """ᾱ in the type of the schedulers' own table: torch's default, which `widened.float64` widens too."""
+    return torch.tensor([1 / (1 + level.ratio**2) for level in levels], dtype=torch.get_default_dtype())
 
 
 def _laid(scheduler: Any, timesteps: Tensor, table: list[Level], levels: NoiseLevels) -> Laid:

@@ -11,6 +11,7 @@ from samplers.levels import NoiseLevels
 from samplers.peers.counterparts import TABLES, choose, find
 
 NAMES = tuple(TABLES)
+CORRECTORS = ("unipc", "sa_solver")  # in diffusers they take the last step back from a sample they keep
 
 
 def check(implementation: str, sampler: Mapping[str, Any], task: str, levels: NoiseLevels | None = None) -> None:
@@ -23,10 +24,17 @@ def check(implementation: str, sampler: Mapping[str, Any], task: str, levels: No
         find(table, implementation, sampler)
     else:
         choose(table, implementation, sampler, levels)
-    if implementation == "k_diffusion" and task == "inpaint":
+    if task != "inpaint":
+        return
+    if implementation == "k_diffusion":
         raise ValueError(
             "k_diffusion cannot run task=inpaint: its functions run to the end and leave no room for the blend after "
             "each step; use implementation=native or diffusers"
+        )
+    if sampler["solver"] in CORRECTORS:
+        raise ValueError(
+            f"diffusers cannot run {sampler['name']} with task=inpaint: its corrector goes back to the state before "
+            "the blend; use implementation=native"
         )
 
 

@@ -54,7 +54,7 @@ def float64() -> Iterator[None]:
 
 @cache
 def _scheduler_modules() -> tuple[ModuleType, ...]:
-    """Of all counterparts that are installed. diffusers loads a scheduler when it is first asked for: too late inside."""
+    """Of all counterparts there are. diffusers loads a scheduler when it is first asked for: too late in the block."""
     try:
         schedulers = importlib.import_module("diffusers.schedulers")
     except ImportError:
