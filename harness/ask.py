@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness.cell import IMPLEMENTATIONS, NOISES, PRECISIONS, TIMINGS, Cell, choice, number, whole
-from harness.errors import InputError
+from harness.errors import InputError, nearest
 from harness.guidance import Guidance
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ def _resolve(group: dict[str, Any], kind: str, default: str | None) -> dict[str,
 
 @cache
 def _read(kind: str, name: str) -> dict[str, Any]:
+    """A YAML of conf, by its name alone: no path leads out of there."""
+    valid = [path.stem for path in (CONF / kind).glob("*.yaml")]
+    if name not in valid:
+        raise InputError(f"{kind}={name!r} is unknown; {nearest(name, valid)}")
     return yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
 
 

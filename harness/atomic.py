@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def made_anew(path: Path) -> BinaryIO:
+    """Open a file that was not there: where someone put a link under a name that can be guessed, it is not followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary beside `path` for writing; it takes the name when the block ends well, complete on disk.
@@ -18,7 +24,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with made_anew(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

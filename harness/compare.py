@@ -125,6 +125,8 @@ def compare(base: Worker, candidate: Worker, words: Sequence[str], limits: Limit
 def _costs(label: str, base: dict[str, float], candidate: dict[str, float]) -> Iterator[Finding]:
     for what in ("nfe", "flops"):
         one, other = base[what], candidate[what]
+        if one is None or other is None:  # a formula has no FLOPs to count
+            continue
         outcome = REGRESSION if other > one else IMPROVEMENT if other < one else PASS
         yield Finding(label, what, outcome, one, other, note="compared exactly")
 
@@ -232,9 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = report(asked.base_ref, found)
         output.write(whole, asked.json, asked.junit, asked.markdown)
     except (InputError, ChildProcessError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {output.plain(error)}", file=sys.stderr)
         return 2
-    console.print(f"{whole.outcome}: {asked.base_ref} against this checkout", style="bold", highlight=False)
+    said = output.plain(f"{whole.outcome}: {asked.base_ref} against this checkout")
+    console.print(said, style="bold", markup=False, highlight=False)
     return whole.exit_code
 
 
@@ -242,7 +245,8 @@ def _tell(console: Console, one: Finding) -> None:
     """A line as soon as it is known: a comparison takes minutes."""
     numbers = "" if math.isnan(one.base) else f"{one.base:.6g} → {one.candidate:.6g}  "
     console.print(f"{one.outcome:>12}  ", style=output.STYLES.get(one.outcome), end="")
-    console.print(f"{one.what:<7}{numbers}{one.note}  ({one.cell})", markup=False, highlight=False, soft_wrap=True)
+    said = f"{one.what:<7}{numbers}{output.plain(one.note)}  ({output.plain(one.cell)})"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

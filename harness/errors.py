@@ -14,6 +14,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: as clean an end as Ctrl-C, exit code 143."""
 
 
+def one_line(text: object) -> str:
+    """One line of printable text: a prompt, a name or an error may hold anything, a terminal's commands included."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest valid one, then all of them."""
     valid = sorted(valid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,13 +43,16 @@ def save_grid(images: Any, path: Path | str, indices: Sequence[int] | None = Non
 
 
 def load_grid(path: Path | str) -> Tiles:
-    """The tiles of a grid that `save_grid` wrote."""
-    with Image.open(path) as sheet:
-        layout = json.loads(sheet.info[TEXT_KEY])
-        pixels = np.asarray(sheet.convert("RGB"))
-    count = len(layout["image_indices"])
-    tiles = pixels.reshape(layout["tile_height"], count, layout["tile_width"], 3).transpose(1, 0, 2, 3)
-    return Tiles(tiles, layout["image_indices"])
+    """The tiles of a grid that `save_grid` wrote. A ValueError or OSError for any other file."""
+    try:
+        with Image.open(path, formats=("PNG",)) as sheet:
+            layout = json.loads(sheet.info[TEXT_KEY])
+            pixels = np.asarray(sheet.convert("RGB"))
+        indices = [operator.index(index) for index in layout["image_indices"]]
+        tiles = pixels.reshape(layout["tile_height"], len(indices), layout["tile_width"], 3).transpose(1, 0, 2, 3)
+    except (KeyError, TypeError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a grid of images: {type(error).__name__}: {error}") from error
+    return Tiles(tiles, indices)
 
 
 def _shrunk(tile: Image.Image) -> Image.Image:

@@ -173,9 +173,12 @@ def _generation(path: Path) -> int:
 
 def _read(path: Path) -> Owner | None:
     try:
-        return Owner(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):  # gone, or written by another version: its age alone decides
+        owner = Owner(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):  # gone, or of another version: its age alone decides
         return None
+    texts, numbers = (owner.host, owner.machine), (owner.born, owner.started)
+    valid = isinstance(owner.pid, int) and 0 < owner.pid < 2**31 and all(isinstance(text, str) for text in texts)
+    return owner if valid and all(isinstance(number, (int, float)) for number in numbers) else None
 
 
 @cache

@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.cell import Cell
-from harness.errors import InputError
+from harness.errors import InputError, one_line
 from harness.executors.base import Record
 from harness.executors.local import SESSION
 from harness.golden import psnr, squared_error
@@ -73,10 +74,24 @@ def find(store: Store, beginning: str) -> dict[str, Any]:
     return row
 
 
-def cell_of(row: dict[str, Any]) -> Cell:
+def cell_of(row: dict[str, Any], allow_pickle: bool = False) -> Cell:
+    """The recorded question. `allow_pickle`: whoever runs it again says so; a record cannot say it for them."""
+    cell = _recorded(row)
+    if cell.cell_id != row["cell_id"]:
+        raise InputError(f"cell {row['cell_id']} was changed after it was recorded: its question has another id")
+    trusted = [cell.model, *(metric for metric in cell.metrics if isinstance(metric, dict))]
+    if not allow_pickle and any(group.get("allow_pickle") for group in trusted):
+        raise InputError(
+            f"cell {row['cell_id']} was recorded with allow_pickle=true: it may read pickled weights "
+            f"({one_line(cell.model.get('path'))}); say --allow-pickle if you trust their author"
+        )
+    return cell
+
+
+def _recorded(row: dict[str, Any]) -> Cell:
     try:
         return Cell.from_canonical(row["cell"])
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"cell {row['cell_id']} was recorded by schema version {row['schema_version']} and its question cannot be "
             f"read any more ({error}); check out commit {row['git_commit']} to run it"
@@ -142,9 +157,9 @@ def _verdict(found: Comparison, row: dict[str, Any], name: str, value: float | N
 def show(row: dict[str, Any], found: Comparison, console: Console) -> None:
     say = {"markup": False, "highlight": False, "soft_wrap": True}
     where = "same platform" if found.same_platform else "another platform"
-    console.print(f"cell {row['cell_id']}: {row['task']} {row['model']} {row['sampler']}, {where}", **say)
+    console.print(one_line(f"cell {row['cell_id']}: {row['task']} {row['model']} {row['sampler']}, {where}"), **say)
     for name, then, now in found.changed:
-        console.print(f"  {name}: was {then}, is {now}", **say)
+        console.print(f"  {one_line(f'{name}: was {then}, is {now}')}", **say)
     console.print(f"  {found.images}", **say)
     table = Table(header_style="bold")
     for heading in ("number", "recorded", "now", ""):
@@ -153,7 +168,7 @@ def show(row: dict[str, Any], found: Comparison, console: Console) -> None:
         texts = [_text(value) for value in (then, now)]
         if len("".join(texts)) > 60:  # a plan
             texts = ["…", "…"]
-        table.add_row(name, *texts, verdict)
+        table.add_row(name, *map(Text, texts), verdict)
     console.print(table)
     if found.differs:
         console.print("different", **say)
@@ -164,7 +179,7 @@ def show(row: dict[str, Any], found: Comparison, console: Console) -> None:
 
 
 def _text(value: Any) -> str:
-    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else one_line(value)
 
 
 def main(words: Sequence[str] | None = None, session: str = SESSION) -> int:
@@ -172,21 +187,22 @@ def main(words: Sequence[str] | None = None, session: str = SESSION) -> int:
     parser.add_argument("cell_id", help="id of a recorded cell, or its beginning")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records (default: results)")
     parser.add_argument("--device", help="run on this device instead of the recorded one")
+    parser.add_argument("--allow-pickle", action="store_true", help="read pickled weights where the cell did")
     asked = parser.parse_args(words)
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         store = Store(asked.results)
         row = find(store, asked.cell_id)
-        cell = cell_of(row)
+        cell = cell_of(row, asked.allow_pickle)
         if asked.device:
             cell = replace(cell, device=asked.device)
         images = store.images(["image_index", "image_sha256", "image_sketch"], [row["cell_id"]])
         now = _as_it_is(run_again(cell, asked.results, session, lambda what, count: None), cell)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except Exception as error:  # the device is not here, the weights are gone, memory is short
-        print(f"error: the cell could not be run: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"error: the cell could not be run: {one_line(f'{type(error).__name__}: {error}')}", file=sys.stderr)
         return 2
     found = compare(row, images, now)
     show(row, found, console)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.cell import Cell
+from harness.errors import one_line
 from harness.executors.base import Progress as Word
 from harness.executors.base import Record
 from harness.share import Elsewhere
@@ -74,7 +75,10 @@ class Display:
             if message.notable:
                 self.say(f"{message.cell_id} {label}: {message.what}")
             self.bars.update(
-                self.images, description=f"{escape(label)}: {message.what}", completed=message.images, total=total
+                self.images,
+                description=escape(one_line(f"{label}: {message.what}")),
+                completed=message.images,
+                total=total,
             )
             return
         self.bars.advance(self.cells)
@@ -83,7 +87,7 @@ class Display:
             self.say(f"{row['status']} {row['cell_id']} {self.labels[row['cell_id']][0]}")
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: list[Record]) -> None:
@@ -96,7 +100,7 @@ def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: li
     for failure in failures:
         row = failure.cell
         what = f"failed {row['cell_id']} ({row['task']} {row['sampler']} {row['steps']} steps): {row['error']}"
-        console.print(what, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(what), style="red", markup=False, highlight=False, soft_wrap=True)
         if debug and failure.traceback:
             console.print(failure.traceback, markup=False, highlight=False)
     console.print(
@@ -127,4 +131,4 @@ def _text(row: dict[str, Any], name: str, form: str) -> str:
     low, high = (row.get(bound) for bound in HALF_WIDTH.get(name, ("", "")))
     if low is not None and high is not None:
         text += f" ±{(high - low) / 2:.2f}"
-    return escape(text)
+    return escape(one_line(text))

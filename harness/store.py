@@ -33,7 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.errors import InputError
+from harness.atomic import made_anew
+from harness.errors import InputError, one_line
 from harness.schema import SCHEMA_VERSION, STATUSES, TABLES, arrow_schema, to_arrow
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Store:
                     if time.time() - temporary.stat().st_mtime > STALE_TEMPORARY_S:
                         temporary.unlink(missing_ok=True)
             probe = self.root / "cells" / f".probe-{os.getpid()}.tmp"
-            probe.write_bytes(b"")
+            made_anew(probe).close()
             probe.unlink()
         except OSError as error:
             raise self.unwritable(error) from error
@@ -116,7 +117,7 @@ class Store:
     @contextmanager
     def locked(self, alone: bool = False) -> Iterator[None]:
         """While names change: writers share the lock, a compaction has it alone. The system frees a dead one's."""
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
@@ -191,15 +192,40 @@ class Store:
                     raise FileNotFoundError(path)
                 continue  # a cell without images or timings
             row = copied_row(path) if name == "cells" and columns is None and stem not in shared else None
-            if row is not None:
+            if row is not None and row.get("cell_id") == stem:
                 quick.append(row)
                 continue
             only = None if stem not in shared or wanted == shared[stem].keys() else wanted
             table = self.read(path, columns, only)
-            if table is not None:
+            if table is not None and (stem in shared or self._is_of(table, path)):
                 yield table
-        if quick:
-            yield to_arrow("cells", quick)
+        yield from self._from_copies(quick)
+
+    def _is_of(self, table: pa.Table, path: Path) -> bool:
+        """Whether the rows of a cell's own file are that cell's; else they pass for another's, and it is set aside."""
+        if "cell_id" not in table.column_names:
+            return True
+        own = pc.all(pc.equal(table["cell_id"], path.stem), skip_nulls=False).as_py()
+        if own is not True:
+            self._set_aside(path, ValueError("its rows are of another cell"))
+        return own is True
+
+    def _from_copies(self, rows: Sequence[dict[str, Any]]) -> Iterator[pa.Table]:
+        """The rows as a table; where the copy of one is of wrong types, what that cell's file itself says."""
+        if not rows:
+            return
+        try:
+            tables = [to_arrow("cells", rows)]
+        except (pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError):
+            half = len(rows) // 2
+            if half:
+                yield from self._from_copies(rows[:half])
+                yield from self._from_copies(rows[half:])
+                return
+            path = self.root / "cells" / f"{rows[0]['cell_id']}.parquet"
+            table = self.read(path)
+            tables = [table] if table is not None and self._is_of(table, path) else []
+        yield from tables
 
     def homes(self) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
         """cell_id → name of the file it belongs to; and for each file of many cells, when each of them ended."""
@@ -228,7 +254,11 @@ class Store:
                 return {}
             ended = table["ended_at"].cast(pa.int64()).fill_null(0) if "ended_at" in table.column_names else None
             whens = [0] * len(table) if ended is None else ended.to_pylist()
-            self._known[key] = dict(zip(table["cell_id"].to_pylist(), whens, strict=True))
+            ids = table["cell_id"].to_pylist()
+            if not all(isinstance(cell_id, str) and CELL_ID.fullmatch(cell_id) for cell_id in ids):
+                self._set_aside(path, ValueError("it has a cell_id that is none"))
+                return {}
+            self._known[key] = dict(zip(ids, whens, strict=True))
         return self._known[key]
 
     def read(
@@ -267,7 +297,7 @@ class Store:
     def _say(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            log.warning(text)
+            log.warning(one_line(text))
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         target = self.root / "quarantine" / f"{path.parent.name}-{path.name}"
@@ -277,7 +307,7 @@ class Store:
             outcome = f"set aside as {target}; `python -m harness.store repair {self.root}` says what can be saved"
         except OSError as trouble:
             outcome = f"ignored, could not be set aside ({trouble.strerror})"
-        log.warning("damaged record %s: %s (%s)", path, outcome, _short(error))
+        log.warning(one_line(f"damaged record {path}: {outcome} ({_short(error)})"))
 
     def unwritable(self, error: OSError) -> InputError:
         reason = error.strerror or str(error)
@@ -332,7 +362,9 @@ def copied_row(path: Path) -> dict[str, Any] | None:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata.metadata or {}
         row = json.loads(metadata[COPY_KEY.encode()])
-    except (pa.ArrowException, OSError, KeyError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
         return None
     return row if row.get("schema_version") == SCHEMA_VERSION and row.keys() <= _names("cells") else None
 
@@ -365,7 +397,7 @@ def write_complete(table: pa.Table, path: Path, more: Mapping[str, str] | None =
     # Statistics, dictionaries, compression and a second copy of the schema would be most of a one-row file.
     many = table.num_rows > 1
     with (
-        open(path, "wb") as sink,
+        made_anew(path) as sink,
         pq.ParquetWriter(
             sink,
             table.schema,

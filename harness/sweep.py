@@ -6,6 +6,7 @@ The only module that knows Hydra, and (like the store) free of torch, so that a 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -26,11 +27,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.ask import ask
 from harness.cell import Cell, number, whole
-from harness.errors import InputError, Terminated, nearest
+from harness.errors import InputError, Terminated, nearest, one_line
 from harness.executors.base import Record
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 SETTINGS = ("results_dir", "force", "workers", "cell_timeout", "retries", "debug")  # how, not what: in no cell's id
+# Hydra's own settings can name code (callbacks, log handlers, search paths): these cannot.
+OF_HYDRA = ("hydra.mode", "hydra.verbose", "hydra.sweeper.max_batch_size")
+# --config-path, -name and -dir, which bring configs from elsewhere, and --experimental-rerun, which reads a pickle;
+# abbreviated too, as argparse takes them.
+REFUSED_OPTION = re.compile(r"(-c[pnd]|--(co|e)).*")
 GROUPS = ("task", "model", "sampler", "schedule", "data", "experiment")
 
 
@@ -123,6 +129,10 @@ class _Composer:
 
 def _check_names(arguments: list[str]) -> None:
     """Group choices and keys by name, so that a typo gets the nearest name instead of Hydra's page."""
+    for word in arguments:
+        option = word.partition("=")[0]
+        if REFUSED_OPTION.fullmatch(option):
+            raise InputError(f"{option} is not taken: configurations are those in {CONF}; give KEY=VALUE words")
     words = [word for word in arguments if not word.startswith("-") and "=" in word]
     try:
         overrides = OverridesParser.create().parse_overrides(words)
@@ -132,6 +142,8 @@ def _check_names(arguments: list[str]) -> None:
     top = [key for key in known if key not in ("defaults", "hydra")]
     for override in overrides:
         key = override.key_or_group
+        if key.startswith("hydra") and key not in OF_HYDRA:
+            raise InputError(f"{key} is not taken: of Hydra's own settings only {', '.join(OF_HYDRA)} are")
         if override.type.name != "CHANGE" and key != "experiment" and not key.startswith("hydra"):
             raise InputError(f"{override.input_line}: write {key}=VALUE; only +experiment=NAME takes a sign before it")
         if key in GROUPS:
@@ -218,7 +230,7 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
     except InputError as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("\ninterrupted: finished cells are kept; the same command goes on from here", file=sys.stderr)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.errors import InputError
+from harness.errors import InputError, one_line
 from harness.schema import STATUSES, TABLES, to_arrow
 from harness.store import CELL_ID, Store, checked_columns, copied_row, joined, write_complete
 
@@ -133,6 +133,8 @@ def repair(store: Store) -> Repaired:
     found = Repaired()
     try:
         for path in sorted((store.root / "quarantine").glob("*.parquet")):
+            if path.stem.partition("-")[0] not in TABLES:  # named by others: no guide to where it goes
+                continue
             found.damaged += 1
             _repair_one(store, path, found)
         _mark(store, found)
@@ -189,7 +191,11 @@ def _salvaged(path: Path, name: str) -> Iterator[pa.Table]:
 def _from_copy(store: Store, path: Path, cell_id: str) -> list[pa.Table]:
     """The cell's row as the damaged file's own metadata or its images' file remembers it."""
     row = copied_row(path) or copied_row(store.root / "images" / f"{cell_id}.parquet")
-    return [to_arrow("cells", [row])] if row is not None and row["cell_id"] == cell_id else []
+    if row is None or row.get("cell_id") != cell_id:
+        return []
+    with suppress(pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError):  # of wrong types
+        return [to_arrow("cells", [row])]
+    return []
 
 
 def _mark(store: Store, found: Repaired) -> None:
@@ -229,7 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise InputError(f"no records in {store.root}: give the results folder of a sweep")
         return {"list": _list, "compact": _say_compacted, "repair": _say_repaired}[asked.command](store)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -259,9 +265,9 @@ def _say_repaired(store: Store) -> int:
     found = repair(store)
     print(f"{found.damaged} damaged files, {len(found.restored)} restored, {len(found.lost)} with nothing left to save")
     for line in found.restored:
-        print(f"restored: {line}")
+        print(f"restored: {one_line(line)}")
     for line in found.lost:
-        print(f"nothing left to save: {line}")
+        print(f"nothing left to save: {one_line(line)}")
     for cell_id, why in sorted(found.rerun.items()):
         print(f"must run again: {cell_id} ({why}); the sweep that recorded it runs it when started again")
     return 1 if found.rerun or any(not name.startswith("timings-") for name in found.lost) else 0

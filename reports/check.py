@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pandas as pd
 from rich.console import Console
 
-from harness.errors import InputError
+from harness.errors import InputError, one_line
 from reports.gate import baseline as baselines
 from reports.gate import output, pairs, policy, quality, tiers
 from reports.gate.findings import Report, joined
@@ -71,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
         report = check(asked.baseline, asked.candidate, rules)
         output.write(report, asked.json, asked.junit, asked.markdown)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     output.show(report, console)
     return report.exit_code
@@ -83,7 +83,7 @@ def _update(asked: argparse.Namespace, rules: policy.Policy, console: Console) -
         try:
             output.show(check(asked.baseline, asked.candidate, rules), console)
         except InputError as error:  # an empty or wholly different baseline is replaced all the same
-            console.print(f"note: {error}", markup=False, highlight=False)
+            console.print(f"note: {one_line(error)}", markup=False, highlight=False)
     cells, size = baselines.update(asked.baseline, asked.candidate)
     text = f"{asked.baseline} now holds {cells} cells ({size / 1024:.0f} KiB): look at the change and commit it"
     console.print(text, markup=False, highlight=False, soft_wrap=True)

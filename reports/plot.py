@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rich.console import Console
 
-from harness.errors import InputError
+from harness.errors import InputError, one_line
 from harness.store import Store
 from reports.figures import (
     coefficients,
@@ -59,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         written = report(asked.results, asked.out or asked.results / "plots", asked.format, console)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0 if written else 2
 
@@ -102,11 +102,11 @@ def _tell(console: Console, title: str, drawings: list[Drawing], found: list[Gro
     drawn = [drawing for drawing in drawings if drawing.figure is not None]
     for drawing in drawn:
         note = f" ({drawing.note})" if drawing.note else ""
-        console.print(f"drawn: {drawing.name}{note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(f"drawn: {drawing.name}{note}"), markup=False, highlight=False, soft_wrap=True)
     reasons = list(dict.fromkeys(drawing.note for drawing in drawings if drawing.note))
     if not drawn and reasons:
         reason = reasons[-1] if len(found) > 1 and len(reasons) > 1 else reasons[0]
-        console.print(f"not drawn: {title} ({reason})", markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(f"not drawn: {title} ({reason})"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -25,6 +25,7 @@ COST_AXES = ["device", "hardware", "threads", "timing_preset", "timing_batch", "
 GUIDANCE_ONLY = ["guidance_rescale", "guidance_knobs", "negative_prompt"]  # without effect where cfg is 1
 ALWAYS_SAID = ["steps", "cfg", "strength", "precision", "n_images"]
 NOTHING = "–"
+LONGEST_SLUG = 80  # letters: a part of a file's name
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Group:
     @property
     def slug(self) -> str:
         words = f"{self.task}-{self.model}".lower()
-        return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in words)
+        return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in words)[:LONGEST_SLUG]
 
     def select(
         self, vary: str, needs: Sequence[str], free: Sequence[str] = (), axes: Sequence[str] = (), lines: bool = True
@@ -107,7 +108,7 @@ def load(results: Path) -> pd.DataFrame:
 def groups(cells: pd.DataFrame) -> list[Group]:
     good = cells[cells["status"] == "ok"]
     found = [
-        Group(str(task), str(model), rows)
+        Group(plain(task), plain(model), rows)
         for (task, model), rows in good.groupby(["task", "model"], dropna=False, sort=False)
     ]
     return sorted(found, key=lambda group: -len(group.cells))

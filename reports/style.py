@@ -27,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 SETTINGS = {
     "text.parse_math": False,  # a prompt or name with two dollar signs is no formula
+    "text.usetex": False,  # nor ever input of LaTeX, whatever the reader's own settings are
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,

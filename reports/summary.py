@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import one_line
+
 MOST_ROWS = 30
 COLUMNS = {
     "task": ("task", "{}"),
@@ -38,11 +40,13 @@ def show(cells: pd.DataFrame, console: Console) -> None:
     for name in filled:
         table.add_column(COLUMNS[name][0], justify="left" if COLUMNS[name][1] == "{}" else "right", no_wrap=True)
     for _, row in good.head(MOST_ROWS).iterrows():
-        table.add_row(*(Text("–" if pd.isna(row[name]) else COLUMNS[name][1].format(row[name])) for name in filled))
+        table.add_row(
+            *(Text("–" if pd.isna(row[name]) else one_line(COLUMNS[name][1].format(row[name]))) for name in filled)
+        )
     if len(good):
         console.print(table)
     for line in remarks(cells):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def remarks(cells: pd.DataFrame) -> list[str]:

@@ -63,11 +63,13 @@ def loads(text: str | bytes) -> SavedPlan:
             _level(values["start"]), tuple(map(_stage, values["stages"])), _capabilities(values["capabilities"])
         )
         arrays = [np.array(_numbers(values["levels"][name])) for name in ("alpha", "sigma", "time")]
-        process = dict(values["process"])
-    except (KeyError, TypeError, AttributeError) as error:
+        process = _process(values["process"])
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"a part is missing or of the wrong kind ({type(error).__name__}: {error})") from error
     if not plan.stages or len({len(array) for array in arrays}) != 1 or len(arrays[0]) < 2:
         raise ValueError("a plan needs a stage and the levels of at least one step")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("the levels of a plan are finite numbers")
     return SavedPlan(plan, *arrays, process)
 
 
@@ -116,8 +118,17 @@ def _level(values: Any) -> Level:
     return Level(*_numbers(values))
 
 
+def _process(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict) or len(_numbers(values.get("ratios"))) != 3:
+        raise TypeError("process is an object with three ratios")
+    return values
+
+
 def _capabilities(values: dict[str, Any]) -> Capabilities:
-    return Capabilities(order=values["order"], nfe=values["nfe"], stochastic=values["stochastic"])
+    order, nfe, stochastic = (values[name] for name in ("order", "nfe", "stochastic"))
+    if not isinstance(stochastic, bool) or not all(isinstance(number, (int, float)) for number in (order, nfe)):
+        raise TypeError("capabilities are order and nfe, numbers, and stochastic, true or false")
+    return Capabilities(order=order, nfe=nfe, stochastic=stochastic)
 
 
 def _numbers(values: Any) -> list[float]:

@@ -16,6 +16,9 @@ from harness.data.resize import FITS
 from harness.errors import InputError, nearest
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# What a picture may really be, whatever it is called: Pillow hands a PostScript file to another program.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MOST_PIXELS = 1 << 26  # of one picture: decoded it takes 3 or 4 bytes a pixel, several times over
 CAPTION_SUFFIXES = (".csv", ".jsonl", ".parquet", ".json")
 IMAGE_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path", "filepath", "name")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "description", "sentence")
@@ -123,7 +126,7 @@ def _caption_file(folder: Path) -> Path | None:
 
 
 def _all_images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
 def _beside_images(folder: Path) -> Iterable[Entry]:
@@ -137,7 +140,12 @@ def _beside_images(folder: Path) -> Iterable[Entry]:
             "a .jsonl, .parquet or COCO .json file, a .txt file beside each image, or give data.captions=FILE"
         )
     for path in captioned:
-        yield Entry(" ".join(path.with_suffix(".txt").read_text(encoding="utf-8-sig").split()), path)
+        file = path.with_suffix(".txt")
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{str(file)!r} cannot be read as UTF-8 text: {first_line(error)}") from None
+        yield Entry(" ".join(text.split()), path)
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -153,7 +161,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             import pyarrow.parquet
 
             return pyarrow.parquet.read_table(file).to_pylist()
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise InputError(f"{str(file)!r} cannot be read as {kind[1:]}: {first_line(error)}") from None
     raise InputError(f"data.captions={str(file)!r} is of no known kind; valid: {', '.join(CAPTION_SUFFIXES)}")
 
@@ -177,7 +185,14 @@ def _table(file: Path, folder: Path, image_column: str | None, caption_column: s
             raise InputError(f"row {number} of {str(file)!r} has no file name in column {image!r}")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"row {number} of {str(file)!r} has no caption in column {caption!r}")
-        yield Entry(text.strip(), _inside(folder, name.strip(), file))
+        yield Entry(_caption(text, file), _inside(folder, name.strip(), file))
+
+
+def _caption(text: str, file: Path) -> str:
+    """Half of a surrogate pair, which JSON can write, is no text: neither tokenizers nor parquet take it."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{str(file)!r} has a caption that is not valid text: {ascii(text.strip())[:80]}")
+    return text.strip()
 
 
 def _column(file: Path, have: list[str], knob: str, asked: str | None, customary: tuple[str, ...]) -> str:
@@ -202,8 +217,11 @@ def _coco(file: Path, folder: Path) -> Iterable[Entry]:
         notes = sorted(content["annotations"], key=lambda note: (note["image_id"], note["id"]))
         captions: dict[Any, str] = {}
         for note in notes:
-            captions.setdefault(note["image_id"], note["caption"].strip())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            captions.setdefault(note["image_id"], _caption(note["caption"], file))
+        names = {image: str(name) for image, name in names.items()}
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{str(file)!r} is not in COCO's caption format (images, annotations): {first_line(error)}"
         ) from None
@@ -215,7 +233,7 @@ def _coco(file: Path, folder: Path) -> Iterable[Entry]:
         if not path.is_file():  # COCO keeps images in val2017/ and the like, beside annotations/
             places = {p.name: p for p in _all_images(folder)} if places is None else places
             path = places.get(Path(names[image]).name, path)
-        yield Entry(caption, _inside(folder, str(path.relative_to(folder)), file))
+        yield Entry(caption, _inside(folder, os.path.relpath(path, folder), file))
 
 
 def _inside(folder: Path, name: str, file: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from harness.data.captions import IMAGE_SUFFIXES, first_line
+from harness.data.captions import IMAGE_FORMATS, IMAGE_SUFFIXES, MOST_PIXELS, first_line
 from harness.errors import InputError
 
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations swap width and height
@@ -47,9 +47,11 @@ def _read_size(path: Path, modified: int, length: int) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=IMAGE_FORMATS) as opened:
             width, height = opened.size
+            if width * height > MOST_PIXELS:  # before its EXIF is looked for, which may decode the picture
+                raise ValueError(f"{width}x{height} pixels are more than {MOST_PIXELS}")
             turned = opened.getexif().get(ORIENTATION) in TURNED
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # what a damaged file makes a decoder raise has no common type
         raise InputError(f"image {str(path)!r} cannot be read ({first_line(error)}): mend or remove it") from None
     return (height, width) if turned else (width, height)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness import pickles
 from harness.errors import InputError
 from harness.metrics import weights
 
@@ -20,37 +21,46 @@ LOCAL = "local-dir:"
 CUSTOMARY = "ViT-B-32"  # with `openai` the model of MLPerf's CLIP score
 
 
-def check(model: str) -> None:
-    """InputError where a folder is asked for that has no open_clip model."""
+def check(model: str, allow_pickle: bool = False) -> None:
+    """InputError where a folder is asked for that has no open_clip model, or a pickled one without the flag."""
     if model == "embedded" or model.startswith(LOCAL):
-        _local_folder(model)
+        _check_pickled(_weight_file(_local_folder(model)), allow_pickle)
 
 
-def get(model: str, pretrained: str, context: Context) -> tuple[ClipScorer | None, str]:
+def get(model: str, pretrained: str, context: Context, allow_pickle: bool = False) -> tuple[ClipScorer | None, str]:
     """The scorer, loaded once a worker; or None and why: `auto` makes do without, a model asked for must be there."""
     asked = model
     if model == "auto":
         model = "embedded" if context.data.name == "embedded" else CUSTOMARY
     try:
         key = ("clip", model, pretrained, str(weights.EMBEDDED), context.device)
-        return context.once(key, lambda: _load(model, pretrained, context.device)), ""
+        return context.once(key, lambda: _load(model, pretrained, context.device, allow_pickle)), ""
     except InputError as error:
         if asked == "auto" and model == CUSTOMARY:
             return None, str(error)
         raise
 
 
-def _load(model: str, pretrained: str, device: str) -> ClipScorer:
+def _load(model: str, pretrained: str, device: str, allow_pickle: bool) -> ClipScorer:
     import open_clip
 
     if model == "embedded" or model.startswith(LOCAL):
         folder = _local_folder(model)
+        file = _weight_file(folder)
         name, label, given = f"{LOCAL}{folder}", _label(model, folder), {}
     else:
         name, label = model, f"{model}/{pretrained}"
         given = _tagged(model, pretrained)
-    net, _, preprocess = open_clip.create_model_and_transforms(name, device=device, **given)
+        file = Path(given["pretrained"])
+    _check_pickled(file, allow_pickle)
+    with pickles.weights_only():
+        net, _, preprocess = open_clip.create_model_and_transforms(name, device=device, **given)
     return ClipScorer(net, preprocess, open_clip.get_tokenizer(name), label, device)
+
+
+def _check_pickled(file: Path, allow_pickle: bool) -> None:
+    if not allow_pickle and file.suffix != ".safetensors":
+        pickles.refuse(file, "allow_pickle of metric clip_score")
 
 
 def _local_folder(model: str) -> Path:

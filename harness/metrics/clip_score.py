@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.errors import InputError
 from harness.metrics import bootstrap, clip
 from harness.metrics.base import Batch, PerImageMetric
 from harness.metrics.context import Context
@@ -20,11 +21,13 @@ class ClipScore(PerImageMetric):
 
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
         super().__init__(context, options)
-        self.scorer, self.missing = clip.get(options["model"], options["pretrained"], context)
+        self.scorer, self.missing = clip.get(options["model"], options["pretrained"], context, options["allow_pickle"])
 
     @classmethod
     def check(cls, options: dict[str, Any]) -> None:
-        clip.check(options["model"])
+        if not isinstance(options["allow_pickle"], bool):
+            raise InputError(f"allow_pickle={options['allow_pickle']!r} of metric clip_score: give true or false")
+        clip.check(options["model"], options["allow_pickle"])
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         return {} if self.scorer is None else {"clip_score": self.scorer(batch.images, list(batch.prompts))}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness import pickles
 from harness.errors import InputError
 from harness.metrics import weights
 
@@ -79,14 +80,13 @@ class InceptionExtractor:
     id = "inception-v3-compat-2048d"
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        import torch
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         weights.check_extractor("inception")
-        torch.load(path, map_location="cpu", weights_only=True)  # refuses code; torch-fidelity would run it
-        self.net = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
-        )
+        with pickles.weights_only():
+            self.net = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+            )
         self.net.eval().to(device)
         self.device = device
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness import pickles
 from harness.errors import InputError, nearest
 from harness.metrics import bootstrap, extractors, weights
 from harness.metrics.base import Batch, PerImageMetric
@@ -120,7 +121,8 @@ class Lpips:
     def __init__(self, net: str, device: str) -> None:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        self.net = LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval().to(device)
+        with pickles.weights_only():
+            self.net = LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval().to(device)
         self.device = device
 
     def __call__(self, images: torch.Tensor, sources: torch.Tensor) -> np.ndarray:

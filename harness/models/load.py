@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from harness import pickles
 from harness.cell import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models import locate, mixture
@@ -153,7 +154,7 @@ def _is_flow(noise: Mapping[str, Any]) -> bool:
 
 def _process(noise: Mapping[str, Any]) -> Process:
     if _is_flow(noise):
-        return RectifiedFlow(int(noise.get("num_train_timesteps", 1000)))
+        return RectifiedFlow(_train_steps(noise))
     return DiscreteVP.from_alphas_cumprod(alphas_cumprod(noise))
 
 
@@ -169,8 +170,27 @@ def _predicts(spec: Spec, noise: Mapping[str, Any]) -> str:
     return given
 
 
+MOST_TRAIN_STEPS = 1_000_000  # the table of levels is held in memory
+
+
 def alphas_cumprod(noise: Mapping[str, Any]) -> np.ndarray:
     """ᾱ (T,) float64 of a scheduler's configuration; the defaults of absent keys are those of diffusers."""
+    try:
+        return _alphas_cumprod(noise)
+    except InputError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"a value in the model's scheduler_config.json is not valid: {error}") from error
+
+
+def _train_steps(noise: Mapping[str, Any]) -> int:
+    given = noise.get("num_train_timesteps", 1000)
+    if isinstance(given, bool) or not isinstance(given, int) or not 2 <= given <= MOST_TRAIN_STEPS:
+        raise InputError(f"the model's scheduler has num_train_timesteps={given!r}: 2 to {MOST_TRAIN_STEPS} can be")
+    return given
+
+
+def _alphas_cumprod(noise: Mapping[str, Any]) -> np.ndarray:
     zero_snr = bool(noise.get("rescale_betas_zero_snr"))
     if noise.get("trained_betas") is not None:
         cumprod = np.cumprod(1 - np.asarray(noise["trained_betas"], np.float64))
@@ -179,7 +199,7 @@ def alphas_cumprod(noise: Mapping[str, Any]) -> np.ndarray:
     if kind not in TRAINING_SCHEDULES:
         raise InputError(f"the model's scheduler has beta_schedule={kind!r}; {nearest(kind, TRAINING_SCHEDULES)}")
     start, end = float(noise.get("beta_start", 1e-4)), float(noise.get("beta_end", 0.02))
-    return of_training(kind, start, end, int(noise.get("num_train_timesteps", 1000)), zero_snr)
+    return of_training(kind, start, end, _train_steps(noise), zero_snr)
 
 
 def _parts(
@@ -196,7 +216,7 @@ def _parts(
     here = {"local_files_only": True, "use_safetensors": safe, "output_loading_info": True}
     own = {"variant": spec.get("variant"), **here}
     folder, vae = found.folder, None
-    with _quiet():
+    with _quiet(), pickles.weights_only():
         if found.file:
             unet, vae, text_encoder = _from_single_file(found, dtype)
         else:

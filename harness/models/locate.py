@@ -15,13 +15,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness import pickles
 from harness.errors import InputError
+from harness.pickles import PICKLED
 
 Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded" / "weights"
-PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+MOST_JSON = 64 * 2**20  # bytes of a configuration file, and of the header of a .safetensors file
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # that the model_index.json of a pipeline may import from
 SMALL_FOLDER = 64 * 2**20  # bytes: up to here a fingerprint is of the content, above it of names, sizes and times
 # Files of a pipeline that are not weights: what tells its sizes, its noise schedule and its vocabulary.
 CONFIGURATION = ("*.json", "tokenizer/*")
@@ -144,10 +147,7 @@ def _single_file(spec: Spec, path: Path) -> Place:
     if not path.is_file():
         raise InputError(f"model.path={path}: there is no such file")
     if path.suffix in PICKLED and not spec.get("allow_pickle"):
-        raise InputError(
-            f"model.path={path} is a pickled checkpoint, which can run code when it is read: convert it to "
-            ".safetensors, or say model.allow_pickle=true if you trust its author"
-        )
+        pickles.refuse(path, "model.allow_pickle")
     config = spec.get("config")
     if config:
         folder = Path(str(config)).expanduser()
@@ -179,9 +179,12 @@ def safetensors_shapes(path: Path) -> dict[str, list[int]]:
     """Name -> shape of every tensor in a .safetensors file, read from its header alone."""
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            length = int.from_bytes(file.read(8), "little")
+            if length > MOST_JSON:
+                raise ValueError(f"its header would have {length} bytes")
+            header = json.loads(file.read(length))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a readable .safetensors file: {error}") from error
 
 
@@ -190,10 +193,20 @@ def safetensors_shapes(path: Path) -> dict[str, list[int]]:
 
 def facts(spec: Spec) -> Facts:
     """What the model is, from its configuration; InputError where a part is missing or the sizes do not fit."""
+    try:
+        return _facts(spec)
+    except InputError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise InputError(f"model {spec.get('name')}: a value in its config.json is not valid ({error})") from error
+
+
+def _facts(spec: Spec) -> Facts:
     found = place(spec, weights=False)
     _check_parts(spec, found)
     unet = read_json(found.folder / _unet(spec) / "config.json")
     vae_folder, subfolder = vae_place(spec, weights=False)
+    _check_harmless(spec, found, (found.folder / _unet(spec), vae_folder / (subfolder or "")))
     vae = read_json(vae_folder / (subfolder or "") / "config.json")
     if unet.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel" or unet.get("addition_embed_type"):
         raise InputError(
@@ -242,6 +255,31 @@ def _check_parts(spec: Spec, found: Place) -> None:
     if found.file is None and found.hub_id is None:
         for part in [part for part in needed if part not in ("scheduler", "tokenizer")]:
             _check_weights(spec, folder / part)
+
+
+def _check_harmless(spec: Spec, found: Place, networks: tuple[Path, Path]) -> None:
+    """Nothing in the configuration may name code to import, or weights in a format that was not asked for."""
+    text_encoder = found.folder / "text_encoder"
+    if (text_encoder / "adapter_config.json").exists():  # transformers would follow it to another base model
+        raise InputError(f"{text_encoder} holds an adapter (adapter_config.json): merge it into the weights first")
+    for part in (*networks, text_encoder):
+        for key, value in read_json(part / "config.json").items():
+            if "attn_implementation" in key and "/" in str(value):  # transformers would fetch code from the hub
+                raise InputError(f"{part / 'config.json'}: {key}={value!r} names code to be fetched; remove it")
+        for index in () if spec.get("allow_pickle") else part.glob("*.index*.json"):
+            for file in _values(read_json(index).get("weight_map")):
+                if not file.endswith(".safetensors"):
+                    pickles.refuse(part / file, "model.allow_pickle")
+    index = found.folder / "model_index.json"
+    if found.file is not None and index.exists():  # read by the loader of single files alone
+        for name, entry in read_json(index).items():
+            library = entry[0] if isinstance(entry, list) and entry else None
+            if library not in (None, *LIBRARIES):
+                raise InputError(f"{index}: {name} is of {library!r}; valid: {', '.join(LIBRARIES)}")
+
+
+def _values(mapping: Any) -> list[str]:
+    return [str(value) for value in mapping.values()] if isinstance(mapping, dict) else []
 
 
 def _check_weights(spec: Spec, folder: Path) -> None:
@@ -319,7 +357,13 @@ def _unet(spec: Spec) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a configuration file. InputError for anything else."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        if path.stat().st_size > MOST_JSON:
+            raise ValueError(f"it has {path.stat().st_size >> 20} MiB")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a configuration: it holds a {type(content).__name__}, not an object")
+    return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ KEYS = {
 }
 PROCESSES = ("vp", "ve", "flow")
 MOST_NUMBERS = 1 << 24  # modes x coordinates
+MOST_BYTES = 64 << 20  # of a mixture's file
+DEEPEST = 8  # lists in lists of it: three are needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +193,37 @@ def _drawn(spec: Mapping[str, Any]) -> Mixture:
 
 def _from_file(path: Path) -> Mixture:
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = _plain_yaml(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"model.file={path} cannot be read ({str(error).splitlines()[0]})") from error
     keys = ("means", "stds", "weights", "classes")
     if not isinstance(given, dict) or not {*keys[:3]} <= {*given} <= {*keys}:
         raise InputError(f"model.file={path} must hold means, stds, weights and, if there are any, classes")
     try:
         return _mixture(given["means"], given["stds"], given["weights"], given.get("classes"))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"model.file={path}: {error}") from error
+
+
+def _plain_yaml(path: Path) -> Any:
+    """The content of a YAML or JSON file: no objects of Python, and no references, by which a few lines become huge."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has {path.stat().st_size >> 20} MiB")
+    text = path.read_text(encoding="utf-8")
+    if _depth(text) > DEEPEST:  # YAML's reader takes the square of it in time
+        raise ValueError(f"its lists are nested deeper than {DEEPEST}")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it has references (*name), which are not taken")
+    return yaml.safe_load(text)  # JSON is YAML, too
+
+
+def _depth(text: str) -> int:
+    """How deep brackets are nested."""
+    deepest = depth = 0
+    for bracket in re.finditer(r"[\[{\]}]", text):
+        depth += 1 if bracket[0] in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _mixture(means: Any, stds: Any, weights: Any, classes: Sequence[Any] | None) -> Mixture:

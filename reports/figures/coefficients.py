@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from harness.store import Store
+from harness.store import CELL_ID, Store
 from reports.records import Group
 from reports.style import COLOURS, MARKERS, Drawing, titled
 
 MOST_PLANS = 4
+MOST_BYTES = 64 << 20  # of a plan's file
 MOST_BACK = 6  # outputs older than that are not told apart
 
 
@@ -46,7 +47,8 @@ def draw(group: Group, store: Store) -> Drawing:
     chosen = cells[cells["steps"] == steps].drop_duplicates("label").sort_values("label")
     plans = {}
     for label, plan_id in zip(chosen["label"], chosen["plan_id"], strict=True):
-        weights = _read(store.root / "plans" / f"{plan_id}.json")
+        named = CELL_ID.fullmatch(str(plan_id))  # a hash of the same form; anything else could lead out of the folder
+        weights = _read(store.root / "plans" / f"{plan_id}.json") if named else None
         if weights is not None:
             plans[str(label)] = weights
     if not plans:
@@ -58,8 +60,10 @@ def draw(group: Group, store: Store) -> Drawing:
 
 def _read(path: Path) -> Weights | None:
     try:
+        if path.stat().st_size > MOST_BYTES:
+            return None
         return parsed(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None
 
 

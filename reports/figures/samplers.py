@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,9 @@ def draw(group: Group, looks: Looks) -> Drawing:
     """
     name = f"samplers-{group.slug}"
     needs = [measure.column for measure in MEASURES]
-    selection = group.select("nfe", needs=needs, free=["steps"], axes=[*FID_AXES, "discretisation_reference"])
+    selection = _together(group).select(
+        "nfe", needs=needs, free=["steps"], axes=[*FID_AXES, "discretisation_reference"], lines=False
+    )
     if selection is None or selection.cells["label"].nunique() < 2:
         return Drawing(name, None, NEEDS)
     cells, columns = selection.cells, budgets(selection.cells)
@@ -70,6 +72,12 @@ def draw(group: Group, looks: Looks) -> Drawing:
             axes.set_ylim(len(order), 0)
         axes.set_xlabel("denoiser calls at most")
     return Drawing(name, figure, selection.left_out)
+
+
+def _together(group: Group) -> Group:
+    """Stochastic samplers have no discretisation error and name no reference: they stand with those that have one."""
+    named = group.cells["discretisation_reference"]
+    return group if named.isna().all() else replace(group, cells=group.cells.fillna({named.name: named.mode()[0]}))
 
 
 def budgets(cells: pd.DataFrame) -> list[float]:

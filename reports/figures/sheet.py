@@ -103,9 +103,13 @@ def _grids(cells: pd.DataFrame, store: Store) -> dict[str, Tiles]:
     grids = {}
     for cell_id in cells["cell_id"]:
         try:
-            grids[cell_id] = load_grid(store.grid_path(cell_id))
-        except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"image grid of {cell_id} is damaged: {error}", stacklevel=2)
+            grid = load_grid(store.grid_path(cell_id))
+            first = next(iter(grids.values()), grid)
+            if grid.images.shape[1:] != first.images.shape[1:]:
+                raise ValueError("its tiles have another size than those of the same images")
+            grids[cell_id] = grid
+        except (OSError, ValueError) as error:
+            warnings.warn(f"image grid of {cell_id} is damaged: {plain(error)}", stacklevel=2)
     return grids
 
 

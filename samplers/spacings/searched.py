@@ -20,6 +20,8 @@ AYS_TIMES = {
 }
 AYS_SIGMAS = {"svd": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)}
 
+MOST_BYTES, MOST_LEVELS = 64 << 20, 4000  # of a trajectory's file: the table of jumps has a number for every pair
+
 SHIPPED = Path(__file__).resolve().parent / "data"
 
 
@@ -91,6 +93,8 @@ def _data(file: str, sha256: str | None) -> bytes:
             f"schedule.file={file!r} of the gits schedule is not there: give what `python -m harness.gits` wrote, or "
             f"the name of a shipped one ({shipped})"
         )
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"the trajectory {file!r} of the gits schedule has {path.stat().st_size >> 20} MiB: too many")
     data = path.read_bytes()
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"the trajectory {file!r} of the gits schedule is not the one with sha256 {sha256}")
@@ -103,10 +107,12 @@ def _read(data: bytes) -> Trajectory:
     try:
         content = json.loads(data)
         ratios = np.array(content["ratios"], np.float64)
+        if ratios.ndim != 1 or len(ratios) > MOST_LEVELS:
+            raise ValueError(f"its ratios are not a list of at most {MOST_LEVELS}")
         cost = np.full((len(ratios), len(ratios)), np.inf)
         for start, row in enumerate(content["cost"]):
             cost[start, start + 1 :] = row
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"the gits schedule's file was not written by `python -m harness.gits`: {error}") from error
     jumps = cost[np.triu_indices(len(ratios), 1)]
     if not ((np.diff(ratios) < 0).all() and ratios[-1] == 0 and len(ratios) > 2 and np.isfinite(jumps).all()):
