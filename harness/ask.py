@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -138,19 +139,19 @@ class _Asked:
     keep_steps: bool
 
     def steps(self, values: dict[str, Any]) -> tuple[int, bool]:
-        """The steps of the cell and whether noise is drawn on the way. InputError for a pair that cannot be."""
+        """The steps of the cell and whether noise is added between levels. InputError for a pair that cannot be."""
         from samplers import registry
 
         if registry.is_adaptive(self.sampler):
             return self._adaptive(values)
         if self.schedule["name"] == "file":
-            steps = self.levels(1).steps
+            steps = self._of_file()
         elif values["nfe"] is not None:
             steps = self._affordable(whole(values, "nfe", 1))
         else:
             steps = whole(values, "steps", 1)
         plan = self._plan(steps)
-        return steps, plan is not None and plan.draws > 0
+        return steps, plan is not None and any(stage.noise for stage in plan.stages)
 
     def _adaptive(self, values: dict[str, Any]) -> tuple[int, bool]:
         """The solver chooses its steps itself. `steps` says where a strength enters, and nothing without one."""
@@ -162,37 +163,48 @@ class _Asked:
         self.levels(steps)
         return steps, registry.capabilities(self.sampler, steps).stochastic
 
+    def _of_file(self) -> int:
+        """The steps of a file are its own; a strength takes its share of them."""
+        try:
+            return self._schedule(1).steps
+        except ValueError as error:
+            raise self._cannot(error) from error
+
     def _affordable(self, nfe: int) -> int:
-        for steps in range(nfe, 0, -1):
-            plan = self._plan(steps, may_fail=steps > 1)
+        if self.strength == 0:  # nothing runs, whatever the steps
+            return nfe
+        share = 1.0 if self.strength is None or self.keep_steps else self.strength
+        for run in range(nfe, 0, -1):
+            steps = math.ceil((run + 1) / share - 1e-9) - 1  # the most of which a strength runs so many
+            plan = self._plan(steps, may_fail=run > 1)
             if plan is not None and plan.nfe <= nfe:
                 return steps
         raise InputError(f"nfe={nfe} does not pay for one step of sampler={self.sampler['name']}: give more")
 
     def levels(self, steps: int) -> NoiseLevels | None:
         """Those that run; None where nothing does."""
+        try:
+            return self.how.levels(self._schedule, steps, self.strength, self.keep_steps)[0]
+        except ValueError as error:
+            raise self._cannot(error) from error
+
+    def _schedule(self, steps: int) -> NoiseLevels:
         from harness.models.load import process
         from samplers import schedules
 
         knobs = {name: value for name, value in self.schedule.items() if name != "name"}
-        try:
-            return self.how.levels(
-                lambda n: schedules.build(self.schedule["name"], process(self.model), n, **knobs),
-                steps, self.strength, self.keep_steps,
-            )[0]  # fmt: skip
-        except ValueError as error:
-            raise self._cannot(error) from error
+        return schedules.build(self.schedule["name"], process(self.model), steps, **knobs)
 
     def _plan(self, steps: int, may_fail: bool = False) -> Plan | None:
         from samplers import registry
 
-        levels = self.levels(steps)
         try:
+            levels = self.levels(steps)
             return None if levels is None else registry.build_plan(self.sampler, levels)
         except ValueError as error:
             if may_fail:
                 return None
-            raise self._cannot(error) from error
+            raise error if isinstance(error, InputError) else self._cannot(error) from error
 
     def _cannot(self, error: ValueError) -> InputError:
         return InputError(f"{self.sampler['name']} with {self.schedule['name']} levels: {error}")
@@ -209,7 +221,7 @@ def _check_implementation(implementation: str, sampler: dict[str, Any], task: st
 
 
 def _noise(given: str, stochastic: bool) -> str:
-    """Set aside where none is drawn."""
+    """Set aside where none is added between levels: a churn is independent of any path."""
     choice(given, "noise", NOISES)
     return given if stochastic else "independent"
 

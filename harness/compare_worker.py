@@ -28,7 +28,10 @@ class Side:
 
         sys.argv[1:] = words  # where Hydra looks for them
         self.cells = list(enumerate_cells(words).cells.values())
-        return {"labels": [cell.label for cell in self.cells]}
+        names = [cell.label for cell in self.cells]
+        # Not everything is in a label (the schedule is not): the second of a name answers the second of the other side.
+        seen = [names[:k].count(name) for k, name in enumerate(names)]
+        return {"labels": [f"{name} ({n + 1})" if n else name for name, n in zip(names, seen, strict=True)]}
 
     def do_prepare(self, cell: int) -> dict[str, Any]:
         """Load what the cell needs and run it twice, so that nothing is timed that happens once."""

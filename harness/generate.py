@@ -23,7 +23,7 @@ from samplers.plan import Plan
 
 @dataclass(frozen=True)
 class Made:
-    """A finished batch. Images, sources and masks are uint8 on the CPU, latents float32 on the model's device."""
+    """A finished batch. Images, sources and masks are uint8 on the CPU, latents have the state's type and device."""
 
     images: Tensor
     latents: Tensor

@@ -18,6 +18,7 @@ times as dear) it is given plain noise instead. Prints a table and writes parque
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import random
 import statistics
@@ -213,7 +214,7 @@ def _k_diffusion(row, sampler: Sampler, levels: NoiseLevels, x: torch.Tensor, an
     function = getattr(peer_k_diffusion.sampling, row.name)
     knobs = registry.knobs(sampler)
     given = row.fixed | {name: knobs[name] for name in row.passes}
-    if "noise_sampler" in peer_k_diffusion.inspect.signature(function).parameters:
+    if "noise_sampler" in inspect.signature(function).parameters:
         given["noise_sampler"] = lambda above, below: torch.randn_like(x)
     sigmas = torch.tensor(levels.ratio, dtype=x.dtype)
     args = (sigmas[-1], sigmas[0], levels.steps) if row.ends_only else (sigmas,)

@@ -3,7 +3,8 @@
 Every sampler of conf/sampler is run beside every counterpart that diffusers and k-diffusion have, on the same levels,
 from the same start, with the same noise and denoiser: in float64 with the peers' float32 casts taken out, and in
 float32 with the peers as they are. Known faults of the peers are reproduced one by one (harness/peer_faults.py). Prints
-tables, writes parquet and a figure; exit code 1 where a pair that should agree does not, or a known fault is gone.
+tables, writes parquet and a figure; exit code 1 where a pair that should agree does not, a known fault is gone or a
+peer is missing.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Comparison:
     steps: int
     difference: float
     limit: float
-    verdict: str  # agrees | differs | by design | fault gone | absent | not there | nobody compares
+    verdict: str  # agrees | differs | by design | fault gone | absent | not there | no peer | nobody compares
     reason: str
 
 
@@ -163,7 +164,7 @@ def _by_peer(
     all_knobs = registry.knobs(sampler)
     for row in rows:
         if missing or row.refusal(all_knobs):
-            why, verdict = (missing, "not there") if missing else (row.refusal(all_knobs), "absent")
+            why, verdict = (missing, "no peer") if missing else (row.refusal(all_knobs), "absent")
             yield Comparison(sampler["name"], words, peer, row.name, "", "", 0, math.nan, math.nan, verdict, why)
             continue
         for precision in precisions:

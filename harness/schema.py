@@ -200,9 +200,7 @@ IMAGES = [
     Column("seed", "int", "", "seed of the noise streams; with image_index it names the noise"),
     Column("prompt_id", "int", "", "number of the prompt in the data"),
     Column("prompt", "text", "", "the prompt"),
-    Column(
-        "image_sha256", "text", "", "16 digits of the SHA-256 of the image (of its latent, where there is none)"
-    ),
+    Column("image_sha256", "text", "", "16 digits of the SHA-256 of the image (of its latent, where there is none)"),
     Column("image_sketch", "floats", "levels", "8 fixed random projections: what two images differ by, without pixels"),
     Column("fid_influence", "float", "", "what the image adds to the cell's fid: fid moves with the mean of it"),
     Column("clip_score", "float", "", "agreement of image and prompt; definition in the cell's row"),

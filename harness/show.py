@@ -19,8 +19,11 @@ from harness.store import Store
 # Columns of the closing table: record column, heading, format.
 SHOWN = (
     ("task", "task", "{}"),
+    ("model", "model", "{}"),
     ("sampler", "sampler", "{}"),
+    ("implementation", "by", "{}"),
     ("schedule", "schedule", "{}"),
+    ("noise", "noise", "{}"),
     ("steps_run", "steps", "{:.0f}"),
     ("cfg", "cfg", "{:g}"),
     ("strength", "strength", "{:g}"),
@@ -35,6 +38,7 @@ SHOWN = (
     ("peak_memory_mib", "memory MiB", "{:.0f}"),
     ("nfe", "NFE", "{:.0f}"),
 )
+IF_SEVERAL = ("model", "implementation", "noise")  # shown only where a sweep has more than one of them
 HALF_WIDTH = {"fid": ("fid_low", "fid_high"), "clip_score": ("clip_score_low", "clip_score_high")}
 
 
@@ -114,11 +118,12 @@ def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: li
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    """Only the columns that this sweep filled."""
+    """Only the columns that this sweep filled, and of some only where they tell rows apart."""
     table = Table(title=None, header_style="bold")
-    shown = [column for column in SHOWN if any(row.get(column[0]) is not None for row in rows)]
-    for name, heading, _ in shown:
-        table.add_column(heading, justify="left" if name in ("task", "sampler", "schedule", "precision") else "right")
+    values = {name: {row.get(name) for row in rows} - {None} for name, _, _ in SHOWN}
+    shown = [column for column in SHOWN if len(values[column[0]]) > (column[0] in IF_SEVERAL)]
+    for _, heading, form in shown:
+        table.add_column(heading, justify="left" if form == "{}" else "right")
     for row in rows:
         table.add_row(*(_text(row, name, form) for name, _, form in shown))
     return table

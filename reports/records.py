@@ -12,8 +12,8 @@ import pandas as pd
 
 from harness.store import Store
 
-# What makes two lines two lines: a sampler with its knobs, its schedule, and whose code stepped.
-VARIANT = ["sampler", "sampler_knobs", "implementation", "schedule", "schedule_knobs"]
+# What makes two lines two lines: a sampler with its knobs, whose code stepped, its kind of noise, and its schedule.
+VARIANT = ["sampler", "sampler_knobs", "implementation", "noise", "schedule", "schedule_knobs"]
 # Everything else that was asked and changes quality. Cells of one figure agree on all of it but the figure's axes.
 QUALITY_AXES = [
     *["task", "task_knobs", "model", "model_fingerprint", "data", "data_fingerprint", "height", "width"],
@@ -101,7 +101,7 @@ class Group:
 
 def load(results: Path) -> pd.DataFrame:
     """All cell rows, each with the `label` of its variant."""
-    cells = Store(results).cells()
+    cells = Store(results).cells().fillna({"noise": "independent"})  # what it was before there was a choice
     return cells.assign(label=_labels(cells))
 
 

@@ -37,7 +37,7 @@ def plan(
     A step to σ = 0 is first order in any case: x becomes x0. `exact` gives order 3 the factor 2 that the published
     second difference lacks; without it 3M converges with order 2.
     """
-    if order not in (1, 2, 3):
+    if isinstance(order, bool) or order not in (1, 2, 3):
         raise ValueError(f"order={order} of dpmpp is not to be had; valid: 1, 2, 3")
     if solver_type not in SOLVER_TYPES:
         raise ValueError(f"solver_type={solver_type!r} of dpmpp is unknown; valid: {', '.join(SOLVER_TYPES)}")

@@ -44,10 +44,12 @@ def plan(
     integral, as 3M has it). `lower_order_final` as in dpmpp. `exact` gives order 3 the factor 2 that the published
     second difference lacks. A step to σ = 0 is first order and draws nothing: x becomes x0.
     """
-    if order not in (1, 2, 3):
+    if isinstance(order, bool) or order not in (1, 2, 3):
         raise ValueError(f"order={order} of the dpmpp SDE solver is not to be had; valid: 1, 2, 3")
     if solver_type not in SOLVER_TYPES:
-        raise ValueError(f"solver_type={solver_type!r} of dpmpp is unknown; valid: {', '.join(SOLVER_TYPES)}")
+        raise ValueError(
+            f"solver_type={solver_type!r} of the dpmpp SDE solver is unknown; valid: {', '.join(SOLVER_TYPES)}"
+        )
     if min(eta, s_noise) < 0:
         raise ValueError(f"eta={eta} and s_noise={s_noise} of the dpmpp SDE solver must not be negative")
     lowers = is_lowered(lower_order_final, levels)

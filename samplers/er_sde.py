@@ -39,7 +39,7 @@ def plan(
     `points`: of the left Riemann sum for the integrals of 1/φ, as published; 0 is Gauss–Legendre, exact to rounding.
     A step to σ = 0 gives x0, as does one from pure noise whose φ grows faster than r, with the noise of its level.
     """
-    if order not in (1, 2, 3):
+    if isinstance(order, bool) or order not in (1, 2, 3):
         raise ValueError(f"order={order} of er_sde is not to be had; valid: 1, 2, 3")
     if noise_scale not in SCALES:
         raise ValueError(f"noise_scale={noise_scale!r} of er_sde is unknown; valid: {', '.join(SCALES)}")

@@ -50,6 +50,8 @@ def integrate(
         scale, amount = stage.churn
         if amount:
             state.mul_(scale).add_(noise.draw(), alpha=amount)
+        elif scale != 1:  # s_noise = 0: the level is raised all the same
+            state.mul_(scale)
         if keep_state:
             rows[keep_state].copy_(state)
         x0 = denoise(state, stage.level)

@@ -125,7 +125,7 @@ class Plan:
             terms = [f"{a:+.6g} x{_ago(j)}" for j, a in enumerate(stage.states) if a]
             terms += [f"{b:+.6g} D{_ago(j)}" for j, b in enumerate(stage.x0) if b]
             terms += [f"{stage.noise:+.6g} n"] if stage.noise else []
-            churn = f"[x = {stage.churn[0]:.6g} x {stage.churn[1]:+.6g} n]  " if stage.churn[1] else ""
+            churn = f"[x = {stage.churn[0]:.6g} x {stage.churn[1]:+.6g} n]  " if stage.churn != (1, 0) else ""
             lines.append(f"{i:>4} {stage.level.time:>9.3f} {stage.level.ratio:>12.6g}  {churn}{'  '.join(terms)}")
         return "\n".join(lines)
 

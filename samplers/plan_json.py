@@ -1,7 +1,7 @@
 """A plan as text that anybody can read, keep and run again: JSON with every float64 exact.
 
 Beside the coefficients stand the N+1 levels of the schedule that the plan was made for, and their process.
-The text is canonical: equal plans over equal levels are the same text, so its hash names the method.
+The text is canonical: the same numbers over the same levels, declared alike, are one text, and its hash names them.
 """
 
 from __future__ import annotations

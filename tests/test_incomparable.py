@@ -43,6 +43,14 @@ def test_two_models_of_different_name_are_two_models(tmp_path):
     assert incomparable(cells(tmp_path, *rows)) == []
 
 
+def test_two_kinds_of_noise_are_two_lines_and_old_records_have_the_first(tmp_path):
+    rows = [
+        cell_row("dpmpp", steps, noise=noise) for steps, noise in ((5, None), (10, "independent"), (10, "brownian"))
+    ]
+    (group,) = groups(cells(tmp_path, *rows))
+    assert group.cells["label"].value_counts().to_dict() == {"dpmpp independent": 2, "dpmpp brownian": 1}
+
+
 def test_a_figure_takes_rows_of_one_definition(tmp_path):
     rows = [cell_row("dpmpp", steps, model_fingerprint=mark) for steps in (5, 10, 20) for mark in ("a", "b")]
     rows.append(cell_row("dpmpp", 50, model_fingerprint="b"))

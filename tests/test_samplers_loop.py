@@ -24,7 +24,7 @@ def random_plan(calls, reach, seed):
     for i in range(calls):
         back = min(reach, i + 1)
         states, x0 = (tuple(float(c) for c in rng.normal(size=back) * rng.integers(0, 2, back)) for _ in range(2))
-        churn = (0.9, 0.3) if rng.random() < 0.3 else (1.0, 0.0)
+        churn = ((0.9, 0.3), (0.8, 0.0), (1.0, 0.0))[rng.choice(3, p=(0.3, 0.2, 0.5))]
         noise = 0.2 if rng.random() < 0.3 else 0.0
         stages.append(Stage(Level(1, calls - i, i), Level(1, calls - i - 1, i + 1), states, x0, noise, churn))
     return Plan(Level(1, calls, 0), tuple(stages), Capabilities(1, calls))
@@ -33,8 +33,8 @@ def random_plan(calls, reach, seed):
 def written_out(plan, denoise, x, noise):
     past, answers = [], []
     for stage in plan.stages:
-        if stage.churn[1]:
-            x = stage.churn[0] * x + stage.churn[1] * noise.draw().double()
+        x = stage.churn[0] * x
+        x = x + stage.churn[1] * noise.draw().double() if stage.churn[1] else x
         past.insert(0, x)
         answers.insert(0, denoise(x, stage.level))
         x = torch.zeros_like(x)

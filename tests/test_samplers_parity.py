@@ -114,6 +114,12 @@ def test_a_class_that_is_missing_in_another_version_is_a_row_and_no_crash(monkey
     assert set(found["verdict"]) == {"not there"} and set(found["verdict"]) <= set(parity.PASSES)
 
 
+def test_a_peer_that_cannot_be_imported_is_no_pass(monkeypatch):
+    monkeypatch.setattr(parity, "_missing", lambda peer: f"{peer} cannot be imported" if peer == "diffusers" else "")
+    found = parity.table(["euler"], ["float64"], (3,))
+    assert set(found.loc[found["peer"] == "diffusers", "verdict"]) == {"no peer"} and "no peer" not in parity.PASSES
+
+
 @pytest.mark.parametrize("fault", peer_faults.FAULTS, ids=lambda fault: f"{fault.number}-{fault.where}")
 def test_known_difference_is_still_there(fault):
     found = peer_faults._found(fault)

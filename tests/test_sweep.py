@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from harness.errors import InputError
+from harness.show import _table
 from harness.sweep import enumerate_cells, ordered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,28 @@ def test_the_schedule_is_the_samplers_own_unless_asked():
     by_sampler = {cell.sampler["name"]: cell.schedule["name"] for cell in cells("sampler=dpmpp,ddim,plms,euler,unipc")}
     assert by_sampler["dpmpp"] == "karras" and by_sampler["ddim"] == "leading"
     assert {cell.schedule["name"] for cell in cells("sampler=dpmpp,ddim", "schedule=exponential")} == {"exponential"}
+
+
+def test_nfe_buys_the_most_steps_that_it_pays_for():
+    words = ["sampler=euler,heun,plms", "nfe=10"]
+    assert [cell.steps for cell in cells(*words)] == [10, 5, 9]
+    half = cells(*words, "task=img2img", "strength=0.5")
+    assert [cell.steps for cell in half] == [21, 11, 19], "the last half of them is what runs"
+    assert [cell.steps for cell in cells(*words, "task=img2img", "strength=0.5", "keep_steps=true")] == [10, 5, 9]
+    assert [cell.steps for cell in cells(*words, "task=img2img", "strength=0")] == [10, 10, 10], "nothing runs"
+    assert cells("sampler=ddim", "nfe=1500")[0].steps == 999, "more than the schedule has"
+
+
+def test_a_file_of_levels_has_its_own_steps_whatever_the_strength():
+    found = cells("sampler=dpmpp", "schedule=file", "task=img2img", "strength=0,0.5,1")
+    assert [cell.steps for cell in found] == [20, 20, 20]
+    assert [cell.steps for cell in cells("sampler=plan", "task=img2img", "strength=0,1")] == [20, 20]
+
+
+def test_the_closing_table_tells_rows_of_several_implementations_apart():
+    rows = [{"sampler": "euler", "implementation": name, "nfe": 5.0} for name in ("native", "diffusers")]
+    assert [column.header for column in _table(rows).columns] == ["sampler", "by", "NFE"]
+    assert [column.header for column in _table(rows[:1]).columns] == ["sampler", "NFE"]
 
 
 def test_every_knob_is_an_axis():
@@ -254,3 +277,22 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, how):
     again = sweep(tmp_path, "steps=2", "seed=range(0,40)")
     assert again.returncode == 0
     assert f"{40 - len(kept)} cells run, {len(kept)} already recorded" in again.stdout
+
+
+def test_workers_and_batches_make_the_same_images(tmp_path):
+    """A stochastic sampler gives an image the same noise whoever makes it, beside whatever else."""
+    from harness.store import Store
+
+    found = []
+    for workers, batch in ((1, 16), (2, 7)):
+        folder = tmp_path / str(workers)
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.sweep", "model=gmm", "sampler=euler_a,dpmpp_2m_sde", "steps=4", "timing=off",
+             "n_images=16", f"batch_size={batch}", f"workers={workers}", "metrics=[law]", "device=cpu", "threads=1",
+             f"results_dir={folder}"],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = Store(folder).images().merge(Store(folder).cells()[["cell_id", "sampler"]], on="cell_id")
+        found.append({(row.sampler, row.image_index): row.image_sha256 for row in rows.itertuples()})
+    assert len(found[0]) == 32 and found[0] == found[1]
