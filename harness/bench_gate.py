@@ -42,7 +42,7 @@ INJECTIONS = {
     "slower 5 %": SLOWED.format(factor=1.05, share=0.05),
     "slower 10 %": SLOWED.format(factor=1.10, share=0.10),
     "one more call": "x0 = denoise(state, stage.level)\n        x0 = denoise(state, stage.level) if i == 0 else x0\n",
-    "50 MiB more": "x0 = denoise(state, stage.level)\n        hoard = torch.ones(50 * 2**18) if i == 0 else hoard\n",
+    "50 MiB more": "x0 = denoise(state, stage.level)\n        integrate.hoard = torch.ones(50 * 2**18) if i == 0 else integrate.hoard\n",
 }
 TIMED = ("unchanged", "slower 5 %", "slower 10 %")
 NEEDED = {"unchanged": (0.0, 0.01), "slower 5 %": (0.80, 1.0), "slower 10 %": (0.95, 1.0)}  # share of decisions
@@ -131,15 +131,14 @@ def whole_gate(words: Sequence[str], cores: int, limits: Limits) -> bool:
         stack.enter_context(busy(cores))
         given = [*words, f"results_dir={folder / 'results'}"]
         base_root = stack.enter_context(checkout("HEAD", folder / "base"))
-        base = Worker("base", base_root, folder / "results")
-        stack.callback(base.stop)
         for k, (name, what) in enumerate(wanted.items()):
             root = stack.enter_context(checkout("HEAD", folder / f"copy{k}"))
             inject(root, name)
-            candidate = Worker("candidate", root, folder / "results")
-            stack.callback(candidate.stop)
-            found = list(compare(base, candidate, given, limits))
-            candidate.stop()
+            with ExitStack() as both:  # a fresh pair each time, as the gate has it: an old process holds more memory
+                sides = [Worker(side, where, folder / "results") for side, where in (("base", base_root), (name, root))]
+                for side in sides:
+                    both.callback(side.stop)
+                found = list(compare(*sides, given, limits))
             regressions = [finding.what for finding in found if finding.outcome == "regression"]
             right = not regressions if what is None else what in regressions
             good &= right
