@@ -42,7 +42,7 @@ INJECTIONS = {
     "slower 5 %": SLOWED.format(factor=1.05, share=0.05),
     "slower 10 %": SLOWED.format(factor=1.10, share=0.10),
     "one more call": "x0 = denoise(state, stage.level)\n        x0 = denoise(state, stage.level) if i == 0 else x0\n",
-    "50 MiB more": "x0 = denoise(state, stage.level)\n        integrate.hoard = torch.ones(50 * 2**18) if i == 0 else integrate.hoard\n",
+    "50 MiB more": "x0 = denoise(state, stage.level)\n        integrate.hoard = torch.ones(50 * 2**18)\n",
 }
 TIMED = ("unchanged", "slower 5 %", "slower 10 %")
 NEEDED = {"unchanged": (0.0, 0.01), "slower 5 %": (0.80, 1.0), "slower 10 %": (0.95, 1.0)}  # share of decisions

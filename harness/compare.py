@@ -30,7 +30,7 @@ import yaml
 from rich.console import Console
 
 from harness import speed
-from harness.errors import InputError
+from harness.errors import InputError, one_line
 from reports.gate import output
 from reports.gate.findings import COLUMNS, IMPROVEMENT, INCONCLUSIVE, NUMBERS, PASS, REGRESSION, Report
 
@@ -166,6 +166,7 @@ def checkout(ref: str, folder: Path) -> Iterator[Path]:
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if found is None:
         raise InputError(f"BASE_REF={ref!r} is not a commit of this checkout: give a branch, a tag or a hash")
+    _git("worktree", "prune")  # of a comparison that was killed
     if _git("worktree", "add", "--detach", "--force", str(folder), found) is None:
         raise InputError(f"git could not check out {ref!r} beside this checkout: is the disk full?")
     try:
@@ -234,9 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = report(asked.base_ref, found)
         output.write(whole, asked.json, asked.junit, asked.markdown)
     except (InputError, ChildProcessError, RuntimeError) as error:
-        print(f"error: {output.plain(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    said = output.plain(f"{whole.outcome}: {asked.base_ref} against this checkout")
+    said = one_line(f"{whole.outcome}: {asked.base_ref} against this checkout")
     console.print(said, style="bold", markup=False, highlight=False)
     return whole.exit_code
 
@@ -245,7 +246,7 @@ def _tell(console: Console, one: Finding) -> None:
     """A line as soon as it is known: a comparison takes minutes."""
     numbers = "" if math.isnan(one.base) else f"{one.base:.6g} → {one.candidate:.6g}  "
     console.print(f"{one.outcome:>12}  ", style=output.STYLES.get(one.outcome), end="")
-    said = f"{one.what:<7}{numbers}{output.plain(one.note)}  ({output.plain(one.cell)})"
+    said = f"{one.what:<7}{numbers}{one_line(one.note)}  ({one_line(one.cell)})"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -83,18 +83,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"order": 4, "lower_order_final": False},
     ],
 }
-# Samplers that a peer has no code for. A sampler that is neither here nor in the peers' tables fails the comparison.
-ELSEWHERE = (
-    *("er_sde", "exp_heun", "gradient_estimation", "ipndm_v", "res_multistep", "restart", "seeds_2", "seeds_3"),
-    "plan",  # whatever its file says
-)
-ABSENT = {
-    "diffusers": ("dpm_adaptive", "dpm_fast", *ELSEWHERE),
-    "k_diffusion": (
-        *("ddim", "ddpm", "deis", "dpm_multistep", "dpmpp_3s", "ipndm", "lcm", "plms", "sa_solver", "tcd", "unipc"),
-        *ELSEWHERE,
-    ),
-}
 PASSES = ("agrees", "by design", "absent", "not there")
 
 
@@ -111,7 +99,7 @@ class Comparison:
     steps: int
     difference: float
     limit: float
-    verdict: str  # agrees | differs | by design | fault gone | absent | not there | no peer | nobody compares
+    verdict: str  # agrees | differs | by design | fault gone | absent | not there | no peer
     reason: str
 
 
@@ -156,9 +144,8 @@ def _by_peer(
     rows = TABLES[peer].get(sampler["solver"], ())
     words = " ".join(f"{key}={value}" for key, value in turned.items())
     if not rows:
-        known = sampler["name"] in ABSENT[peer]
-        verdict, why = ("absent", f"{peer} has no such sampler") if known else ("nobody compares", NOBODY)
-        yield Comparison(sampler["name"], words, peer, "", "", "", 0, math.nan, math.nan, verdict, why)
+        why = f"samplers/peers/counterparts.py knows no counterpart in {peer}"
+        yield Comparison(sampler["name"], words, peer, "", "", "", 0, math.nan, math.nan, "absent", why)
         return
     missing = _missing(peer)
     all_knobs = registry.knobs(sampler)
@@ -173,9 +160,6 @@ def _by_peer(
                     found = _one(sampler, row, peer, precision, end, n)
                     if found is not None:
                         yield Comparison(sampler["name"], words, peer, row.name, precision, end, n, *found)
-
-
-NOBODY = "neither in samplers/peers/counterparts.py nor in harness.parity.ABSENT: add it to one"
 
 
 def _one(

@@ -56,7 +56,9 @@ def run_shared(
 
             for message in executor.run(todo, claim):
                 if isinstance(message, Record) and not _write(store, leases, message):
-                    yield Elsewhere(message.cell["cell_id"], "taken over by another process while we slept", True)
+                    lost = message.cell["cell_id"]
+                    elsewhere += [cell for cell in todo if cell.cell_id == lost]  # its new owner's record is waited for
+                    yield Elsewhere(lost, "taken over by another process while we slept", False)
                 else:
                     yield message
             for cell in done:

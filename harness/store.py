@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.atomic import made_anew
+from harness.atomic import made_anew, mark
 from harness.errors import InputError, one_line
 from harness.schema import SCHEMA_VERSION, STATUSES, TABLES, arrow_schema, to_arrow
 
@@ -66,7 +66,7 @@ class Store:
                 for temporary in folder.glob(".*.tmp"):
                     if time.time() - temporary.stat().st_mtime > STALE_TEMPORARY_S:
                         temporary.unlink(missing_ok=True)
-            probe = self.root / "cells" / f".probe-{os.getpid()}.tmp"
+            probe = self.root / "cells" / f".probe-{mark()}.tmp"
             made_anew(probe).close()
             probe.unlink()
         except OSError as error:
@@ -97,7 +97,7 @@ class Store:
             for name, table in tables.items():
                 if table.num_rows:
                     final[name].parent.mkdir(parents=True, exist_ok=True)
-                    pending[name] = final[name].with_name(f".{cell_id}.{os.getpid()}.tmp")
+                    pending[name] = final[name].with_name(f".{cell_id}.{mark()}.tmp")
                     write_complete(table, pending[name], {} if name == "timings" else copy)
             with self.locked():
                 final["cells"].unlink(missing_ok=True)  # killed between two names, the cell is not recorded

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from harness.atomic import mark
 from harness.errors import InputError, one_line
 from harness.schema import STATUSES, TABLES, to_arrow
 from harness.store import CELL_ID, Store, checked_columns, copied_row, joined, write_complete
@@ -77,7 +78,7 @@ def _write_compacted(store: Store, name: str, stem: str) -> None:
     order = [("cell_id", "ascending")] + [(c, "ascending") for c in ("image_index", "run") if c in table.column_names]
     table = table.sort_by(order).replace_schema_metadata(joined(name, []).schema.metadata)
     path = store.root / name / f"{stem}.parquet"
-    temporary = path.with_name(f".{stem}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{stem}.{mark()}.tmp")
     try:
         write_complete(table, temporary, rows=GROUP_ROWS[name])
         if pq.read_metadata(temporary).num_rows != table.num_rows:
@@ -149,7 +150,7 @@ def _repair_one(store: Store, path: Path, found: Repaired) -> None:
     if not target.exists():  # else the cell has run again since
         tables = list(_salvaged(path, name)) or (_from_copy(store, path, stem) if name == "cells" else [])
         if tables:
-            temporary = target.with_name(f".{stem}.{os.getpid()}.tmp")
+            temporary = target.with_name(f".{stem}.{mark()}.tmp")
             with store.locked():
                 write_complete(joined(name, tables), temporary, rows=GROUP_ROWS[name])
                 os.replace(temporary, target)

@@ -287,9 +287,9 @@ def test_workers_and_batches_make_the_same_images(tmp_path):
     for workers, batch in ((1, 16), (2, 7)):
         folder = tmp_path / str(workers)
         done = subprocess.run(
-            [sys.executable, "-m", "harness.sweep", "model=gmm", "sampler=euler_a,dpmpp_2m_sde", "steps=4", "timing=off",
-             "n_images=16", f"batch_size={batch}", f"workers={workers}", "metrics=[law]", "device=cpu", "threads=1",
-             f"results_dir={folder}"],
+            [sys.executable, "-m", "harness.sweep", "model=gmm", "sampler=euler_a,dpmpp_2m_sde", "steps=4",
+             "timing=off", "n_images=16", f"batch_size={batch}", f"workers={workers}", "metrics=[law]",
+             "device=cpu", "threads=1", f"results_dir={folder}"],
             cwd=ROOT, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

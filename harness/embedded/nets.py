@@ -171,7 +171,6 @@ HEADS = {
     "colour_1": len(world.COLOURS),
     "size_1": len(world.SIZES),
 }
-TWO_ONLY = ("axis", "shape_1", "colour_1", "size_1")
 
 
 def answers(scenes: world.Scenes) -> dict[str, torch.Tensor]:

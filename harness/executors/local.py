@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from harness.atomic import mark
 from harness.cell import Cell
 from harness.executors.base import Claim, Progress, Record
 
@@ -174,7 +175,7 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        for path in Path(self.results_dir).rglob(f".*.{self.process.pid}.tmp"):  # harness/atomic.py names them
+        for path in Path(self.results_dir).rglob(f".*.{mark(self.process.pid)}.tmp"):  # harness/atomic.py names them
             with suppress(OSError):
                 path.unlink()
         self.process = None

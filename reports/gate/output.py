@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import InputError
+from harness.errors import InputError, one_line
 from reports.gate.findings import IMPROVEMENT, INCOMPARABLE, INCONCLUSIVE, NUMBERS, REGRESSION, Report
 
 MOST_ROWS = 40
@@ -34,13 +34,13 @@ def show(report: Report, console: Console) -> None:
             fold = name in ("cell", "why")
             table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=not fold)
         for row in said.head(MOST_ROWS).itertuples():
-            cells = [row.verdict, row.tier, row.check, plain(row.label), *_numbers(row), plain(row.message)]
+            cells = [row.verdict, row.tier, row.check, one_line(row.label), *_numbers(row), one_line(row.message)]
             table.add_row(*map(Text, cells), style=STYLES.get(row.verdict))
         console.print(table)
         if len(said) > MOST_ROWS:
             console.print(f"… and {len(said) - MOST_ROWS} more (--json has all)", highlight=False)
     for note in report.notes:
-        console.print(f"note: {plain(note)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"note: {one_line(note)}", markup=False, highlight=False, soft_wrap=True)
     for tier, counts in report.counts().iterrows():
         words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         console.print(f"{tier}: {words}", markup=False, highlight=False)
@@ -60,11 +60,6 @@ def _numbers(row: Any) -> list[str]:
 
 def number(value: float) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.4g}"
-
-
-def plain(text: object) -> str:
-    """One line of printable text: a prompt or an error may hold anything, escape sequences included."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
 def write(report: Report, json_file: Path | None, junit: Path | None, markdown_file: Path | None) -> None:
@@ -162,5 +157,5 @@ def as_markdown(report: Report) -> str:
 
 def markdown(text: object) -> str:
     """Text that stays text in a Markdown table: no markup, no link, no cell border, no HTML."""
-    escaped = html.escape(plain(text), quote=False)
+    escaped = html.escape(one_line(text), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", escaped) if re.search(r"[\\`*_{}\[\]#!|~]", escaped) else escaped
