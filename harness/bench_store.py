@@ -1,7 +1,7 @@
 """How fast many records are read: `python -m harness.bench_store`.
 
 Writes synthetic cells with their images, reads them as a sweep and a report do, compacts them, reads them again; then
-does the same work as `reports/plot.py` on them in a process of its own, whose peak memory is shown.
+runs `reports/plot.py` and `reports/check.py` on them, in processes of their own whose peak memory is shown.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from harness.grid import save_grid
 from harness.schema import COST, QUALITY, TABLES
@@ -31,14 +35,12 @@ SAMPLERS = ("euler", "dpmpp", "unipc", "ddim", "heun")
 PLAN = "stage 0: D0 at σ=14.615; x ← 0.912·x + 0.088·D0\n" * 20  # as long as that of a real 20-step plan
 SHEET_IMAGES = 8
 CHILD = """
-import sys, time
+import importlib, sys, time
 began = time.perf_counter()
-from reports.plot import main
-code = main(["--results", sys.argv[1], "--format", "png"])
+importlib.import_module("reports." + sys.argv[1]).main(sys.argv[2:])
 took = time.perf_counter() - began
 from harness.measure import _peak_rss  # of this program: the system's own account starts with its parent's
 print("seconds", took, "MiB", _peak_rss())
-sys.exit(code)
 """
 
 
@@ -60,7 +62,9 @@ def cell_row(number: int, images: int) -> dict[str, Any]:
         "status": "ok",
         "task": "txt2img",
         "model": "embedded",
+        "model_fingerprint": "0" * 16,
         "data": "embedded",
+        "data_fingerprint": "0" * 16,
         "sampler": sampler,
         "sampler_knobs": {"order": 2},
         "schedule": "karras",
@@ -84,6 +88,7 @@ def image_rows(number: int, images: int) -> list[dict[str, Any]]:
     chance = np.random.default_rng(number)
     values = {c.name: chance.normal(size=images) for c in TABLES["images"] if c.kind == "float"}
     hashes = chance.integers(2**63, size=images)
+    sketches = chance.normal(size=(images, 8))
     return [
         {
             "image_index": k,
@@ -91,6 +96,7 @@ def image_rows(number: int, images: int) -> list[dict[str, Any]]:
             "prompt_id": k,
             "prompt": f"a small green star left of a large blue ring on a pink background, number {k}",
             "image_sha256": f"{hashes[k]:016x}",
+            "image_sketch": sketches[k].tolist(),
             **{name: float(column[k]) for name, column in values.items()},
         }
         for k in range(images)
@@ -135,10 +141,30 @@ def measure(folder: Path, cells: int, images: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process, compaction included: {peak:.0f} MiB")
     _read(folder, "after compaction", repeats=5)
-    print("reports/plot.py:", end=" ", flush=True)
-    done = subprocess.run([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT, capture_output=True, text=True)
-    word = dict(zip(*[iter(done.stdout.split()[-4:])] * 2, strict=True)) if done.returncode == 0 else {}
-    print(f"{float(word['seconds']):.1f} s, {float(word['MiB']):.0f} MiB" if word else f"failed: {done.stderr}")
+    _report("plot", "--results", str(folder), "--format", "png")
+    with tempfile.TemporaryDirectory() as other:
+        _report("check", str(folder), str(_changed(folder, Path(other) / "candidate")))
+
+
+def _report(name: str, *words: str) -> None:
+    """Time and peak memory of a report, in a process of its own."""
+    print(f"reports/{name}.py:", end=" ", flush=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, name, *words], cwd=ROOT, capture_output=True, text=True)
+    found = re.search(r"seconds (\S+) MiB (\S+)\n$", done.stdout)
+    print(f"{float(found[1]):.1f} s, {float(found[2]):.0f} MiB" if found else f"failed: {done.stderr}")
+
+
+def _changed(folder: Path, copy: Path) -> Path:
+    """The same cells with every image's values moved a little: what the check has to weigh."""
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("grids", "plots"))
+    chance = np.random.default_rng(0)
+    for path in (copy / "images").glob("*.parquet"):
+        table = pq.read_table(path)
+        for name in ("clip_score", "discretisation_error", "fid_influence"):
+            moved = table[name].to_numpy() + 0.01 * chance.normal(size=len(table))
+            table = table.set_column(table.column_names.index(name), name, pa.array(moved))
+        pq.write_table(table, path)
+    return copy
 
 
 def _read(folder: Path, when: str, repeats: int = 1) -> None:
