@@ -157,7 +157,7 @@ class Leases:
                 match = NAME.fullmatch(path.name)
                 if match and self.take(match[1]):  # it was stale: nobody else can be taking it over
                     self.release(match[1])
-                elif path.suffix == ".tmp" and time.time() - path.stat().st_mtime > self.stale_s:
+                elif path.suffix == ".tmp" and self._stale(path, time.time()):
                     path.unlink()
 
     def _unwritable(self, error: OSError) -> InputError:
