@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special, stats
 
+# scipy.stats takes half a second to import and is asked for where it is used: the parent of a sweep reads the metrics'
+# names through this module, and a sweep with nothing to do ends at once.
 LEVEL = 0.95
 RESAMPLES = 1000
 CHUNK = 1 << 22  # numbers held at once
@@ -60,6 +61,8 @@ def mean_interval(
 
 
 def _wilson(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    from scipy import stats
+
     n, p, z = len(x), x.mean(0), stats.norm.isf((1 - level) / 2)
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -68,6 +71,8 @@ def _wilson(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _agresti_min(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Wald's interval of a difference of paired shares after half an observation more in each of the four cells."""
+    from scipy import stats
+
     n, up, down = len(x) + 2, (x > 0).sum(0) + 0.5, (x < 0).sum(0) + 0.5
     middle = (up - down) / n
     half = stats.norm.isf((1 - level) / 2) * np.sqrt(((up + down) / n - middle**2) / n)
@@ -76,6 +81,8 @@ def _agresti_min(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _studentised(x: np.ndarray, level: float, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from scipy import stats
+
     n, k = x.shape
     weights = resample_counts(n, resamples, seed) / n
     low, high = np.empty(k), np.empty(k)
@@ -114,6 +121,8 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, fl
     Exact to a fraction of a percent for n ≥ 6, whatever the distribution; below it is (smallest, largest), which covers
     with 1 − 2^(1−n): 94 % of 5 values, 88 % of 4. Resampling a handful of values would pretend to know more.
     """
+    from scipy import stats
+
     x, n = np.sort(np.asarray(values, np.float64)), len(values)
     depth = int(stats.binom.ppf((1 - level) / 2, n, 0.5))  # values that may lie outside on either side
     covers = 1 - 2 * stats.binom.cdf(depth - 1, n, 0.5)  # of the interval x[depth-1] .. x[n-depth]
@@ -179,6 +188,8 @@ def sign_flip_p(differences: np.ndarray) -> np.ndarray:
     factor of two at its very end, a few signings from 2^(1−m)), where drawing signs would need millions of draws to
     stand a correction for many comparisons.
     """
+    from scipy import stats
+
     d = np.asarray(differences, np.float64)
     columns = d[:, None] if d.ndim == 1 else d
     size = np.abs(columns)
@@ -214,6 +225,8 @@ def _all_signs(columns: np.ndarray) -> np.ndarray:
 
 def _saddlepoint(size: np.ndarray, total: np.ndarray, m: np.ndarray) -> np.ndarray:
     """P(|Σ ±size| ≥ total) for sizes (n, k) up to 1: cumulants K(λ) = Σ log cosh(λ·size), K'(λ) = total."""
+    from scipy import special, stats
+
     square = (size**2).sum(0)
     lam = total / square
     one_sided = total >= size.sum(0) * (1 - 1e-12)

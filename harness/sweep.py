@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -148,16 +149,18 @@ def _check_names(arguments: list[str]) -> None:
             raise InputError(f"{override.input_line}: write {key}=VALUE; only +experiment=NAME takes a sign before it")
         if key in GROUPS:
             valid = sorted(path.stem for path in (Path(CONF) / key).glob("*.yaml"))
-            for given in _choices(override):
+            for given in _choices(override, valid):
                 if given not in valid:
                     raise InputError(f"unknown {key} {given!r}; {nearest(given, valid)}")
             if key == "experiment" and override.type.name != "ADD" and not override.is_force_add():
-                raise InputError(f"write +experiment={_choices(override)[0]} (with a plus)")
+                raise InputError(f"write +experiment={_choices(override, valid)[0]} (with a plus)")
         elif key.split(".")[0] not in (*top, *GROUPS, "hydra"):
             raise InputError(f"unknown setting {key!r}; {nearest(key, (*top, *GROUPS))}")
 
 
-def _choices(override: Any) -> list[str]:
+def _choices(override: Any, valid: list[str]) -> list[str]:
+    if isinstance(override.value(), Glob):  # Hydra matches it when it composes; one without a match would be no cell
+        return override.value().filter(valid) or [override.input_line.partition("=")[2]]
     if override.is_sweep_override():
         return [str(item) for item in override.sweep_string_iterator()]
     return [str(override.get_value_element_as_str())]

@@ -73,7 +73,7 @@ def loaded_after(code: str) -> set[str]:
 def test_a_sweep_is_enumerated_without_torch():
     code = "import sys; sys.argv = ['x', 'steps=5,10', 'device=cpu']; from harness.sweep import enumerate_cells\n"
     code += "assert len(enumerate_cells(sys.argv[1:]).cells) == 2; import harness.show, harness.executors.local"
-    assert not loaded_after(code) & {"torch", "diffusers", "transformers", "open_clip"}
+    assert not loaded_after(code) & {"torch", "diffusers", "transformers", "open_clip", "scipy.stats"}
 
 
 def test_reports_are_loaded_without_torch():

@@ -10,7 +10,6 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric, Samples
@@ -133,6 +132,8 @@ class Distances:
 def _quantiles(law: Mixture, axis: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Quantiles of the law's projection on a direction: a mixture in one dimension, inverted on a grid."""
     centres, widths = law.means @ axis, np.sqrt(law.variances @ axis**2)
+    from scipy.special import ndtr  # not at the top: a sweep reads the names of metrics before it has work
+
     offsets = np.linspace(-REACH, REACH, max(64, GRID // len(centres)))
     grid = np.sort((centres[:, None] + widths[:, None] * offsets).ravel())
     below = sum(w * ndtr((grid - c) / s) for w, c, s in zip(law.weights, centres, widths, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import betaincinv
 
 from samplers.levels import NoiseLevels, Process
 from samplers.spacings.grid import (
@@ -125,6 +124,8 @@ def beta(
     `rounding="comfyui"` takes the nearest whole timesteps, as that does. `of="sigma"`: over [σmin, σmax] with the last
     evaluation at σmin, as diffusers has it, whose truncated times are `rounding="diffusers"`.
     """
+    from scipy.special import betaincinv  # not at the top: other schedules need not wait for it
+
     shape = above("alpha", alpha), above("beta", beta)
     if one_of("of", of, ("time", "sigma")) == "sigma":
         quantiles = betaincinv(*shape, 1 - ramp(steps, end))
