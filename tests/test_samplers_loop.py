@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -13,6 +14,7 @@ from samplers.integrate import integrate
 from samplers.levels import DiscreteVP, Level
 from samplers.noise import NoiseStreams
 from samplers.plan import Capabilities, Plan, Stage
+from samplers.walk import Walk
 
 PROCESS = DiscreteVP.scaled_linear()
 
@@ -186,3 +188,31 @@ def test_images_are_the_same_to_the_bit_at_batch_1_7_and_64(solver, shape):
 
     all_64, seven = run(range(64)), run(range(3, 10))
     assert torch.equal(all_64[3:10], seven) and torch.equal(run([5]), seven[2:3])
+
+
+@pytest.mark.parametrize("solver", ["euler", "dpmpp", "unipc", "ipndm", "heun", "restart", "dpmpp_sde"])
+def test_a_walk_is_driven_from_outside_and_a_copy_of_it_goes_on_by_itself(solver):
+    plan = registry.build_plan({"solver": solver}, schedules.build("karras", PROCESS, 5, end="sigma_min"))
+    x = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = integrate(plan, lambda x, level: torch.tanh(x), x, NoiseStreams(0, [0, 1], (3,)))
+    walk, noise, half = Walk(plan, x), NoiseStreams(0, [0, 1], (3,)), None
+    while not walk.over:
+        if walk.index == plan.nfe // 2:
+            half = copy.deepcopy((walk, noise))
+        assert walk.level == plan.stages[walk.index].level
+        walk.advance(torch.tanh(walk.churn(noise)), noise)
+    assert torch.equal(walk.state, expected) and walk.level == plan.stages[-1].result
+    other, noise = half
+    while not other.over:
+        other.advance(torch.tanh(other.churn(noise)), noise)
+    assert torch.equal(other.state, expected) and other.state.data_ptr() != walk.state.data_ptr()
+
+
+def test_a_walk_goes_on_from_what_is_written_into_its_state():
+    """What a step remembers of its call is the state that was evaluated, not the one before it was written to."""
+    plan = registry.build_plan({"solver": "heun"}, schedules.build("karras", PROCESS, 2, end="sigma_min"))
+    walk, x = Walk(plan, torch.ones(1, 3, dtype=torch.float64)), torch.full((1, 3), 2.0, dtype=torch.float64)
+    walk.state.copy_(x)
+    for _ in plan.stages:
+        walk.advance(walk.churn() / 2)
+    assert torch.equal(walk.state, integrate(plan, lambda x, level: x / 2, x))
