@@ -1,0 +1,99 @@
+"""What is measured of a cell, which way is better, and what must agree before two cells' values may be compared.
+
+One table for every report: the end of a sweep, `reports/plot.py`, `compare.py`, `pick.py`, `check.py` and the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.errors import InputError, nearest
+from harness.schema import ATTRIBUTES, CELLS, SIMILARITIES
+
+MEAN, INFLUENCE, ROOT = "mean", "influence", "root"
+
+# Cells of one group share prompts and noise and differ in what a reader wants to compare: sampler, schedule, steps, ...
+GROUP = (
+    *("task", "model", "model_fingerprint", "data", "data_fingerprint", "height", "width", "seed", "n_images"),
+    *("strength", "negative_prompt"),
+)
+FEATURES = ("fid_extractor", "fid_resizer", "reference_count")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the cells table that a reader compares.
+
+    `images`: the column of the images table behind it, None where there is none; `kind`: how the one follows from the
+    other (see harness/verdict/paired.py). `defined_by`: further columns that must agree.
+    """
+
+    column: str
+    heading: str
+    higher_is_better: bool
+    form: str = "{:.3f}"
+    images: str | None = None
+    kind: str = MEAN
+    defined_by: tuple[str, ...] = ()
+    scale: float = field(default=1.0)  # what is shown is the value times this
+
+
+def _similarity(name: str, region: str) -> Measure:
+    heading = {"lpips": "LPIPS", "ssim": "SSIM", "psnr": "PSNR", "feature_distance": "feat. dist."}[name]
+    heading += {"": "", "_inside": " inside", "_outside": " outside"}[region]
+    defined_by = {"lpips": ("lpips_definition",), "feature_distance": ("fid_extractor",)}.get(name, ())
+    form = "{:.2f}" if name == "psnr" else "{:.3f}"
+    return Measure(f"{name}{region}", heading, name in ("ssim", "psnr"), form, f"{name}{region}", MEAN, defined_by)
+
+
+QUALITY = (
+    Measure("fid", "FID", False, "{:.2f}", "fid_influence", INFLUENCE, (*FEATURES, "fid_n")),
+    Measure("clip_score", "CLIP", True, "{:.2f}", "clip_score", MEAN, ("clip_definition",)),
+    # Guidance makes another equation of it, with another solution.
+    Measure(
+        "discretisation_error", "disc. error", False, "{:.4g}", "discretisation_error", ROOT,
+        ("discretisation_reference", "cfg", "guidance_rescale", "guidance_knobs"),
+    ),
+    Measure(
+        "error_to_exact", "err. to exact", False, "{:.3g}", "exact_distance", ROOT,
+        ("cfg", "guidance_rescale", "guidance_knobs"),
+    ),
+    Measure("kid", "KID ×1000", False, "{:.2f}", None, INFLUENCE, FEATURES, 1000.0),
+    *(
+        Measure(f"attributes_{name}", f"{name} right %", True, "{:.1f}", f"attributes_{name}", MEAN, (), 100.0)
+        for name in ("all", *(name for name in ATTRIBUTES if name != "all"))
+    ),
+    Measure("pr_precision", "precision", True, "{:.3f}", None, MEAN, FEATURES),
+    Measure("pr_recall", "recall", True, "{:.3f}", None, MEAN, FEATURES),
+    Measure("density", "density", True, "{:.3f}", None, MEAN, FEATURES),
+    Measure("coverage", "coverage", True, "{:.3f}", None, MEAN, FEATURES),
+    Measure("fid_infinity", "FID N→∞", False, "{:.2f}", None, INFLUENCE, FEATURES),
+    *(_similarity(name, region) for name in SIMILARITIES for region in ("", "_inside", "_outside")),
+    Measure("law_mean_error", "law: mean", False, "{:.3g}", None, INFLUENCE),
+    Measure("law_covariance_error", "law: covar.", False, "{:.3g}", None, INFLUENCE),
+    Measure("sliced_wasserstein", "sliced W2", False, "{:.3g}", None, INFLUENCE),
+)  # fmt: skip
+COST = (
+    Measure("latency_s", "latency s", False, "{:.3g}"),
+    Measure("images_per_s", "images/s", True, "{:.1f}"),
+    Measure("peak_memory_mib", "mem. MiB", False, "{:.0f}"),
+    Measure("nfe", "NFE", False, "{:.0f}"),
+)
+BY_NAME = {measure.column: measure for measure in (*QUALITY, *COST)}
+SHORT = {"clip": "clip_score", "latency": "latency_s", "memory": "peak_memory_mib", "attributes": "attributes_all"}
+SHORT |= {"error": "discretisation_error", "exact": "error_to_exact", "precision_recall": "pr_precision"}
+SHORT |= {"precision": "pr_precision", "recall": "pr_recall", "law": "sliced_wasserstein"}
+
+
+def measure(name: str) -> Measure:
+    """The measure of a column or of a short name (`clip`, `latency`); InputError with the nearest name."""
+    found = BY_NAME.get(SHORT.get(name, name))
+    if found is None:
+        raise InputError(f"unknown metric {name[:40]!r}; {nearest(name, [m.column for m in QUALITY])}")
+    return found
+
+
+def same(measure: Measure) -> list[str]:
+    """The columns in which cells must agree before their values of `measure` are compared."""
+    known = {column.name for column in CELLS}
+    return [column for column in dict.fromkeys((*GROUP, *measure.defined_by)) if column in known]

@@ -1,0 +1,87 @@
+"""What figures and tables know of differences between cells: `differences` and the Pareto `front`.
+
+    from reports.paired import differences, front, read_images
+
+    images = read_images(Store("results"), cells, ["fid"])      # once for all metrics that are asked for
+    differences(cells, images, "fid")                           # to the best cell of each comparable group
+    differences(cells, images, "fid", to=converged_cell_id)     # to one cell
+    front(cells, images, "fid", cost="latency_s")               # who leads at its price
+
+Both give a frame with the index of `cells`; columns and statistics are told in harness/verdict/paired.py and below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from harness.verdict.measures import measure
+from harness.verdict.paired import ALPHA, BEST, Images, differences, groups_of, read_images, to_one
+
+__all__ = ["ALPHA", "BEST", "differences", "front", "read_images"]
+
+
+def front(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, cost: str = "latency_s") -> pd.DataFrame:
+    """Which cells are worth their cost: a row a cell that has both, with the index of `cells`, the cheapest first.
+
+    A cell is on the front only where it is significantly better than every cell that costs as much or less; of cells
+    that cannot be told apart the cheapest leads, at one cost the best. Each comparable group has a front of its own.
+    Corrected for all pairs of a group (Bonferroni).
+
+        cell_id, group, cost, value
+        front       whether the cell is on the front
+        leader      cell_id of the cell that is preferred to it (null on the front): the front's at its cost, or the
+                    cheaper cell that keeps it from the front
+        tied        whether it cannot be told from its leader; False on the front
+    """
+    what, price = measure(metric), measure(cost)
+    good = cells[(cells["status"] == "ok") & cells[what.column].notna() & cells[price.column].notna()]
+    found = pd.DataFrame(
+        {
+            "cell_id": good["cell_id"],
+            "group": groups_of(good, what),
+            "cost": good[price.column].astype(float) * (-1 if price.higher_is_better else 1),
+            "value": good[what.column].astype(float),
+            "front": False,
+            "leader": pd.Series(None, good.index, dtype=object),
+            "tied": False,
+        }
+    )
+    found["loss"] = -found["value"] if what.higher_is_better else found["value"]
+    found = found.sort_values(["group", "cost", "loss"], kind="stable")
+    values = Images(good, images, what)
+    for _, rows in found.groupby("group", sort=False):
+        _lead(found, rows, values)
+    found["cost"] = good[price.column].astype(float).reindex(found.index)
+    return found.drop(columns="loss").sort_values(["group", "cost"], kind="stable")
+
+
+def _lead(found: pd.DataFrame, rows: pd.DataFrame, values: Images) -> None:
+    """Fill in one group, whose rows come from cheap to dear."""
+    alpha = ALPHA / max(1, len(rows) * (len(rows) - 1) // 2)
+    leader = best = rows.index[0]
+    found.loc[leader, "front"] = True
+    for k, place in enumerate(rows.index[1:], start=1):
+        against, p = leader, None
+        if rows.loc[place, "loss"] < rows.loc[best, "loss"]:
+            # The best so far first: where a cell is tied with any, it mostly is with that one.
+            keeper, hardest = best, _p(rows, values, place, [best])
+            if hardest.iloc[0] < alpha:
+                hardest = _p(rows, values, place, rows.index[:k])
+                keeper = hardest.idxmax()
+            best = place
+            if hardest.max() < alpha:
+                found.loc[place, "front"], leader = True, place
+                continue
+            p = _p(rows, values, place, [leader]).iloc[0]
+            if p < alpha:
+                against, p = keeper, 1.0
+        if p is None:
+            p = _p(rows, values, place, [leader]).iloc[0]
+        found.loc[place, "leader"], found.loc[place, "tied"] = rows.loc[against, "cell_id"], p >= alpha
+
+
+def _p(rows: pd.DataFrame, values: Images, place: object, rivals: Sequence[object]) -> pd.Series:
+    """p of the comparison of one cell with each rival, not corrected."""
+    return to_one(rows.loc[list(rivals)], values, rows.loc[place, "cell_id"])["p"]

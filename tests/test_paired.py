@@ -1,0 +1,198 @@
+"""Differences between cells that share prompts and noise: right values, honest intervals, no false alarms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import records
+
+from harness import statistics
+from harness.errors import InputError
+from harness.schema import CELLS, to_arrow
+from harness.verdict import measures
+from reports.paired import differences, front, read_images
+
+
+def cells_of(rows: list[dict]) -> pd.DataFrame:
+    return to_arrow("cells", rows).to_pandas()
+
+
+def images_of(cells: pd.DataFrame, column: str, values: list[np.ndarray], prompt: str = "a star") -> pd.DataFrame:
+    parts = [
+        pd.DataFrame({"cell_id": one, "image_index": range(len(x)), "prompt": prompt, column: x})
+        for one, x in zip(cells["cell_id"], values, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def shared(n: int, offsets: list[float], noise: float, seed: int = 0) -> list[np.ndarray]:
+    """Values of one n images in several cells: mostly what the image is, a little what the cell made of it."""
+    rng = np.random.default_rng(seed)
+    own = rng.normal(0, 5, n)
+    return [own + offset + noise * rng.normal(size=n) for offset in offsets]
+
+
+def clip(offsets: list[float], noise: float, n: int = 64, seed: int = 0, **more) -> tuple[pd.DataFrame, pd.DataFrame]:
+    values = shared(n, offsets, noise, seed)
+    rows = [
+        records.cell_row(steps=5 + k, clip_score=float(x.mean()), nfe=float(5 + k), n_images=n, **more)
+        for k, x in enumerate(values)
+    ]
+    cells = cells_of(rows)
+    return cells, images_of(cells, "clip_score", values)
+
+
+def test_a_difference_is_that_of_the_pairs_and_far_sharper_than_the_values():
+    cells, images = clip([90.0, 90.3, 90.31], noise=0.2)
+    found = differences(cells, images, "clip_score")
+    best = cells["clip_score"].idxmax()
+    assert (found["to"] == cells["cell_id"][best]).all()
+    wide = images.pivot(index="image_index", columns="cell_id", values="clip_score")
+    one = statistics.paired(*(wide[cells["cell_id"][k]].to_numpy() for k in (best, 0)))
+    assert found.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx([one.difference, one.low, one.high])
+    assert found["tied"].tolist() == [False, True, True] and (found["n"] == 64).all() and found["paired"].all()
+    assert found.loc[0, "high"] - found.loc[0, "low"] < 0.15  # the value's own interval is 2.5 wide
+    # Best of three is one of three pairs: p is corrected for as many.
+    assert found.loc[0, "p"] == pytest.approx(min(1, 3 * float(one.p)))
+
+
+def test_fid_differs_by_its_influence():
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 6, 64)
+    moved = [common + 0.05 * rng.normal(size=64) for _ in range(2)]
+    moved = [x - x.mean() for x in moved]
+    cells = cells_of([records.cell_row(steps=s, fid=fid, n_images=64) for s, fid in ((20, 2.0), (50, 1.9))])
+    found = differences(cells, images_of(cells, "fid_influence", moved), "fid")
+    assert found["difference"].tolist() == pytest.approx([0.1, 0.0])
+    low, high = statistics.mean_interval(moved[0] - moved[1] + 0.1)
+    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([low, high]) and not found.loc[0, "tied"]
+    # The same without rows of images: the values' own intervals, in which nothing can be told.
+    bare = differences(cells, None, "fid")
+    assert bare["tied"].all() and not bare["paired"].any() and bare.loc[0, "low"] < 0 < bare.loc[0, "high"]
+
+
+def test_the_values_behind_a_root_mean_square_have_it_as_their_mean():
+    rng = np.random.default_rng(1)
+    errors = [np.abs(rng.normal(0.1, 0.03, 16)), np.abs(rng.normal(0.02, 0.01, 16))]
+    roots = [float(np.sqrt((x**2).mean())) for x in errors]
+    rows = [records.cell_row(steps=s, discretisation_error=v, n_images=16) for s, v in zip((5, 20), roots, strict=True)]
+    cells = cells_of(rows)
+    found = differences(cells, images_of(cells, "discretisation_error", errors), "discretisation_error")
+    assert found.loc[0, "difference"] == pytest.approx(roots[0] - roots[1])
+    # To first order the root moves as the jackknife says.
+    squares = [x**2 for x in errors]
+    one, two = (np.sqrt((square.sum() - square) / 15) for square in squares)
+    left_out = one - two
+    spread = np.sqrt(15 / 16 * ((left_out - left_out.mean()) ** 2).sum())
+    assert (found.loc[0, "high"] - found.loc[0, "low"]) / 2 == pytest.approx(2.13 * spread, rel=0.25)
+    assert not found.loc[0, "tied"]
+
+
+def test_to_one_cell_says_better_as_well_as_worse_and_groups_without_it_have_no_difference():
+    cells, images = clip([90.0, 91.0, 92.0], noise=0.2)
+    middle = cells["cell_id"][1]
+    found = differences(cells, images, "clip_score", to=middle)
+    assert found["difference"].round().tolist() == [-1, 0, 1] and found["tied"].tolist() == [False, True, False]
+    other = cells.assign(seed=[0, 0, 1])
+    found = differences(other, images, "clip_score", to=middle)
+    assert np.isnan(found.loc[2, "difference"]) and not found.loc[2, "tied"] and found.loc[2, "to"] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("seed", 1), ("n_images", 8), ("clip_definition", "other"), ("strength", 0.5)]
+)
+def test_what_cannot_be_compared_has_a_best_of_its_own(column, value):
+    cells, images = clip([90.0, 91.0, 95.0], noise=0.2)
+    cells.loc[2, column] = value
+    found = differences(cells, images, "clip_score")
+    assert found["group"].nunique() == 2 and (found["to"] == cells["cell_id"][[1, 1, 2]].to_numpy()).all()
+
+
+def test_other_prompts_are_no_pairs():
+    cells, images = clip([90.0, 90.2], noise=0.01)
+    assert not differences(cells, images, "clip_score").loc[0, "tied"]
+    images.loc[(images["cell_id"] == cells["cell_id"][0]) & (images["image_index"] == 3), "prompt"] = "a ring"
+    found = differences(cells, images, "clip_score")
+    assert not found.loc[0, "paired"] and found.loc[0, "tied"] and found.loc[1, "difference"] == 0
+
+
+def test_equal_images_are_tied_and_one_image_says_nothing():
+    cells, images = clip([90.0, 90.0], noise=0.0)
+    found = differences(cells, images, "clip_score")
+    assert found["tied"].all() and (found["difference"] == 0).all() and (found["high"] == 0).all()
+    cells, images = clip([90.0, 99.0], noise=0.1, n=1)
+    found = differences(cells, images, "clip_score")
+    assert found["tied"].all() and np.isnan(found.loc[0, "low"]) and found.loc[0, "difference"] < -8
+
+
+def test_failed_and_unmeasured_cells_have_no_row_and_one_cell_is_its_own_best():
+    cells, images = clip([90.0, 91.0, 92.0], noise=0.1)
+    cells.loc[0, "status"], cells.loc[1, "clip_score"] = "failed", None
+    found = differences(cells, images, "clip_score")
+    assert found.index.tolist() == [2] and found.loc[2, "difference"] == 0 and found.loc[2, "tied"]
+    assert differences(cells.iloc[:0], images, "clip_score").empty
+
+
+def test_an_unknown_metric_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'clip_score'"):
+        differences(cells_of([records.cell_row()]), None, "clip_scor")
+    assert measures.measure("clip").column == "clip_score"
+
+
+def test_every_measured_column_of_quality_is_a_measure():
+    names = {column.name for column in CELLS}
+    measured = {name for name in names if {f"{name}_low", f"{name}_high", f"{name}_n"} <= names}
+    assert measured == {measure.column for measure in measures.QUALITY}
+
+
+def test_of_cells_that_are_all_the_same_hardly_any_is_called_worse_than_the_best():
+    alarms = 0
+    for seed in range(60):
+        cells, images = clip([90.0] * 12, noise=1.0, n=32, seed=seed)
+        alarms += not differences(cells, images, "clip_score")["tied"].all()
+    assert alarms <= 7  # 5 % of 60 is 3; corrected for 11 comparisons instead of 66 it is 13
+
+
+def test_the_front_holds_what_is_significantly_better_than_all_that_is_as_cheap():
+    cells, images = clip([90.0, 92.0, 92.001, 91.0, 95.0], noise=0.2)
+    found = front(cells, images, "clip_score", cost="nfe")
+    assert found["front"].tolist() == [True, True, False, False, True]
+    second = cells["cell_id"][1]
+    assert found["leader"].tolist()[2:4] == [second, second]
+    assert found["tied"].tolist() == [False, False, True, False, False]
+
+
+def test_of_cells_at_one_cost_the_best_leads_and_among_ties_the_cheapest():
+    cells, images = clip([90.0, 90.001, 90.002, 90.001], noise=0.3)
+    found = front(cells, images, "clip_score", cost="nfe")
+    assert found["front"].tolist() == [True, False, False, False] and found["tied"].tolist() == [False] + [True] * 3
+    cells["nfe"] = 7.0
+    found = front(cells, images, "clip_score", cost="nfe")
+    assert found.loc[found["front"], "value"].tolist() == [cells["clip_score"].max()]
+
+
+def test_a_cheaper_cell_that_cannot_be_told_keeps_a_cell_from_the_front():
+    """The third is better than the first for sure, not so than the second, which costs less."""
+    rng = np.random.default_rng(0)
+    own, step = rng.normal(0, 5, 64), np.abs(rng.normal(0, 1, 64))
+    noise = rng.normal(0, 0.8, 64)
+    values = [own + 90, own + 90.1 + noise - noise.mean(), own + 90.3 + 0.01 * step]
+    rows = [records.cell_row(steps=k, nfe=float(k), clip_score=x.mean(), n_images=64) for k, x in enumerate(values, 5)]
+    cells = cells_of(rows)
+    found = front(cells, images_of(cells, "clip_score", values), "clip_score", cost="nfe")
+    assert found["front"].tolist() == [True, False, False] and found["tied"].tolist() == [False, True, True]
+    assert found["leader"].tolist()[1:] == cells["cell_id"].tolist()[:2]
+
+
+def test_rows_are_read_from_the_store(tmp_path):
+    from harness.store import Store
+
+    store = Store(tmp_path)
+    cells, images = clip([90.0, 91.0], noise=0.1)
+    for row in (records.cell_row(steps=k, clip_score=float(v), n_images=64) for k, v in ((5, 90.0), (6, 91.0))):
+        rows = images[images["cell_id"] == cells["cell_id"][row["steps"] - 5]].drop(columns="cell_id")
+        store.write(row, rows.to_dict("records"))
+    read = store.cells()
+    found = differences(read, read_images(store, read, ["clip_score", "fid"]), "clip_score")
+    assert found["paired"].all() and found["tied"].sum() == 1
