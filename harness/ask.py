@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.cell import IMPLEMENTATIONS, NOISES, PRECISIONS, TIMINGS, Cell, choice, number, whole
+from harness.cell import IMPLEMENTATIONS, NOISES, PRECISIONS, TIMINGS, Cell, allowed_cores, choice, number, whole
 from harness.errors import InputError, nearest
 from harness.guidance import Guidance
 
@@ -24,18 +25,33 @@ ENDS = 2  # steps of a schedule that only gives an adaptive solver its two ends:
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
-def ask(values: dict[str, Any]) -> Cell:
+Once = Callable[..., Any]  # once(function, *arguments): computed at the first call with equal arguments
+
+
+def once() -> Once:
+    """A memory for the cells of one sweep: what hundreds of them ask of one model or one set of data is asked once."""
+    known: dict[tuple, Any] = {}
+
+    def remembered(work: Callable[..., Any], *arguments: Any) -> Any:
+        key = (work, repr(arguments))  # plain values: the text is the value
+        if key not in known:
+            known[key] = work(*arguments)
+        return known[key]
+
+    return remembered
+
+
+def ask(values: dict[str, Any], once: Once = lambda work, *arguments: work(*arguments)) -> Cell:
     """The cell that `values` (plain dict, see conf/sweep.yaml) asks for. Raises InputError; imports no torch."""
     from harness.data.load import check as check_data
     from harness.data.load import fingerprint as data_fingerprint
-    from harness.metrics.load import check as check_metrics
     from harness.models.load import check as check_model
     from harness.models.load import check_use
     from harness.models.load import fingerprint as model_fingerprint
     from harness.tasks.load import load as load_task
 
     task, model = values["task"], values["model"]
-    check_model(model, task=task["name"])
+    once(check_model, model, task["name"])
     sampler, schedule = _settled(values["sampler"], values["schedule"], model)
     data = _resolve(values["data"], "data", model.get("default_data"))
     guidance = Guidance.parse(_cfg(values, model), values["guidance"])
@@ -50,18 +66,18 @@ def ask(values: dict[str, Any]) -> Cell:
     steps, stochastic = asked.steps(values)
     _check_implementation(implementation, sampler, task["name"], asked.levels(steps))
     n_images = whole(values, "n_images", 1)
-    check_data(data, n_images, task["name"])
-    check_use(model, data, precision, str(values["negative_prompt"] or ""))
-    check_metrics(values["metrics"])
+    once(check_data, data, n_images, task["name"])
+    once(check_use, model, data, precision, str(values["negative_prompt"] or ""))
+    metrics = once(_metrics, values["metrics"])
     off = not guidance.on
     return Cell(
         task=task,
         model=model,
-        model_fingerprint=model_fingerprint(model),
+        model_fingerprint=once(model_fingerprint, model),
         sampler=sampler,
         schedule=schedule,
         data=data,
-        data_fingerprint=data_fingerprint(data),
+        data_fingerprint=once(data_fingerprint, data),
         implementation=implementation,
         noise=_noise(values["noise"], stochastic),
         steps=steps,
@@ -75,12 +91,28 @@ def ask(values: dict[str, Any]) -> Cell:
         n_images=n_images,
         batch_size=whole(values, "batch_size", 1),
         device=device,
-        threads=os.cpu_count() or 1 if values["threads"] is None else whole(values, "threads", 1),
-        metrics=tuple(values["metrics"]),
+        threads=_threads(values, device),
+        metrics=metrics,
         reference_count=whole(values, "reference_count", 2, ": FID needs a covariance"),
         timing=choice(values["timing"], "timing", TIMINGS),
         timing_batch=whole(values, "timing_batch", 1),
     )
+
+
+def meant(kind: str, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A group's section with every knob that counts for it, and its name: `auto` stands for another file."""
+    section = values[kind]
+    name = _auto(kind, values["model"], values["sampler"]) if section["name"] == "auto" else None
+    return (section, section["name"]) if name is None else (_read(kind, name), name)
+
+
+def _auto(kind: str, model: dict[str, Any], sampler: dict[str, Any]) -> str | None:
+    """The file that `kind`=auto stands for: the sampler's own, the model's customary one or the sampler's."""
+    if kind == "data":
+        return model.get("default_data")
+    if sampler["solver"] == "plan_file":
+        return "file"
+    return (model.get("auto_schedule") or {}).get("name", sampler["default_schedule"])
 
 
 def _settled(sampler: dict[str, Any], group: dict[str, Any], model: dict[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -96,12 +128,13 @@ def _settled(sampler: dict[str, Any], group: dict[str, Any], model: dict[str, An
 
 def _schedule(group: dict[str, Any], model: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
     """`auto`: the levels of the sampler's own file, the model's customary schedule, or the sampler's."""
+    name = _auto("schedule", model, sampler)
     if group["name"] == "auto" and sampler["solver"] == "plan_file":
-        return {**_resolve(group, "schedule", "file"), "file": sampler["file"], "sha256": sampler["sha256"]}
-    own = dict(model.get("auto_schedule") or {})
-    if group["name"] == "auto" and own:
-        return _resolve({**own, **group}, "schedule", own.pop("name"))
-    return _resolve(group, "schedule", sampler["default_schedule"])
+        return {**_resolve(group, "schedule", name), "file": sampler["file"], "sha256": sampler["sha256"]}
+    if group["name"] == "auto":
+        own = {knob: value for knob, value in (model.get("auto_schedule") or {}).items() if knob != "name"}
+        return _resolve({**own, **group}, "schedule", name)
+    return group
 
 
 def _resolve(group: dict[str, Any], kind: str, default: str | None) -> dict[str, Any]:
@@ -233,6 +266,30 @@ def _strength(given: Any, task: dict[str, Any]) -> float | None:
     if not task["uses_strength"]:
         return None
     return float(task["default_strength"] if given is None else given)
+
+
+def _threads(values: dict[str, Any], device: str) -> int | None:
+    """By default all cores allowed on the CPU, whose rounding and times depend on them; a GPU's images do not."""
+    if values["threads"] is not None:
+        return whole(values, "threads", 1)
+    return allowed_cores() if device == "cpu" else None
+
+
+def _metrics(given: Any) -> tuple[Any, ...]:
+    """A set, so in one order whatever was written; a name alone is a set of one."""
+    from harness.metrics.load import DEFAULT, check
+
+    asked = [given] if isinstance(given, (str, dict)) else given
+    if not isinstance(asked, list):
+        raise InputError(f"metrics={given!r} is not valid: give names, as in metrics=[fid,clip_score], or [] for none")
+    check(asked)
+    known = {name: place for place, name in enumerate(DEFAULT)}  # then exact and law
+
+    def place(metric: str | dict[str, Any]) -> tuple[int, str]:
+        name = metric if isinstance(metric, str) else metric["name"]
+        return known.get(name, len(known)), name
+
+    return tuple(sorted(asked, key=place))
 
 
 @cache

@@ -162,8 +162,7 @@ HARMLESS = {
 
 
 def asked(words: Sequence[str], out: Path, threads: int) -> list[Cell]:
-    with patch.object(sys, "argv", ["harness.sweep", *COMMON, f"threads={threads}", f"results_dir={out}", *words]):
-        return list(enumerate_cells(sys.argv[1:]).cells.values())
+    return list(enumerate_cells([*COMMON, f"threads={threads}", f"results_dir={out}", *words]).cells.values())
 
 
 def inject(session: Session, cells: Sequence[Cell], store: Store, injection: Injection) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from harness.errors import InputError, nearest
@@ -41,7 +43,7 @@ class Cell:
     n_images: int
     batch_size: int
     device: str
-    threads: int
+    threads: int | None  # None: all that the worker may use; on a GPU, where the number changes no image
     metrics: tuple[str, ...]
     reference_count: int
     timing: str
@@ -49,9 +51,10 @@ class Cell:
 
     def canonical(self) -> str:
         """JSON with sorted keys: the same cell gives the same text on every machine."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
@@ -62,7 +65,12 @@ class Cell:
         return cls(**values)
 
     @property
-    def model_key(self) -> tuple[str, str, str, str, int]:
+    def cpu_threads(self) -> int:
+        """Threads of the worker's CPU, wherever the cell is run."""
+        return self.threads or allowed_cores()
+
+    @cached_property
+    def model_key(self) -> tuple[str, str, str, str, int | None]:
         """Cells with the same key share one loaded model."""
         return (
             json.dumps(self.model, sort_keys=True),
@@ -82,13 +90,14 @@ class Cell:
     def columns(self) -> dict[str, Any]:
         """The columns of a record that say what was asked; the same whether the cell succeeds or fails."""
         same = ("model_fingerprint", "data_fingerprint", "implementation", "noise", "steps", "cfg", "strength")
-        same += ("keep_steps", "negative_prompt", "precision", "seed", "n_images", "batch_size", "device", "threads")
+        same += ("keep_steps", "negative_prompt", "precision", "seed", "n_images", "batch_size", "device")
         same += ("reference_count", "timing_batch")
         groups = {name: getattr(self, name) for name in ("task", "model", "sampler", "schedule", "data")}
         return {
             "cell_id": self.cell_id,
             "cell": self.canonical(),
             **{name: getattr(self, name) for name in same},
+            "threads": self.cpu_threads,
             **{name: group["name"] for name, group in groups.items()},
             **{f"{name}_knobs": _knobs(groups[name]) for name in ("task", "sampler", "schedule")},
             "guidance_rescale": self.guidance["rescale"],
@@ -96,6 +105,13 @@ class Cell:
             "metrics": list(self.metrics),
             "timing_preset": self.timing,
         }
+
+
+def allowed_cores() -> int:
+    """Processor cores that this process may use: fewer than there are under taskset, Slurm or a container's cpuset."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
 
 
 def _knobs(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Side:
     def do_cells(self, words: list[str]) -> dict[str, Any]:
         from harness.sweep import enumerate_cells
 
-        sys.argv[1:] = words  # where Hydra looks for them
+        sys.argv[1:] = words  # where an older commit looks for them
         self.cells = list(enumerate_cells(words).cells.values())
         names = [cell.label for cell in self.cells]
         # Not everything is in a label (the schedule is not): the second of a name answers the second of the other side.

@@ -50,7 +50,7 @@ class Session:
     def _model(self, cell: Cell) -> Any:
         if cell.model_key != self.model_key:
             self._drop_model()
-            torch.set_num_threads(cell.threads)
+            torch.set_num_threads(cell.cpu_threads)
             began = time.perf_counter()
             self.model = models.load(cell.model, cell.precision, cell.device)
             self.load_s, self.model_key = time.perf_counter() - began, cell.model_key

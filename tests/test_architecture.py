@@ -52,8 +52,8 @@ def test_a_peer_is_checked_without_torch():
 
 
 @pytest.mark.parametrize("path", files("harness", "samplers", "reports"), ids=str)
-def test_only_the_sweep_knows_hydra(path):
-    if path != ROOT / "harness" / "sweep.py":
+def test_only_the_command_line_knows_hydra(path):
+    if path != ROOT / "harness" / "commandline.py":
         assert not roots(path) & {"hydra", "omegaconf"}
 
 
@@ -71,9 +71,22 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_a_sweep_is_enumerated_without_torch():
-    code = "import sys; sys.argv = ['x', 'steps=5,10', 'device=cpu']; from harness.sweep import enumerate_cells\n"
-    code += "assert len(enumerate_cells(sys.argv[1:]).cells) == 2; import harness.show, harness.executors.local"
+    code = "from harness.sweep import enumerate_cells\n"
+    code += "assert len(enumerate_cells(['steps=5,10', 'device=cpu']).cells) == 2\n"
+    code += "import harness.show, harness.executors.local"
     assert not loaded_after(code) & {"torch", "diffusers", "transformers", "open_clip", "scipy.stats"}
+
+
+def test_a_worker_process_does_not_load_hydra():
+    """It imports the module that was started as a program once more (multiprocessing's spawn)."""
+    assert not loaded_after("import harness.sweep, harness.executors.local") & {"torch", "hydra", "omegaconf"}
+
+
+def test_hydra_is_driven_through_its_public_functions():
+    """Only what its documentation names, and nothing of it, of the arguments or of the environment is patched."""
+    text = (ROOT / "harness" / "commandline.py").read_text()
+    assert not [name for name in imported(ROOT / "harness" / "commandline.py") if "_internal" in name or "mock" in name]
+    assert not [word for word in ("patch", "sys.argv", "environ", "setattr") if word in text]
 
 
 def test_reports_are_loaded_without_torch():

@@ -33,20 +33,6 @@ def sweep(folder: Path, *words: str, **kwargs) -> subprocess.CompletedProcess:
 # ------------------------------------------------------------------------------------------------- enumeration
 
 
-@pytest.fixture(autouse=True)
-def _arguments(monkeypatch):
-    """Hydra reads sys.argv; the tests give their words to `enumerate_cells`."""
-    import harness.sweep as module
-
-    original = module.enumerate_cells
-
-    def with_arguments(words):
-        monkeypatch.setattr(sys, "argv", ["harness.sweep", *words])
-        return original(words)
-
-    monkeypatch.setitem(globals(), "enumerate_cells", with_arguments)
-
-
 def test_lists_and_ranges_multiply_into_cells():
     found = cells("sampler=euler,unipc", "steps=range(10,40,10)", "cfg=1,3")
     assert len(found) == 2 * 3 * 2

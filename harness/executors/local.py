@@ -124,7 +124,7 @@ class _Worker:
         self.fresh = self.process is None or not self.process.is_alive()
         if self.fresh:
             self.stop()
-            self._start(cell.threads)
+            self._start(cell.cpu_threads)
         self._wind_up()
         with suppress(OSError):  # it died this moment: the pipe's end says so
             self.pipe.send(cell)
