@@ -88,6 +88,7 @@ class FakeSession:
         report("images", cell.n_images)
         score = sum(row["clip_score"] for row in images) / len(images)
         row = {**cell.columns(), "status": "ok", "nfe": float(cell.steps), "clip_score": score, "ended_at": time.time()}
+        row.update(ODD_COLUMNS.get(cell.model["fault"], {}))
         timings = [{"run": k, "kind": "timed", "total_s": chance.random()} for k in range(2)]
         return Record(cell=row, images=images, timings=timings)
 
@@ -127,6 +128,12 @@ def _segfault() -> None:
     ctypes.string_at(0)
 
 
+class _Text(str):
+    """A text of a library's own type, as torch's version is."""
+
+
+# Faults of the record instead of the run: a column that no schema has, and a value that is more than plain.
+ODD_COLUMNS = {"column": {"colour": "red"}, "type": {"steps_run": "many"}, "subclass": {"torch_version": _Text("2.0")}}
 FAULTS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "memory": _use_up_memory,
@@ -135,6 +142,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "exit": lambda: sys.exit(3),
     "os_exit": lambda: os._exit(4),
     "nan": _bad_image,
+    **dict.fromkeys(ODD_COLUMNS, lambda: None),
     "hang": lambda: time.sleep(3600),
 }
 

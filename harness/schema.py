@@ -7,7 +7,7 @@ raise SCHEMA_VERSION: records without it are read as null, so a column is never 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -244,15 +244,30 @@ def arrow_schema(table: str) -> pa.Schema:
 def to_arrow(table: str, rows: list[Mapping[str, Any]]) -> pa.Table:
     """Rows as an arrow table: what a row lacks is null, what the schema lacks is an error."""
     schema = arrow_schema(table)
-    known = set(schema.names)
-    for row in rows:
-        if unknown := row.keys() - known:
-            raise ValueError(_unknown_column(table, min(unknown), schema.names))
+    _check_names(table, rows)
     arrays = [
         pa.array([_plain(table, column, row.get(column.name)) for row in rows], ARROW_TYPES[column.kind])
         for column in TABLES[table]
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def plain(table: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with exact Python types of their columns' kinds: no library's own, which another process would import.
+
+    ValueError where a row does not fit, as in `to_arrow`.
+    """
+    _check_names(table, rows)
+    columns = {column.name: column for column in TABLES[table]}
+    return [{name: _plain(table, columns[name], value) for name, value in row.items()} for row in rows]
+
+
+def _check_names(table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    names = arrow_schema(table).names
+    known = set(names)
+    for row in rows:
+        if unknown := row.keys() - known:
+            raise ValueError(_unknown_column(table, min(unknown), names))
 
 
 def describe(table: str) -> str:

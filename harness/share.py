@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.cell import Cell
-from harness.errors import Terminated
+from harness.errors import InputError, Terminated
 from harness.executors.base import Executor, Progress, Record
+from harness.executors.local import failed
 from harness.leases import Leases
 from harness.store import Store
 
@@ -38,7 +39,7 @@ def run_shared(
     Yields what the executor says and every record once it is written, and a word on cells that other processes run.
     """
     with Leases(store.root) as leases, _sigterm_raises():
-        todo = list(cells)
+        todo, known = list(cells), {cell.cell_id: cell for cell in cells}
         told: dict[str, str] = {}
         while todo:
             elsewhere: list[Cell] = []
@@ -55,7 +56,7 @@ def run_shared(
                 return True
 
             for message in executor.run(todo, claim):
-                if isinstance(message, Record) and not _write(store, leases, message):
+                if isinstance(message, Record) and not _write(store, leases, message, known[message.cell["cell_id"]]):
                     lost = message.cell["cell_id"]
                     elsewhere += [cell for cell in todo if cell.cell_id == lost]  # its new owner's record is waited for
                     yield Elsewhere(lost, "taken over by another process while we slept", False)
@@ -73,12 +74,19 @@ def run_shared(
                 time.sleep(LOOK_S)
 
 
-def _write(store: Store, leases: Leases, record: Record) -> bool:
+def _write(store: Store, leases: Leases, record: Record, cell: Cell) -> bool:
     """Record the cell and give it back; False where it is no longer ours to write."""
     cell_id = record.cell["cell_id"]
     if not leases.holds(cell_id):
         return False
-    store.write(record.cell, record.images, record.timings)
+    try:
+        store.write(record.cell, record.images, record.timings)
+    except InputError:  # the folder cannot be written: not the cell's fault
+        raise
+    except ValueError as error:  # an executor that sent what does not fit
+        record.cell = failed(cell, f"its record does not fit: {error}"[:2000], time.time()).cell
+        record.images, record.timings = [], []
+        store.write(record.cell)
     leases.release(cell_id)
     return True
 

@@ -249,3 +249,44 @@ def test_force_runs_again_what_is_recorded_and_keeps_one_row(tmp_path):
     after = Store(tmp_path).versions()
     assert before.keys() == after.keys() and all(before[key] != after[key] for key in before)
     assert len(pd.read_parquet(tmp_path / "cells")) == 3
+
+
+# ---------------------------------------------------------------------------------------- records that do not fit
+
+
+def test_a_record_that_does_not_fit_fails_its_own_cell_in_the_worker(tmp_path):
+    rows, _ = run(tmp_path, [cell(0), cell(1, "column"), cell(2, "type"), cell(3)])
+    assert {seed: row["status"] for seed, row in rows.items()} == {0: "ok", 1: "failed", 2: "failed", 3: "ok"}
+    assert "'colour' is not a column of cells" in rows[1]["error"] and "steps_run" in rows[2]["error"]
+
+
+def test_a_record_arrives_with_plain_values_alone(tmp_path):
+    records = [m for m in LocalExecutor(str(tmp_path), session=SESSION).run([cell(0, "subclass")]) if _is_record(m)]
+    (one,) = records
+    assert one.cell["torch_version"] == "2.0"
+    values = [v for row in (one.cell, *one.images, *one.timings) for v in row.values()]
+    assert {type(value) for value in values} <= {str, int, float, bool, type(None), list}
+
+
+def _is_record(message) -> bool:
+    return isinstance(message, Record)
+
+
+def test_an_executor_that_sends_what_does_not_fit_costs_that_cell_alone(tmp_path):
+    """Another executor may not check its records: the parent does not fall over one of them."""
+    from harness.share import run_shared
+
+    class Unchecked:
+        def run(self, cells, claim):
+            for one in cells:
+                assert claim(one)
+                odd = {"colour": "red"} if one.seed == 1 else {}
+                yield Record({**one.columns(), "status": "ok", **odd}, [{"image_index": 0}])
+
+    store = Store(tmp_path)
+    store.check_writable()
+    messages = list(run_shared(Unchecked(), store, [cell(0), cell(1), cell(2)], {}))
+    assert [message.cell["status"] for message in messages] == ["ok", "failed", "ok"]
+    assert sorted(store.recorded().values()) == ["failed", "ok", "ok"]
+    assert "'colour' is not a column" in store.rows([cell(1).cell_id])[0]["error"]
+    assert len(store.images(["cell_id"])) == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -94,6 +96,15 @@ def test_the_id_is_the_content_and_survives_its_text():
     one, same, other = cells("steps=10")[0], cells("steps=10")[0], cells("steps=10", "seed=1")[0]
     assert one.cell_id == same.cell_id != other.cell_id
     assert type(one).from_canonical(one.canonical()).cell_id == one.cell_id
+
+
+def test_an_id_is_hashed_once(monkeypatch):
+    one, calls = cells("steps=10")[0], []
+    canonical = type(one).canonical
+    monkeypatch.setattr(type(one), "canonical", lambda cell: calls.append(1) or canonical(cell))
+    fresh = type(one).from_canonical(canonical(one))
+    assert [fresh.cell_id for _ in range(5)] == [one.cell_id] * 5 and len(calls) == 1
+    assert replace(fresh, seed=1).cell_id != one.cell_id and pickle.loads(pickle.dumps(fresh)) == fresh
 
 
 def test_cells_of_one_model_run_together():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.cell import Cell
+from harness.schema import plain
 
 
 @dataclass
@@ -17,6 +18,11 @@ class Record:
     images: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
     traceback: str = ""
+
+    def checked(self) -> Record:
+        """The same with plain values alone; a ValueError where a row does not fit its table (harness/schema.py)."""
+        (row,) = plain("cells", [self.cell])
+        return Record(row, plain("images", self.images), plain("timings", self.timings), self.traceback)
 
 
 @dataclass(frozen=True)

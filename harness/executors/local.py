@@ -196,7 +196,8 @@ def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None
 def _result(session: Any, cell: Cell, pipe: Connection) -> Record:
     started = time.time()
     try:
-        return session.run(cell, lambda what, images: pipe.send(Progress(cell.cell_id, what, images)))
+        record = session.run(cell, lambda what, images: pipe.send(Progress(cell.cell_id, what, images)))
+        return record.checked()  # here, so that a row that does not fit costs its own cell and no other
     except (Exception, SystemExit) as error:  # a cell may fail in any way; the others go on
         record = failed(cell, _reason(error), started, traceback.format_exc())
     session.after_failure()  # after the error is gone, whose frames hold what the cell had allocated
