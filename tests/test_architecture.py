@@ -39,9 +39,10 @@ def test_samplers_know_nothing_of_the_harness(path):
 
 
 @pytest.mark.parametrize("path", files("samplers"), ids=str)
-def test_only_the_peers_know_the_peers(path):
-    if path.parent != ROOT / "samplers" / "peers":
-        assert not roots(path) & {"diffusers", "k_diffusion"}
+def test_only_peers_and_hosts_know_other_libraries(path):
+    if path.parent not in (ROOT / "samplers" / "peers", ROOT / "samplers" / "hosts"):
+        assert not roots(path) & {"diffusers", "k_diffusion", "comfy"}
+        assert not any(name.startswith("samplers.hosts") for name in imported(path))
 
 
 def test_a_peer_is_checked_without_torch():

@@ -1,0 +1,518 @@
+"""`PlanScheduler`: a scheduler of diffusers that executes our plans, so that any pipeline runs any of our samplers.
+
+    pipe.scheduler = PlanScheduler.replacing(pipe.scheduler, sampler="unipc", schedule="karras")
+
+The pipeline keeps the scaling of the state that it had; behind its back the state stays float32 in the walk, whatever
+the model's type is. Nothing in `step` waits for the device: levels are looked up by index.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from samplers import registry, schedules
+from samplers.hosts.replaced import KINDS, Laid, Replaced
+from samplers.levels import Level, NoiseLevels
+from samplers.noise import NoiseStreams
+from samplers.plan import Plan
+from samplers.walk import Walk
+
+STOCK = "stock"  # the levels that the replaced scheduler itself would have walked
+OWN = ("replaced", "sampler", "schedule")  # what the configuration holds beside that of the replaced scheduler
+Spec = str | Mapping[str, Any]  # a name, or {"name": …, **knobs}
+
+
+class Call(NamedTuple):
+    """One denoiser call as the pipeline sees it, in plain numbers."""
+
+    of_state: float  # x0 = of_state·x + of_output·output, x the walk's state
+    of_output: float
+    seen: float  # the pipeline's state times this is what the model sees
+    shown: float  # the walk's state times this is the pipeline's
+
+
+@dataclass
+class Output(SchedulerOutput):
+    """The next state, and the x0 that it was made from."""
+
+    pred_original_sample: Tensor | None = None
+
+
+class PlanScheduler(SchedulerMixin, ConfigMixin):
+    """Executes the plan of `sampler` over the levels of `schedule`, for the model of the scheduler it replaces.
+
+    `sampler` and `schedule` are names of conf/sampler and conf/schedule, or `{"name": …, **knobs}`; `schedule="stock"`
+    is what the replaced scheduler would have walked. All other settings are the replaced scheduler's and show in
+    `config` as they did there. Set `noise` to NoiseStreams or BrownianStreams for noise that does not depend on the
+    batch; else it is drawn from the pipeline's `generator` (a list of them has one an image). Where a pipeline passes
+    none to `step`, as those of flow models do, every image's noise follows from its own first state.
+
+    Every ValueError is one line: an unknown scheduler, sampler, schedule or knob; a sampler that chooses its steps
+    while it runs; levels that cannot be walked; a start inside a step of several calls.
+    """
+
+    config_name = "scheduler_config.json"
+    _compatibles = [each.name for each in KarrasDiffusionSchedulers]  # noqa: RUF012 - as diffusers has it
+    order = 1
+
+    def __init__(
+        self, replaced: str = "EulerDiscreteScheduler", sampler: Spec = "unipc", schedule: Spec = STOCK, **config: Any
+    ) -> None:
+        self._adopt(Replaced(replaced, config), sampler, schedule, config)
+
+    @classmethod
+    def replacing(cls, scheduler: Any, sampler: Spec = "unipc", schedule: Spec = STOCK) -> PlanScheduler:
+        """In the place of this scheduler, with its configuration and what was set on it since."""
+        if isinstance(scheduler, cls):
+            return cls.replacing(scheduler._model().scheduler, sampler, schedule)
+        name = type(scheduler).__name__
+        if name in KINDS and not type(scheduler).__module__.startswith("diffusers."):
+            name = f"{type(scheduler).__module__}.{name}"
+        made = cls.__new__(cls)
+        own = None if name in ("PNDMScheduler", "FlowMatchHeunDiscreteScheduler") else copy.deepcopy(scheduler)
+        made._adopt(Replaced(name, scheduler.config, own), sampler, schedule, scheduler.config)
+        return made
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **changes: Any) -> Any:
+        """From the configuration of a PlanScheduler, or a stored one of a scheduler that it can replace.
+
+        `changes` are `sampler`, `schedule` and settings of the replaced scheduler.
+        """
+        if not isinstance(config, Mapping):
+            raise ValueError(f"from_config needs a configuration, not {type(config).__name__}: from_pretrained loads")
+        name = config.get("replaced") or config.get("_class_name")
+        if name is None or name == cls.__name__:
+            raise ValueError(
+                "this configuration does not say which scheduler it is of: use PlanScheduler.replacing(pipe.scheduler)"
+            )
+        known = {key: value for key, value in config.items() if not key.startswith("_") and key != "replaced"}
+        unused = {key: changes.pop(key) for key in [*changes] if key not in (*known, *OWN)}
+        if unused and not return_unused_kwargs:
+            raise ValueError(f"{name} has no setting {next(iter(unused))!r}; it has: {', '.join(known)}"[:500])
+        made = cls(name, **{**known, **changes})
+        # A setting that was a default there is no decision: another class that is made from this one has its own.
+        defaults = [key for key in config.get("_use_default_values", ()) if key not in changes]
+        made.register_to_config(_use_default_values=defaults)
+        made._seen_config = made._internal_dict
+        return (made, unused) if return_unused_kwargs else made
+
+    def _adopt(self, model: Replaced, sampler: Spec, schedule: Spec, config: Mapping[str, Any]) -> None:
+        self._sampler, self._schedule = _sampler(sampler), _named(schedule, "schedule")
+        if self._schedule["name"] != STOCK:
+            _spaced(self._schedule, model, 2)  # says now what is wrong with a name or a knob
+        own = {"replaced": model.name, "sampler": _json("sampler", sampler), "schedule": _json("schedule", schedule)}
+        known = {key: value for key, value in config.items() if key not in ("_class_name", "_diffusers_version", *OWN)}
+        self.register_to_config(**{**model.config, **known, **own})
+        self._replaced, self._seen_config = model, self._internal_dict
+        self.noise: NoiseStreams | None = None
+        self.num_inference_steps: int | None = None
+        self.plan: Plan | None = None
+        self._laid: Laid | None = None
+        self._calls: list[Call] = []
+        self._forget()
+        # Before set_timesteps there are the trained levels, as every scheduler has them.
+        self.timesteps, self.sigmas = model.scheduler.timesteps, getattr(model.scheduler, "sigmas", None)
+
+    def _model(self) -> Replaced:
+        """What is replaced; read again where a pipeline has written another configuration into us."""
+        if self._internal_dict is not self._seen_config:
+            self._replaced = Replaced(self.config["replaced"], self.config)
+            self._seen_config = self._internal_dict
+        return self._replaced
+
+    # -------------------------------------------------------------------------------------------------- timesteps
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Lay out levels and plan. `timesteps` then has an entry a denoiser call, `order` the calls of a step.
+
+        Levels that are given (`timesteps=`, `sigmas=`, as the replaced scheduler takes them) are walked with
+        `schedule="stock"`. With another schedule an even ramp of `sigmas`, the flow pipelines' own, says the number of
+        steps, and anything else is a ValueError.
+        """
+        model = self._model()
+        self._laid = self._levels(model, num_inference_steps, timesteps, sigmas, mu)
+        self.plan = registry.build_plan(self._sampler, self._laid.levels)
+        self.num_inference_steps = self._laid.levels.steps
+        stages = self.plan.stages
+        reached = [*(stage.level for stage in stages), stages[-1].result]
+        shown = [model.shown(level) for level in reached]
+        self._calls = [
+            Call(*model.x0(level), model.seen(level), scale) for level, scale in zip(reached[:-1], shown, strict=False)
+        ]
+        self._reached, self._last_shown, self._limit = reached, shown[-1], model.limit()
+        self._first_calls = _first_calls(self.plan, self._laid.levels)
+        self.order = 1 if self._laid.given else _order(self._first_calls, len(stages), self.num_inference_steps)
+        told = torch.tensor([self._laid.told(level) for level in reached[:-1]], dtype=torch.float64)
+        whole = not torch.is_floating_point(model.scheduler.timesteps) and bool((told == told.round()).all())
+        self._told = told.to(torch.int64 if whole else torch.float32)
+        self.timesteps = self._told.to(device, copy=True)
+        self.sigmas = torch.tensor([model.noise(level) for level in reached], dtype=torch.float32)
+        self._start_scale = model.start(reached[0])
+        self._forget()
+
+    def _levels(self, model: Replaced, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Laid:
+        if self._schedule["name"] == STOCK:
+            return model.lay(steps, timesteps, sigmas, mu)
+        if timesteps is None and sigmas is None:
+            return Laid(_as_many(_spaced(self._schedule, model, steps), steps, self._schedule), model.told)
+        if not (model.flow and sigmas is not None and _even(sigmas)):
+            raise ValueError(
+                f"levels are given twice, by {'timesteps=' if sigmas is None else 'sigmas='} and by schedule="
+                f"{self._schedule['name']}: set schedule='stock' to walk those that are given"
+            )
+        told = model.lay(None, timesteps, sigmas, mu).told
+        steps = len(sigmas)
+        return Laid(_as_many(_spaced(self._schedule, model, steps), steps, self._schedule), told, True)
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """What a pipeline multiplies unit noise by to have a state of the first level."""
+        if self.plan is not None:
+            return self._start_scale
+        model = self._model()
+        return model.start(model.process.level(model.process.ratio_max))
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """The call to start at, where img2img enters: what is walked is planned for the levels from there on."""
+        self._forget()
+        self._begin_index = int(begin_index)
+
+    @property
+    def begin_index(self) -> int | None:
+        return self._begin_index
+
+    @property
+    def step_index(self) -> int | None:
+        """The call that is next; None before the first."""
+        return None if self._index is None else self._index + (0 if self._walk is None else self._walk.index)
+
+    # ---------------------------------------------------------------------------------------------------- a run
+
+    def _forget(self) -> None:
+        self._begin_index: int | None = None
+        self._index: int | None = None  # of the call that the run began with
+        self._walk: Walk | None = None
+        self._own_noise: NoiseStreams | None = None
+        self._given: Tensor | None = None  # what step returned last: where it comes back, the walk goes on from its own
+        self._version = 0
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """The pipeline's state as the model wants to see it at the next call."""
+        if self._index is None:
+            self._index = self._enter(timestep)
+        call = self._calls[min(self.step_index, len(self._calls) - 1)]
+        return sample if call.seen == 1 else sample * call.seen
+
+    @torch.no_grad()
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> Output | tuple[Tensor, Tensor]:
+        """The state that the next call evaluates, in `sample`'s type. Which call this is, is known by counting.
+
+        `timestep` is looked at before the first call alone.
+        """
+        walk = self._walk or self._begin(timestep, sample)
+        if walk.over:
+            raise ValueError(f"the {len(self._calls)} calls of this run are made: call set_timesteps for another")
+        call = self._calls[self._index + walk.index]
+        state = self._take(walk, sample, call)
+        x0 = self._x0(call, state, model_output)
+        noise = self._noise(state, generator)
+        walk.advance(x0, noise)
+        if not walk.over:
+            walk.churn(noise)
+        k = self._index + walk.index
+        shown = self._calls[k].shown if k < len(self._calls) else self._last_shown
+        prev = (walk.state.clone() if shown == 1 else walk.state * shown).to(sample.dtype)
+        self._give(prev)
+        x0 = x0.to(sample.dtype)
+        return Output(prev_sample=prev, pred_original_sample=x0) if return_dict else (prev, x0)
+
+    def _noise(self, state: Tensor, generator: Any) -> Any:
+        if self.noise is not None or generator is not None:
+            return self.noise or _Drawn(state, generator)
+        if self._own_noise is None and self._walk.plan.draws:
+            self._own_noise = _by_start(state)
+        return self._own_noise
+
+    def _take(self, walk: Walk, sample: Tensor, call: Call) -> Tensor:
+        """The walk's state, from `sample` where somebody has changed that since."""
+        if sample is self._given and sample.is_inference():
+            # Changes in place leave no trace here: go on from the sample, and from what its type had cut off.
+            if sample.dtype != walk.state.dtype:
+                walk.state.copy_(sample.to(walk.state.dtype).div_(call.shown).add_(self._cut_off))
+            else:
+                walk.state.copy_(sample if call.shown == 1 else sample / call.shown)
+        elif sample is not self._given or sample._version != self._version:
+            if sample.shape != walk.state.shape:
+                raise ValueError(f"the state was {tuple(walk.state.shape)} and is {tuple(sample.shape)} in one run")
+            walk.state.copy_(sample if call.shown == 1 else sample.to(walk.state.dtype) / call.shown)
+        return walk.state
+
+    def _give(self, prev: Tensor) -> None:
+        walk = self._walk
+        self._given = None if walk.over else prev
+        if not prev.is_inference():
+            self._version = prev._version
+        elif prev.dtype != walk.state.dtype and not walk.over:
+            shown = self._calls[self._index + walk.index].shown
+            self._cut_off = walk.state - prev.to(walk.state.dtype).div_(shown)
+
+    def _x0(self, call: Call, state: Tensor, output: Tensor) -> Tensor:
+        if output.shape != state.shape:
+            if output.ndim != state.ndim or output.shape[1] != 2 * state.shape[1]:
+                raise ValueError(f"the model answered {tuple(output.shape)} to a state of {tuple(state.shape)}")
+            output = output[:, : state.shape[1]]  # a learned variance comes behind
+        if call.of_state == 0:
+            x0 = output.to(state.dtype) if call.of_output == 1 else output.to(state.dtype) * call.of_output
+        else:
+            x0 = torch.add(state if call.of_state == 1 else state * call.of_state, output, alpha=call.of_output)
+        return x0 if self._limit is None else self._limit(x0)
+
+    def _begin(self, timestep: float | Tensor, sample: Tensor) -> Walk:
+        if self.plan is None:
+            raise ValueError("call set_timesteps before the first step")
+        if self._index is None:
+            self._index = self._enter(timestep)
+        plan = self.plan if self._index == 0 else self._tail(self._index)
+        first = plan.stages[0]
+        if first.churn != (1.0, 0.0):
+            # The model has seen the start already: it stands at the raised level, which is the same law.
+            plan = replace(plan, start=first.level, stages=(replace(first, churn=(1.0, 0.0)), *plan.stages[1:]))
+        dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
+        self._walk = Walk(plan, sample.to(dtype))
+        return self._walk
+
+    def _enter(self, timestep: float | Tensor | None) -> int:
+        """The index of the first call: as it was set, else by the timestep that the pipeline holds."""
+        if self.plan is None:
+            raise ValueError("call set_timesteps before the first step")
+        if self._begin_index is not None:
+            return self._begin_index
+        return 0 if timestep is None else self._index_of(timestep)
+
+    def _index_of(self, timestep: float | Tensor) -> int:
+        # An element of our own tensor is known by its address: looking at its value would wait for the device.
+        if isinstance(timestep, Tensor) and _shares(timestep, self.timesteps):
+            return timestep.storage_offset() - self.timesteps.storage_offset()
+        value = float(timestep)
+        near = ((self._told.double() - value).abs() <= 1e-4 * max(1.0, abs(value))).nonzero().flatten().tolist()
+        if not near:
+            raise ValueError(f"timestep {value:g} is not one of this run's: {self._told.tolist()}"[:500])
+        return next((k for k in near if k in self._first_calls), near[0])
+
+    def _tail(self, index: int) -> Plan:
+        """The plan for the levels from call `index` on; it must make the calls that the pipeline has seen already."""
+        levels = self._laid.levels
+        if index in self._first_calls:
+            start = self._first_calls.index(index)
+            sampler = dict(self._sampler)
+            churn = registry.knobs(sampler).get("s_churn")
+            if churn:  # it counts a step: as many steps less, as much less
+                sampler["s_churn"] = churn * (levels.steps - start) / levels.steps
+            plan = registry.build_plan(sampler, levels.from_(start))
+            if [_near(stage.level) for stage in plan.stages] == [_near(s.level) for s in self.plan.stages[index:]]:
+                return plan
+        raise ValueError(
+            f"the run is to begin at call {index}, where no step of {self._sampler.get('name')} begins (they begin at "
+            f"{_shortened(self._first_calls)}): take another strength or number of steps, or a sampler of one call a "
+            "step"
+        )
+
+    # ------------------------------------------------------------------------------------------------------- noise
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Clean samples noised as the state is: at the next call while a run goes on, at its first call before.
+
+        Without a run it is at `timesteps`, one for all or one each.
+        """
+        model = self._model()
+        begun = self.step_index if self._walk is not None else self._begin_index
+        if begun is not None and self.plan is not None:
+            levels = [self._reached[min(begun, len(self._reached) - 1)]]
+        else:
+            levels = [self._level_at(model, time) for time in torch.as_tensor(timesteps).flatten().unbind()]
+        scales = [model.shown(level) for level in levels]
+        parts = [
+            _column(
+                [getattr(level, part) * scale for level, scale in zip(levels, scales, strict=True)], original_samples
+            )
+            for part in ("alpha", "sigma")
+        ]
+        return original_samples * parts[0] + noise * parts[1]
+
+    def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor | None = None) -> Tensor:
+        """`add_noise` under the name that flow pipelines call it by."""
+        return self.add_noise(sample, noise, timestep)
+
+    def _level_at(self, model: Replaced, time: Tensor) -> Level:
+        if self.plan is not None:
+            try:
+                return self._reached[self._index_of(time)]
+            except ValueError:
+                pass  # none of this run's: a trained level
+        return model.process.level(float(model.process.ratio(float(time))))
+
+    # ------------------------------------------------------------------- what pipelines read of the replaced scheduler
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return self._model().scheduler.alphas_cumprod
+
+    @property
+    def betas(self) -> Tensor:
+        return self._model().scheduler.betas
+
+    @property
+    def alphas(self) -> Tensor:
+        return self._model().scheduler.alphas
+
+    @property
+    def final_alpha_cumprod(self) -> Tensor:
+        return self._model().scheduler.final_alpha_cumprod
+
+    @property
+    def shift(self) -> float:
+        return self._model().scheduler.shift
+
+    def set_shift(self, shift: float) -> None:
+        self._model().scheduler.set_shift(shift)
+
+    def __len__(self) -> int:
+        return self.config["num_train_timesteps"]
+
+
+class _Drawn:
+    """Noise from the pipeline's generators, in the state's type; drawn where they live, as diffusers draws it."""
+
+    def __init__(self, like: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> None:
+        self._like, self._generator = like, generator
+
+    def draw(self, above: float | None = None, below: float | None = None) -> Tensor:
+        like = self._like
+        return randn_tensor(like.shape, generator=self._generator, device=like.device, dtype=like.dtype)
+
+
+def _by_start(state: Tensor) -> NoiseStreams:
+    """Streams that depend on the signs of each image's first state alone: on its initial noise, not on its batch.
+
+    This waits for the device, once a run. Signs, because a source image is not encoded to the same bits in every batch.
+    """
+    flat = state.flatten(1)
+    bits = flat[:, :: max(1, flat.shape[1] // 32)][:, :32].signbit().tolist()
+    indices = [sum(bit << k for k, bit in enumerate(row)) for row in bits]
+    return NoiseStreams(0, indices, tuple(state.shape[1:]), state.device)
+
+
+def _sampler(spec: Spec) -> dict[str, Any]:
+    given = _named(spec, "sampler")
+    full = {**registry.load(given["name"]), **given} if "solver" not in given else given
+    if registry.is_adaptive(full):
+        raise ValueError(
+            f"sampler {full['name']} chooses its steps while it runs, but a pipeline wants its timesteps before: "
+            "take another sampler"
+        )
+    registry.knobs(full)
+    return full
+
+
+def _named(spec: Spec, what: str) -> dict[str, Any]:
+    if isinstance(spec, str):
+        return {"name": spec}
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise ValueError(f"{what}={spec!r} is not valid: give a name, or a mapping of its name and knobs")
+    return dict(spec)
+
+
+def _json(what: str, spec: Spec) -> Spec:
+    """As the configuration holds it: plain values, which can be saved."""
+    try:
+        return json.loads(json.dumps(spec if isinstance(spec, str) else dict(spec)))
+    except TypeError as error:
+        raise ValueError(f"{what}={spec!r} holds a value that cannot be saved: {error}") from error
+
+
+def _spaced(schedule: Mapping[str, Any], model: Replaced, steps: int | None) -> NoiseLevels:
+    return schedules.build(process=model.process, steps=steps, **schedule)
+
+
+def _as_many(levels: NoiseLevels, steps: int | None, schedule: Mapping[str, Any]) -> NoiseLevels:
+    """The levels, if they are as many as were asked for: a pipeline counts on it."""
+    if levels.steps != steps:
+        raise ValueError(
+            f"schedule={schedule['name']} has {levels.steps} steps: ask for num_inference_steps={levels.steps}, "
+            f"not {steps}"
+        )
+    return levels
+
+
+def _first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
+    """The call that each step begins with: the first after the state has come to the step's level."""
+    first, k = [0], 1
+    for i, stage in enumerate(plan.stages[:-1]):
+        ends = k < levels.steps and stage.result == levels[k]
+        # A step of several calls may look at its end before it goes there: what counts is the last time.
+        if ends and not any(later.result == levels[k] for later in plan.stages[i + 1 :]):
+            first.append(i + 1)
+            k += 1
+    return first
+
+
+def _order(first_calls: list[int], calls: int, steps: int) -> int:
+    """Calls of a step, as most steps have it; 1 where the plan's steps are not the levels' own."""
+    if len(first_calls) != steps:
+        return 1
+    sizes = [b - a for a, b in zip(first_calls, [*first_calls[1:], calls], strict=True)]
+    return Counter(sizes).most_common(1)[0][0]
+
+
+def _even(values: Any) -> bool:
+    t = torch.as_tensor(values, dtype=torch.float64).flatten()
+    steps = t.diff()
+    return len(t) < 3 or bool((steps - steps.mean()).abs().max() <= 1e-3 * steps.mean().abs())
+
+
+def _shares(element: Tensor, whole: Tensor) -> bool:
+    """Whether a tensor of one number is an element of the other's memory."""
+    if element.numel() != 1 or element.dtype != whole.dtype or element.device != whole.device:
+        return False
+    return element.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+
+
+def _near(level: Level) -> tuple[float, float]:
+    return round(level.alpha, 9), round(level.time, 6)
+
+
+def _shortened(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:12])) + (", …" if len(numbers) > 12 else "")
+
+
+def _column(values: list[float], like: Tensor) -> Tensor | float:
+    """One number for all, or one an image that broadcasts over the rest."""
+    if len(set(values)) == 1:
+        return values[0]
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *(1,) * (like.ndim - 1))
