@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from harness.cell import Cell
 from harness.errors import one_line
@@ -15,31 +12,6 @@ from harness.executors.base import Progress as Word
 from harness.executors.base import Record
 from harness.share import Elsewhere
 from harness.store import Store
-
-# Columns of the closing table: record column, heading, format.
-SHOWN = (
-    ("task", "task", "{}"),
-    ("model", "model", "{}"),
-    ("sampler", "sampler", "{}"),
-    ("implementation", "by", "{}"),
-    ("schedule", "schedule", "{}"),
-    ("noise", "noise", "{}"),
-    ("steps_run", "steps", "{:.0f}"),
-    ("cfg", "cfg", "{:g}"),
-    ("strength", "strength", "{:g}"),
-    ("precision", "precision", "{}"),
-    ("fid", "FID", "{:.2f}"),
-    ("clip_score", "CLIP", "{:.2f}"),
-    ("discretisation_error", "disc. error", "{:.4f}"),
-    ("error_to_exact", "err. to exact", "{:.2e}"),
-    ("sliced_wasserstein", "sliced W2", "{:.3f}"),
-    ("latency_s", "latency s", "{:.3f}"),
-    ("images_per_s", "images/s", "{:.1f}"),
-    ("peak_memory_mib", "memory MiB", "{:.0f}"),
-    ("nfe", "NFE", "{:.0f}"),
-)
-IF_SEVERAL = ("model", "implementation", "noise")  # shown only where a sweep has more than one of them
-HALF_WIDTH = {"fid": ("fid_low", "fid_high"), "clip_score": ("clip_score_low", "clip_score_high")}
 
 
 class Display:
@@ -96,11 +68,13 @@ class Display:
 
 def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: list[Record]) -> None:
     """The table of this sweep's cells, where they were written, what failed and why, and what to type next."""
+    from harness.verdict import table  # pandas and scipy take a second: after the work, not before its first line
+    from harness.verdict.paired import read_cells
+
     console = Console()
     if not console.is_terminal:
-        console = Console(width=180)
-    rows = store.rows([cell.cell_id for cell in cells])
-    console.print(_table([row for row in rows if row["status"] == "ok"]))
+        console = Console(width=table.NARROW)
+    table.show(table.end_table(read_cells(store, [cell.cell_id for cell in cells]), store), console)
     for failure in failures:
         row = failure.cell
         what = f"failed {row['cell_id']} ({row['task']} {row['sampler']} {row['steps']} steps): {row['error']}"
@@ -115,25 +89,3 @@ def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: li
     )
     where = "" if str(store.root) == "results" else f" --results {store.root}"
     console.print(f"next: python reports/plot.py{where}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    """Only the columns that this sweep filled, and of some only where they tell rows apart."""
-    table = Table(title=None, header_style="bold")
-    values = {name: {row.get(name) for row in rows} - {None} for name, _, _ in SHOWN}
-    shown = [column for column in SHOWN if len(values[column[0]]) > (column[0] in IF_SEVERAL)]
-    for _, heading, form in shown:
-        table.add_column(heading, justify="left" if form == "{}" else "right")
-    for row in rows:
-        table.add_row(*(_text(row, name, form) for name, _, form in shown))
-    return table
-
-
-def _text(row: dict[str, Any], name: str, form: str) -> str:
-    if row.get(name) is None:
-        return "–"
-    text = form.format(row[name])
-    low, high = (row.get(bound) for bound in HALF_WIDTH.get(name, ("", "")))
-    if low is not None and high is not None:
-        text += f" ±{(high - low) / 2:.2f}"
-    return escape(one_line(text))

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-# scipy.stats takes half a second to import and is asked for where it is used: the parent of a sweep reads the metrics'
-# names through this module, and a sweep with nothing to do ends at once.
+# scipy is asked for where it is used, and of it scipy.special, where that has the function: scipy.stats takes half a
+# second and more to import. The parent of a sweep reads the metrics' names through this module, and shows differences.
 LEVEL = 0.95
 RESAMPLES = 1000
 CHUNK = 1 << 22  # numbers held at once
@@ -61,9 +61,7 @@ def mean_interval(
 
 
 def _wilson(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    from scipy import stats
-
-    n, p, z = len(x), x.mean(0), stats.norm.isf((1 - level) / 2)
+    n, p, z = len(x), x.mean(0), _normal(level)
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return np.clip(middle - half, 0, p), np.clip(middle + half, p, 1)
@@ -71,17 +69,22 @@ def _wilson(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _agresti_min(x: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Wald's interval of a difference of paired shares after half an observation more in each of the four cells."""
-    from scipy import stats
-
     n, up, down = len(x) + 2, (x > 0).sum(0) + 0.5, (x < 0).sum(0) + 0.5
     middle = (up - down) / n
-    half = stats.norm.isf((1 - level) / 2) * np.sqrt(((up + down) / n - middle**2) / n)
+    half = _normal(level) * np.sqrt(((up + down) / n - middle**2) / n)
     mean = x.mean(0)
     return np.minimum(middle - half, mean), np.maximum(middle + half, mean)
 
 
+def _normal(level: float) -> float:
+    """1.96 for 0.95."""
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + level) / 2))
+
+
 def _studentised(x: np.ndarray, level: float, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from scipy import stats
+    from scipy.special import stdtrit
 
     n, k = x.shape
     weights = resample_counts(n, resamples, seed) / n
@@ -101,7 +104,7 @@ def _studentised(x: np.ndarray, level: float, resamples: int, seed: int) -> tupl
         at = (resamples - 1) * np.array([(1 + level) / 2, (1 - level) / 2])
         upper, lower = (_at(t, place) for place in at)
         # Student's quantile, for resamples that divide by n where the sample's own spread does too.
-        student = stats.t.isf((1 - level) / 2, n - 1) / np.sqrt(n - 1)
+        student = float(stdtrit(n - 1, (1 + level) / 2)) / np.sqrt(n - 1)
         poor = idle.mean(0) > 0.001
         upper, lower = np.where(poor, student, upper), np.where(poor, -student, lower)
         low[part] = mean - np.maximum(upper, 0) * spread
@@ -188,7 +191,7 @@ def sign_flip_p(differences: np.ndarray) -> np.ndarray:
     factor of two at its very end, a few signings from 2^(1−m)), where drawing signs would need millions of draws to
     stand a correction for many comparisons.
     """
-    from scipy import stats
+    from scipy.special import bdtr
 
     d = np.asarray(differences, np.float64)
     columns = d[:, None] if d.ndim == 1 else d
@@ -201,7 +204,7 @@ def sign_flip_p(differences: np.ndarray) -> np.ndarray:
     if equal.any():
         positive = (columns[:, equal] > 0).sum(0)
         fewer = np.minimum(positive, m[equal] - positive)
-        p[equal] = np.minimum(1, 2 * stats.binom.cdf(fewer, m[equal], 0.5))
+        p[equal] = np.minimum(1, 2 * bdtr(fewer, m[equal], 0.5))
     if few.any():
         p[few] = _all_signs(columns[:, few])
     step = max(1, CHUNK // len(columns))
@@ -225,7 +228,7 @@ def _all_signs(columns: np.ndarray) -> np.ndarray:
 
 def _saddlepoint(size: np.ndarray, total: np.ndarray, m: np.ndarray) -> np.ndarray:
     """P(|Σ ±size| ≥ total) for sizes (n, k) up to 1: cumulants K(λ) = Σ log cosh(λ·size), K'(λ) = total."""
-    from scipy import special, stats
+    from scipy.special import log_ndtr
 
     square = (size**2).sum(0)
     lam = total / square
@@ -243,8 +246,9 @@ def _saddlepoint(size: np.ndarray, total: np.ndarray, m: np.ndarray) -> np.ndarr
     u = lam * np.sqrt((size**2 * (1 - np.tanh(x) ** 2)).sum(0))
     with np.errstate(divide="ignore", invalid="ignore"):
         # In logarithms: 1 − Φ(w) + φ(w)(1/u − 1/w), both parts of one size, far out in the tail.
-        mills = np.exp(special.log_ndtr(-w) - stats.norm.logpdf(w))
-        log_p = stats.norm.logpdf(w) + np.log(np.maximum(mills + 1 / u - 1 / w, 1e-300))
+        log_density = -(w**2) / 2 - np.log(2 * np.pi) / 2
+        mills = np.exp(log_ndtr(-w) - log_density)
+        log_p = log_density + np.log(np.maximum(mills + 1 / u - 1 / w, 1e-300))
     p = np.where(w < 1e-2, 1.0, 2 * np.exp(log_p))
     least = 2.0 * np.exp2(-m.astype(np.float64))  # no signing is further out than all of one sign
     return np.where(one_sided, least, np.clip(p, least, 1.0))

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from harness.errors import InputError, one_line
 from harness.store import Store
+from harness.verdict.table import NARROW
 from reports.figures import (
     coefficients,
     convergence,
@@ -55,7 +56,7 @@ SHEET = "image sheet"
 
 def main(words: Sequence[str] | None = None) -> int:
     asked = _arguments(words)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else NARROW)
     try:
         written = report(asked.results, asked.out or asked.results / "plots", asked.format, console)
     except InputError as error:
@@ -85,7 +86,7 @@ def report(results: Path, out: Path, formats: Sequence[str], console: Console) -
                 _tell(console, title, drawings, found)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}; free it or give --out DIR") from error
-    show(cells, console)
+    show(cells, console, Store(results))
     console.print(f"{len(written)} files written to {out}", markup=False, highlight=False, soft_wrap=True)
     return written
 

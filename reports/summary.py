@@ -1,52 +1,27 @@
-"""The records as a table in the terminal."""
+"""The records as a table in the terminal, as at the end of a sweep (harness/verdict/table.py), and remarks on them."""
 
 from __future__ import annotations
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from harness.errors import one_line
+from harness.store import Store
+from harness.verdict.table import EndTable, end_table
+from harness.verdict.table import show as show_table
 
 MOST_ROWS = 30
-COLUMNS = {
-    "task": ("task", "{}"),
-    "model": ("model", "{}"),
-    "label": ("sampler", "{}"),
-    "steps": ("steps", "{:.0f}"),
-    "cfg": ("cfg", "{:g}"),
-    "strength": ("strength", "{:g}"),
-    "precision": ("prec.", "{}"),
-    "n_images": ("N", "{:.0f}"),
-    "fid": ("FID", "{:.2f}"),
-    "clip_score": ("CLIP", "{:.2f}"),
-    "discretisation_error": ("disc. err.", "{:.4f}"),
-    "error_to_exact": ("err. to exact", "{:.2e}"),
-    "sliced_wasserstein": ("sliced W2", "{:.3f}"),
-    "latency_s": ("latency s", "{:.3f}"),
-    "peak_memory_mib": ("mem. MiB", "{:.0f}"),
-    "nfe": ("NFE", "{:.0f}"),
-}
+ORDER = ("task", "model", "sampler", "label", "precision", "cfg", "strength", "steps")
 
 
-def show(cells: pd.DataFrame, console: Console) -> None:
+def show(cells: pd.DataFrame, console: Console, store: Store | None = None) -> EndTable:
     """The good cells, one a line, in the order of their axes; then how many are not good or not shown."""
-    good = cells[cells["status"] == "ok"].sort_values(
-        ["task", "model", "label", "precision", "cfg", "strength", "steps"]
-    )
-    table = Table(header_style="bold", pad_edge=False)
-    filled = [name for name in COLUMNS if good[name].notna().any()]
-    for name in filled:
-        table.add_column(COLUMNS[name][0], justify="left" if COLUMNS[name][1] == "{}" else "right", no_wrap=True)
-    for _, row in good.head(MOST_ROWS).iterrows():
-        table.add_row(
-            *(Text("–" if pd.isna(row[name]) else one_line(COLUMNS[name][1].format(row[name]))) for name in filled)
-        )
-    if len(good):
-        console.print(table)
+    order = [column for column in ORDER if column in cells]
+    table = end_table(cells, store, order)
+    show_table(table, console, MOST_ROWS)
     for line in remarks(cells):
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+    return table
 
 
 def remarks(cells: pd.DataFrame) -> list[str]:

@@ -659,7 +659,6 @@ def test_tables_and_lines_say_foreign_text_as_text(tmp_path, monkeypatch):
     shown = {**row, "task": EVIL, "sampler": EVIL, "steps": 5, "cell_id": "0" * 16, "error": EVIL}
     found = reproduce.Comparison([("hardware", EVIL, "x")], True, numbers=[("order", EVIL[:20], "1", "differs")])
     assert_harmless(printed(lambda console: reproduce.show(shown, found, console)))
-    assert_harmless(printed(lambda console: console.print(show._table([shown]))))
 
     one = compare.Finding(EVIL, "time", "regression", note=EVIL)
     assert_harmless(printed(lambda console: compare._tell(console, one)))

@@ -5,7 +5,7 @@ One table for every report: the end of a sweep, `reports/plot.py`, `compare.py`,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.errors import InputError, nearest
 from harness.schema import ATTRIBUTES, CELLS, SIMILARITIES
@@ -35,7 +35,8 @@ class Measure:
     images: str | None = None
     kind: str = MEAN
     defined_by: tuple[str, ...] = ()
-    scale: float = field(default=1.0)  # what is shown is the value times this
+    scale: float = 1.0  # what is shown is the value times this
+    detail: bool = False  # shown in a narrow column, whose difference the sentences tell
 
 
 def _similarity(name: str, region: str) -> Measure:
@@ -43,7 +44,21 @@ def _similarity(name: str, region: str) -> Measure:
     heading += {"": "", "_inside": " inside", "_outside": " outside"}[region]
     defined_by = {"lpips": ("lpips_definition",), "feature_distance": ("fid_extractor",)}.get(name, ())
     form = "{:.2f}" if name == "psnr" else "{:.3f}"
-    return Measure(f"{name}{region}", heading, name in ("ssim", "psnr"), form, f"{name}{region}", MEAN, defined_by)
+    return Measure(
+        f"{name}{region}",
+        heading,
+        name in ("ssim", "psnr"),
+        form,
+        f"{name}{region}",
+        MEAN,
+        defined_by,
+        detail=region == "_inside",
+    )
+
+
+def _attribute(name: str) -> Measure:
+    heading, column = "all right %" if name == "all" else f"{name} %", f"attributes_{name}"
+    return Measure(column, heading, True, "{:.1f}", column, MEAN, (), 100.0, detail=name != "all")
 
 
 QUALITY = (
@@ -58,19 +73,16 @@ QUALITY = (
         "error_to_exact", "err. to exact", False, "{:.3g}", "exact_distance", ROOT,
         ("cfg", "guidance_rescale", "guidance_knobs"),
     ),
-    Measure("kid", "KID ×1000", False, "{:.2f}", None, INFLUENCE, FEATURES, 1000.0),
-    *(
-        Measure(f"attributes_{name}", f"{name} right %", True, "{:.1f}", f"attributes_{name}", MEAN, (), 100.0)
-        for name in ("all", *(name for name in ATTRIBUTES if name != "all"))
-    ),
-    Measure("pr_precision", "precision", True, "{:.3f}", None, MEAN, FEATURES),
-    Measure("pr_recall", "recall", True, "{:.3f}", None, MEAN, FEATURES),
-    Measure("density", "density", True, "{:.3f}", None, MEAN, FEATURES),
-    Measure("coverage", "coverage", True, "{:.3f}", None, MEAN, FEATURES),
-    Measure("fid_infinity", "FID N→∞", False, "{:.2f}", None, INFLUENCE, FEATURES),
+    Measure("kid", "KID ×1000", False, "{:.2f}", None, INFLUENCE, FEATURES, 1000.0, detail=True),
+    *(_attribute(name) for name in ("all", *(name for name in ATTRIBUTES if name != "all"))),
+    Measure("pr_precision", "precision", True, "{:.3f}", None, MEAN, FEATURES, detail=True),
+    Measure("pr_recall", "recall", True, "{:.3f}", None, MEAN, FEATURES, detail=True),
+    Measure("density", "density", True, "{:.3f}", None, MEAN, FEATURES, detail=True),
+    Measure("coverage", "coverage", True, "{:.3f}", None, MEAN, FEATURES, detail=True),
+    Measure("fid_infinity", "FID N→∞", False, "{:.2f}", None, INFLUENCE, FEATURES, detail=True),
     *(_similarity(name, region) for name in SIMILARITIES for region in ("", "_inside", "_outside")),
-    Measure("law_mean_error", "law: mean", False, "{:.3g}", None, INFLUENCE),
-    Measure("law_covariance_error", "law: covar.", False, "{:.3g}", None, INFLUENCE),
+    Measure("law_mean_error", "law mean", False, "{:.3g}", None, INFLUENCE),
+    Measure("law_covariance_error", "law covar.", False, "{:.3g}", None, INFLUENCE),
     Measure("sliced_wasserstein", "sliced W2", False, "{:.3g}", None, INFLUENCE),
 )  # fmt: skip
 COST = (
@@ -97,3 +109,9 @@ def same(measure: Measure) -> list[str]:
     """The columns in which cells must agree before their values of `measure` are compared."""
     known = {column.name for column in CELLS}
     return [column for column in dict.fromkeys((*GROUP, *measure.defined_by)) if column in known]
+
+
+def bounds(column: str) -> tuple[str, str]:
+    """The columns of the value's own interval."""
+    stem = "latency" if column == "latency_s" else column
+    return f"{stem}_low", f"{stem}_high"

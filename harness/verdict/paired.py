@@ -32,8 +32,8 @@ import numpy as np
 import pandas as pd
 
 from harness import statistics
-from harness.store import Store
-from harness.verdict.measures import INFLUENCE, ROOT, Measure, measure, same
+from harness.store import Store, joined
+from harness.verdict.measures import INFLUENCE, ROOT, Measure, bounds, measure, same
 
 ALPHA = 0.05
 BEST = "best"
@@ -41,10 +41,21 @@ COLUMNS = ("cell_id", "value", "group", "to", "difference", "low", "high", "n", 
 
 
 def read_images(store: Store, cells: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """The rows of images that `differences` needs for these metrics, of these cells alone."""
+    """The rows of images that `differences` needs for these metrics, of these cells alone; prompts as categories."""
     columns = [measure(name).images for name in metrics]
     wanted = ["cell_id", "image_index", "prompt", *dict.fromkeys(column for column in columns if column)]
-    return store.images(wanted, list(cells["cell_id"]))
+    table = joined("images", store.tables("images", wanted, list(cells["cell_id"])), wanted)
+    for name in ("cell_id", "prompt"):  # a million rows name a few thousand texts
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].combine_chunks().dictionary_encode())
+    return table.to_pandas()
+
+
+def read_cells(store: Store, cell_ids: Sequence[str]) -> pd.DataFrame:
+    """The rows of the cells table of `cell_ids`, in that order, as far as they are recorded."""
+    cells = joined("cells", store.tables("cells", None, cell_ids)).to_pandas()
+    place = cells["cell_id"].map({cell_id: k for k, cell_id in enumerate(cell_ids)})
+    return cells.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def differences(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, to: str = BEST) -> pd.DataFrame:
@@ -93,65 +104,53 @@ def _anchors(found: pd.DataFrame, what: Measure, to: str) -> pd.Series:
 
 
 class Images:
-    """The images' values of one metric as columns, one a cell; NaN where a cell has no such image."""
+    """One metric of cells and of their images: `values` (images, cells), NaN where a cell has no such image."""
 
     def __init__(self, cells: pd.DataFrame, images: pd.DataFrame | None, what: Measure) -> None:
         self.of = cells.set_index("cell_id")[what.column].astype(float)
-        self.bounds: dict[str, float] = {}
-        low, high = _bounds(what.column)
+        self.half = pd.Series(np.nan, self.of.index)  # of the values' own intervals
+        low, high = bounds(what.column)
         if low in cells:
-            width = (cells[high].astype(float) - cells[low].astype(float)).to_numpy() / 2
-            self.bounds = dict(zip(cells["cell_id"], width, strict=True))
-        self.values, self.prompts = pd.DataFrame(), pd.DataFrame()
-        if images is None or what.images is None or what.images not in images:
-            return
-        rows = images[images[what.images].notna() & images["cell_id"].isin(set(cells["cell_id"]))]
-        if rows.empty:
-            return
-        rows = rows.drop_duplicates(["cell_id", "image_index"], keep="last")
-        told = rows.assign(code=pd.factorize(rows["prompt"])[0] if "prompt" in rows else 0)
-        wide = told.pivot(index="image_index", columns="cell_id", values=[what.images, "code"])
-        self.prompts = wide["code"].fillna(-1)
-        self.values = _per_image(wide[what.images].astype(float), self.of, what.kind)
+            self.half[:] = (cells[high].astype(float) - cells[low].astype(float)).to_numpy() / 2
+        self.values = np.full((0, len(cells)), np.nan)
+        self.prompts = np.zeros((0, len(cells)), np.int64)
+        if images is not None and what.images is not None and what.images in images:
+            self._fill(images, what)
+
+    def _fill(self, images: pd.DataFrame, what: Measure) -> None:
+        given = images[what.images].to_numpy(float)
+        column = self.of.index.get_indexer(images["cell_id"])
+        known = (column >= 0) & ~np.isnan(given)
+        numbers, row = np.unique(images["image_index"].to_numpy()[known], return_inverse=True)
+        self.values = np.full((len(numbers), len(self.of)), np.nan)
+        self.prompts = np.zeros(self.values.shape, np.int64)
+        self.values[row, column[known]] = given[known]
+        if "prompt" in images:
+            self.prompts[row, column[known]] = pd.factorize(images["prompt"])[0][known]
+        if what.kind == INFLUENCE:
+            self.values += self.of.to_numpy()
+        elif what.kind == ROOT:
+            square = self.values**2
+            count = np.maximum((~np.isnan(square)).sum(0), 1)
+            mean = np.nansum(square, 0) / count  # 0 where there is no error at all: v is 0 then, and so is the product
+            self.values = (1 + square / np.where(mean > 0, mean, 1)) * (self.of.to_numpy() / 2)
 
     def against(self, anchor: str, others: pd.Series) -> Iterator[tuple[list[object], statistics.Paired | None]]:
         """Others minus anchor: (labels of `others`, comparison), those with the same images at once; None: no pairs."""
-        masks: dict[bytes | None, list[object]] = {}
-        for place, cell_id in others.items():
-            mask = self._shared(anchor, cell_id)
-            masks.setdefault(None if mask is None else mask.tobytes(), []).append(place)
-        for key, places in masks.items():
-            if key is None:
-                yield places, None
-                continue
-            mask = np.frombuffer(key, bool)
-            candidate = self.values[others.loc[places].tolist()].to_numpy()[mask]
-            baseline = np.repeat(self.values[anchor].to_numpy()[mask][:, None], len(places), 1)
-            yield places, statistics.paired(baseline, candidate)
-
-    def _shared(self, anchor: str, other: str) -> np.ndarray | None:
-        """Which images both have, as a mask; None where they are no pairs."""
-        if anchor not in self.values or other not in self.values:
-            return None
-        both = (self.values[anchor].notna() & self.values[other].notna()).to_numpy()
-        a, b = self.prompts[anchor].to_numpy()[both], self.prompts[other].to_numpy()[both]
-        return both if both.any() and (a == b).all() else None
-
-
-def _per_image(values: pd.DataFrame, cell_values: pd.Series, kind: str) -> pd.DataFrame:
-    """Values whose mean is the cell's value, or moves as it does."""
-    of = cell_values.reindex(values.columns).astype(float)
-    if kind == INFLUENCE:
-        return values + of
-    if kind == ROOT:
-        square = values**2
-        return (1 + square / square.mean().replace(0, 1)) * (of / 2)  # no error at all: v is 0 and so is the product
-    return values
-
-
-def _bounds(column: str) -> tuple[str, str]:
-    stem = "latency" if column == "latency_s" else column
-    return f"{stem}_low", f"{stem}_high"
+        first, rest = self.of.index.get_loc(anchor), self.of.index.get_indexer(others)
+        both = ~np.isnan(self.values[:, rest]) & ~np.isnan(self.values[:, [first]])
+        same = (self.prompts[:, rest] == self.prompts[:, [first]]) | ~both
+        usable = both.any(0) & same.all(0)
+        if (~usable).any():
+            yield list(others.index[~usable]), None
+        masks: dict[bytes, list[int]] = {}
+        for k in np.flatnonzero(usable):
+            masks.setdefault(both[:, k].tobytes(), []).append(k)
+        for key, chosen in masks.items():
+            rows = np.flatnonzero(np.frombuffer(key, bool))
+            candidate = self.values[np.ix_(rows, rest[chosen])]
+            baseline = np.broadcast_to(self.values[rows, first][:, None], candidate.shape)
+            yield list(others.index[chosen]), statistics.paired(baseline, candidate)
 
 
 def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
@@ -165,7 +164,7 @@ def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
     for places, result in values.against(anchor, rows["cell_id"]):
         if result is None:
             for place in places:
-                _unpaired(out, place, values.bounds.get(anchor), values.bounds.get(rows.loc[place, "cell_id"]))
+                _unpaired(out, place, values.half[anchor], values.half[rows.loc[place, "cell_id"]])
             continue
         out.loc[places, "n"], out.loc[places, "paired"] = float(result.n), True
         for name in ("difference", "low", "high", "p"):
@@ -176,17 +175,17 @@ def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
     return out
 
 
-def _unpaired(out: pd.DataFrame, place: object, one: float | None, two: float | None) -> None:
-    """From the two values' own intervals, as if their cells shared nothing."""
-    if one is None or two is None or not np.isfinite([one, two]).all():
+def _unpaired(out: pd.DataFrame, place: object, one: float, two: float) -> None:
+    """From the two values' own intervals, as if their cells shared nothing; nothing where one has none."""
+    if not np.isfinite([one, two]).all():
         return
     half = float(np.hypot(one, two))
     difference = out.loc[place, "difference"]
     out.loc[place, "low"], out.loc[place, "high"] = difference - half, difference + half
     if half > 0:
-        from scipy import stats
+        from scipy.special import ndtr, ndtri
 
-        out.loc[place, "p"] = 2 * stats.norm.sf(abs(difference) / half * stats.norm.isf(ALPHA / 2))
+        out.loc[place, "p"] = 2 * ndtr(abs(difference) / half * ndtri(ALPHA / 2))
     else:
         out.loc[place, "p"] = float(difference == 0)
 

@@ -1,0 +1,154 @@
+"""How a report calls cells: what they have in common once, and of each only what tells it from the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+
+NOTHING = "–"
+LONGEST = 40  # letters of a value
+SHORTEST_ID = 4  # letters of a cell's id
+# Column → heading. A cell's name has those in which the cells differ, in this order.
+AXES = {
+    "task": "task", "model": "model", "data": "data", "sampler": "sampler", "implementation": "by",
+    "schedule": "schedule", "noise": "noise", "steps": "steps", "cfg": "cfg", "strength": "strength",
+    "precision": "prec.", "n_images": "N", "seed": "seed", "guidance_rescale": "rescale",
+    "negative_prompt": "negative prompt", "keep_steps": "keep steps", "height": "height", "width": "width",
+    "task_knobs": "task knobs", "guidance_knobs": "guidance knobs",
+}  # fmt: skip
+# How it was run, and what was there: said only where the axes alone leave two cells with one name.
+CIRCUMSTANCES = ("model_fingerprint", "data_fingerprint", "device", "hardware", "threads", "batch_size", "workers")
+ALWAYS = ("sampler", "steps")
+IN_COMMON = ("task", "model", "schedule", "cfg", "strength", "precision", "n_images")  # told where all agree
+KNOBS_OF = {"sampler_knobs": "sampler", "schedule_knobs": "schedule"}
+PHRASES = {
+    "steps": "{} steps", "cfg": "cfg {}", "strength": "strength {}", "n_images": "{} images", "seed": "seed {}",
+    "guidance_rescale": "rescale {}", "height": "height {}", "width": "width {}", "threads": "{} threads",
+    "negative_prompt": "negative prompt '{}'", "keep_steps": "keep_steps {}", "batch_size": "batches of {}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Names:
+    """`table`: text columns that tell the cells apart, index of the cells. `common`: what all agree on, in words."""
+
+    table: pd.DataFrame
+    common: str
+
+    def of(self, place: object, but: Sequence[str] = ()) -> str:
+        """A cell in words, as `dpmpp at 20 steps`; without the columns `but`."""
+        row = self.table.loc[place]
+        said = {column: phrase(column, row[column]) for column in self._telling() if column not in but}
+        steps = said.pop("steps", "")
+        rest = ", ".join(part for part in said.values() if part)
+        return f"{rest} at {steps}" if rest and steps else rest or steps
+
+    def list(self, places: Sequence[object], most: int = 6) -> str:
+        """Cells in words, those that differ in the steps alone together: `20, 30 and 50 steps`."""
+        telling = self._telling()
+        some = [(self.of(place, but=("steps",)), place) for place in places[:most]]
+        parts = []
+        for rest, members in groupby(some, key=lambda pair: pair[0]):
+            chosen = [place for _, place in members]
+            if "steps" not in telling:
+                parts += [rest or self.of(place) for place in chosen]
+                continue
+            steps = joined([self.table.loc[place, "steps"] for place in chosen]) + " steps"
+            parts.append(f"{rest} at {steps}" if rest else steps)
+        if len(places) > most:
+            parts.append(f"{len(places) - most} more")
+        return joined(parts)
+
+    def _telling(self) -> list[str]:
+        several = [column for column in self.table if self.table[column].nunique() > 1]
+        return [column for column in several if column != "cell"] or [c for c in ALWAYS if c in self.table]
+
+
+def names(cells: pd.DataFrame) -> Names:
+    """Names for these cells (rows of the cells table); no value in them is longer than 40 letters."""
+    columns = {}
+    for column in AXES:
+        if column in cells and (column in ALWAYS or cells[column].nunique(dropna=False) > 1):
+            columns[column] = cells[column].map(plain)
+    for knobs, owner in KNOBS_OF.items():
+        if knobs in cells and owner in cells:
+            said = _knobs(cells, knobs, owner)
+            if said.any():
+                own = columns.get(owner, cells[owner].map(plain))
+                columns[owner] = (own + " " + said).str.strip()
+    for column in ("task_knobs", "guidance_knobs"):
+        if column in columns:
+            columns[column] = _differing(cells[column])
+    table = pd.DataFrame({column: columns[column] for column in AXES if column in columns}, index=cells.index)
+    for column in CIRCUMSTANCES:
+        if table.duplicated().any() and column in cells and cells[column].nunique(dropna=False) > 1:
+            table[column] = cells[column].map(plain)
+    table.insert(0, "cell", _short_ids(cells["cell_id"]))
+    common = [phrase(column, plain(cells[column].iloc[0])) for column in IN_COMMON if _agreed(cells, column)]
+    return Names(table, ", ".join(common))
+
+
+def headings(table: pd.DataFrame) -> list[str]:
+    return [AXES.get(column, column.replace("_", " ")) for column in table]
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
+
+
+def plain(value: object) -> str:
+    """A value as a reader writes it: printable, at most 40 letters."""
+    if value is None or value is pd.NA or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+        return NOTHING
+    if isinstance(value, (float, np.floating)):
+        return f"{value:g}"
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def phrase(column: str, value: str) -> str:
+    return "" if value in (NOTHING, "") else PHRASES.get(column, "{}").replace("{}", value)
+
+
+def _agreed(cells: pd.DataFrame, column: str) -> bool:
+    return column in cells and len(cells) > 0 and cells[column].notna().all() and cells[column].nunique() == 1
+
+
+def _short_ids(ids: pd.Series) -> pd.Series:
+    """The first letters of the ids, as many as tell all apart."""
+    length = next(n for n in range(SHORTEST_ID, 17) if n == 16 or not ids.str[:n].duplicated().any())
+    return ids.str[:length]
+
+
+def _knobs(cells: pd.DataFrame, knobs: str, owner: str) -> pd.Series:
+    """Of each cell the knobs in which it differs from others of the same sampler (or schedule)."""
+    said = pd.Series("", cells.index, dtype=object)
+    for _, rows in cells.groupby(owner, dropna=False, sort=False):
+        if rows[knobs].nunique(dropna=False) > 1:
+            said[rows.index] = _differing(rows[knobs])
+    return said
+
+
+def _differing(texts: pd.Series) -> pd.Series:
+    read = {text: _read(text) for text in texts.unique()}
+    every = sorted({name for one in read.values() for name in one})
+    several = [name for name in every if len({json.dumps(one.get(name), sort_keys=True) for one in read.values()}) > 1]
+    told = {
+        text: " ".join(f"{plain(name)}={plain(one[name])}" for name in several if name in one)
+        for text, one in read.items()
+    }
+    return texts.map(told)
+
+
+def _read(text: object) -> dict[str, object]:
+    try:
+        knobs = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        return {}
+    return knobs if isinstance(knobs, dict) else {}

@@ -1,0 +1,165 @@
+"""The end table: of a sweep, of `reports/plot.py`, `compare.py` and `pick.py`. One code, torch-free.
+
+A row a cell; beside each value the paired difference to the best cell it may be compared with, and whether that can be
+told from chance. Below the table the same in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.errors import one_line
+from harness.store import Store
+from harness.verdict import measures, words
+from harness.verdict.measures import COST, QUALITY, Measure
+from harness.verdict.names import NOTHING, Names, headings, names
+from harness.verdict.paired import differences, read_images
+
+FIRST = 2  # measures that stand before the costs
+NARROW = 120  # letters a line where the output is no terminal
+LEGEND = (
+    "In brackets: difference to the best cell, from the same prompts and noise, with its 95 % interval; tied: cannot "
+    "be told from the best (p ≥ 0.05, Holm over the sweep)."
+)
+UNPAIRED = "*: recorded without values of images, so compared by the two values' own intervals, which are far wider."
+
+
+@dataclass(frozen=True)
+class EndTable:
+    """`found`: of each measure the frame of `differences`; `cells` are the good ones, in the order of the rows."""
+
+    cells: pd.DataFrame
+    called: Names
+    found: dict[Measure, pd.DataFrame]
+    costs: list[Measure]
+    sentences: list[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """Heading → a text a row: what tells the cells apart, the two first measures, what it cost, the others."""
+        places = self.cells.index
+        out = dict(zip(headings(self.called.table), self.called.table.to_numpy().T.tolist(), strict=True))
+        measured = {
+            what.heading + "*" * _unpaired(found): [_text(what, found, place, self.cells) for place in places]
+            for what, found in sorted(self.found.items(), key=lambda item: item[0].detail)
+            if not words.all_equal(found)
+        }
+        first = list(measured)[:FIRST]
+        out |= {heading: measured.pop(heading) for heading in first}
+        for what in self.costs:
+            out[what.heading] = [NOTHING if pd.isna(v) else what.form.format(v) for v in self.cells[what.column]]
+        return out | measured
+
+    def numbers(self) -> pd.DataFrame:
+        """The same as numbers, a column each: value, its difference to the best, bounds, p, tied; and the cell's id."""
+        parts = [self.cells[["cell_id"]], self.called.table.drop(columns="cell")]
+        for what, found in self.found.items():
+            part = found[["value", "difference", "low", "high", "p", "tied", "paired"]].reindex(self.cells.index)
+            best = found["to"].reindex(self.cells.index).rename("best")
+            part = pd.concat([part, best], axis=1)
+            ends = ["", *(f"_{name}" for name in part.columns[1:])]
+            parts.append(part.set_axis([what.column + end for end in ends], axis=1))
+        parts.append(self.cells[[what.column for what in self.costs]])
+        return pd.concat(parts, axis=1)
+
+
+def end_table(cells: pd.DataFrame, store: Store | None, order: Sequence[str] = ()) -> EndTable:
+    """The table of the good ones of `cells`, in their order or sorted by the columns `order`."""
+    good = cells[cells["status"] == "ok"]
+    if order:
+        good = good.sort_values(list(order), kind="stable")
+    filled = [what for what in QUALITY if what.column in good and good[what.column].notna().any()]
+    images = None if store is None or len(good) < 2 else read_images(store, good, [what.column for what in filled])
+    called = names(good)
+    found = {what: differences(good, images, what.column) for what in filled}
+    costs = [what for what in COST if what.column in good and good[what.column].notna().any()]
+    return EndTable(good, called, found, costs, words.sentences(found, good, called))
+
+
+def show(table: EndTable, console: Console, most: int | None = None) -> None:
+    """Print it, folded into as many tables as the width asks for, and what it says in words."""
+    width = console.width if console.is_terminal else NARROW
+    if len(table.cells):
+        if table.called.common:
+            _line(console, f"all cells: {table.called.common}")
+        for part in _folded(table, width, most):
+            console.print(part)
+    for sentence in table.sentences:
+        _line(console, sentence)
+    compared = [
+        found for found in table.found.values() if (found["to"].notna() & (found["cell_id"] != found["to"])).any()
+    ]
+    if compared:
+        _line(console, LEGEND)
+        if any(_unpaired(found) for found in compared):
+            _line(console, UNPAIRED)
+
+
+def _folded(table: EndTable, width: int, most: int | None) -> list[Table]:
+    """Tables that begin with the cells' names and share the other columns out, none wider than `width`."""
+    columns = {one_line(heading): texts[:most] for heading, texts in table.columns.items()}
+    lengths = {heading: max(map(len, [heading, *texts])) + 3 for heading, texts in columns.items()}
+    first = [one_line(heading) for heading in headings(table.called.table)]
+    left = [heading for heading in columns if heading not in first]
+    parts: list[list[str]] = []
+    for heading in left:
+        room = width - sum(lengths[name] for name in (parts[-1] if parts else []))
+        if parts and lengths[heading] <= room:
+            parts[-1].append(heading)
+        else:
+            parts.append([*first, heading])
+    return [_table(chosen, columns, len(first)) for chosen in parts or [first]]
+
+
+def _table(chosen: Sequence[str], columns: dict[str, list[str]], names_first: int) -> Table:
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for k, heading in enumerate(chosen):
+        numeric = k >= names_first or all(_is_number(text) for text in columns[heading])
+        table.add_column(Text(heading), justify="right" if numeric and k < names_first else "left", no_wrap=True)
+    for row in zip(*(columns[heading] for heading in chosen), strict=True):
+        table.add_row(*(Text(one_line(text)) for text in row))
+    return table
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("e-", "", 1).isdigit() or text == NOTHING
+
+
+def _text(what: Measure, found: pd.DataFrame, place: object, cells: pd.DataFrame) -> str:
+    """`2.03 (+0.013 ± 0.012, tied)`, `2.02 (best)`, or where there is nothing to compare with `2.02 ± 0.78`."""
+    if place not in found.index:
+        return NOTHING
+    row = found.loc[place]
+    value = what.form.format(row["value"] * what.scale)
+    if (found["to"] == row["to"]).sum() < 2 or pd.isna(row["difference"]):
+        low, high = measures.bounds(what.column)
+        half = (cells.loc[place, high] - cells.loc[place, low]) / 2 if low in cells else math.nan
+        return value if pd.isna(half) or what.detail else f"{value} ± {words.amount(half * what.scale)}"
+    if what.detail:
+        return value if row["tied"] else f"{value} worse"
+    if row["cell_id"] == row["to"]:
+        return f"{value} (best)"
+    if row["difference"] == row["low"] == row["high"] == 0:
+        return f"{value} (equal)"
+    return f"{value} ({words.difference(row, what.scale)}{', tied' if row['tied'] else ''})"
+
+
+def _unpaired(found: pd.DataFrame) -> bool:
+    return len(_others(found)) > 0 and not _others(found)["paired"].any()
+
+
+def _others(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are compared with another cell."""
+    return found[found["to"].notna() & (found["cell_id"] != found["to"])]
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,92 @@
+"""What a table of differences says, in sentences."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from harness.verdict.measures import Measure
+from harness.verdict.names import Names, joined, phrase
+
+MOST_GROUPS = 4  # comparable groups of one measure that are told each by itself
+MOST_WORSE = 4  # worse cells that are named
+
+
+def sentences(found: dict[Measure, pd.DataFrame], cells: pd.DataFrame, called: Names) -> list[str]:
+    """A sentence a measure and comparable group of two or more cells; what is the same of several is said once."""
+    said: dict[str, list[str]] = {}
+    for what, frame in found.items():
+        if all_equal(frame):
+            text = f"{what.form.format(frame['value'].iloc[0] * what.scale)} in all {len(frame)} cells"
+            said.setdefault(text, []).append(what.heading)
+            continue
+        groups = [rows for _, rows in frame.groupby("group", sort=False) if len(rows) > 1]
+        if len(groups) > MOST_GROUPS:
+            text = f"the cells fall into {len(groups)} groups that cannot be compared; the brackets tell of each"
+            said.setdefault(text, []).append(what.heading)
+            continue
+        for rows in groups:
+            text = _group(what, rows, called)
+            where = _where(rows, frame, called) if frame["group"].nunique() > 1 else ""
+            said.setdefault(text, []).append(f"{what.heading}{where}")
+    return [f"{joined(list(dict.fromkeys(heads)))}: {text}." for text, heads in said.items()]
+
+
+def all_equal(frame: pd.DataFrame) -> bool:
+    """Whether two or more cells have one and the same value."""
+    return len(frame) > 1 and frame["value"].nunique() == 1
+
+
+def _group(what: Measure, rows: pd.DataFrame, called: Names) -> str:
+    others = rows[rows["cell_id"] != rows["to"]]
+    best = rows.index[rows["cell_id"] == rows["to"]][0]
+    tied, worse = others[others["tied"]], others[~others["tied"]]
+    all_of_them = called.list(rows.index) if len(rows) <= 6 else f"all {len(rows)} cells"
+    if len(worse) == 0:
+        exact = (others["difference"] == 0).all() and (others["low"] == others["high"]).all()
+        return f"{all_of_them} {'are equal' if exact else 'cannot be told apart'}"
+    text = f"{called.of(best)} is best"
+    if len(tied):
+        text += f", not to be told from {called.list(tied.index)}"
+    by = _by(worse, what.scale)
+    if len(worse) <= MOST_WORSE:
+        return f"{text}; {called.list(worse.index)} {'is' if len(worse) == 1 else 'are'} worse, by {by}"
+    return f"{text}; the other {len(worse)} are worse, by {by}"
+
+
+def _by(worse: pd.DataFrame, scale: float) -> str:
+    if len(worse) == 1:
+        return difference(worse.iloc[0], scale).lstrip("+-−")
+    sizes = worse["difference"].abs() * scale
+    least, most = amount(sizes.min()), amount(sizes.max())
+    return least if least == most else f"{least} to {most}"
+
+
+def _where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
+    """What the cells of one group have in common and not all have."""
+    said = []
+    for column in called.table:
+        values = called.table.loc[rows.index, column]
+        if values.nunique() == 1 and called.table.loc[frame.index, column].nunique() > 1:
+            said.append(phrase(column, values.iloc[0]))
+    return f" ({', '.join(said)})" if said else ""
+
+
+def difference(row: pd.Series, scale: float = 1.0) -> str:
+    """`+0.013 ± 0.012`: as many digits as the half-width has two."""
+    value, half = row["difference"] * scale, (row["high"] - row["low"]) * scale / 2
+    if not math.isfinite(half):
+        return f"{value:+.2g}"
+    if half == 0:
+        return f"{value:+.3g}"
+    if max(abs(value), half) < 1e-3:
+        return f"{value:+.1e} ± {half:.0e}"
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    decimals = min(decimals, max(0, 3 - math.floor(math.log10(max(abs(value), half)))))  # four digits are enough
+    return f"{value:+.{decimals}f} ± {half:.{decimals}f}"
+
+
+def amount(size: float) -> str:
+    """Two or three digits of a positive number."""
+    return f"{size:.0f}" if size >= 100 else f"{size:.2g}"
