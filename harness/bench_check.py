@@ -39,7 +39,7 @@ from samplers.plan import Plan, Stage
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = (
     *("n_images=64", "batch_size=16", "steps=10", "timing=off", "reference_count=512"),
-    "metrics=[fid,clip_score,discretisation,attributes]",
+    *("metrics=[fid,clip_score,discretisation,attributes]", "plots=false"),
 )
 CELLS = {  # what is swept → words; the first two are the ones that most injections go into
     "dpmpp": ("sampler=dpmpp", "cfg=3"),

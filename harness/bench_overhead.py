@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-COMMON = ("sampler=ddim", "steps=2", "timing=off", "n_images=2", "batch_size=2", "reference_count=128")
+COMMON = ("sampler=ddim", "steps=2", "timing=off", "n_images=2", "batch_size=2", "reference_count=128", "plots=false")
 
 
 def sweep(cells: int, folder: Path) -> tuple[float, float]:

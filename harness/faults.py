@@ -176,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "retries": asked.retries,
         "debug": False,
     }
-    return guarded(lambda: run(cells, settings, session=SESSION), debug=False)
+    return guarded(lambda: run(cells, settings, session=SESSION).code, debug=False)
 
 
 def _compact_on_the_way(every: int) -> None:

@@ -7,18 +7,27 @@ Free of torch (like the store), so that a sweep with nothing to do ends at once.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.ask import ask, once
 from harness.cell import Cell, allowed_cores, number, whole
 from harness.errors import InputError, Terminated, one_line
 from harness.executors.base import Record
+
+if TYPE_CHECKING:
+    from harness.store import Store
+
+# Which figure (reports/figures) shows an axis; where several vary, the first.
+FIGURES = (("strength", "strength"), ("cfg", "cfg"), ("precision", "precision"), ("steps", "steps"))
+MANY_SAMPLERS = 5  # from which on a table of them says more than their curves
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,16 @@ def ordered(cells: list[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: first[cell.model_key])
 
 
-def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None) -> int:
-    """Run what is not recorded, show it, and say how it ended; the exit code. `session`: what workers use, in tests."""
-    from harness.executors.local import SESSION, LocalExecutor
-    from harness.share import Elsewhere, run_shared
-    from harness.show import Display, summary
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended: its exit code, and how many cells it ran itself."""
+
+    code: int
+    ran: int
+
+
+def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None) -> Outcome:
+    """Run what is not recorded, show it, and say how it ended. `session`: what workers use, in tests."""
     from harness.store import Store
     from harness.upkeep import compact_if_large
 
@@ -82,21 +96,82 @@ def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None)
     before = store.versions()
     # A failed cell is tried again: what failed may have been the machine's memory or a file that is now there.
     pending = [c for c in ordered(cells) if settings["force"] or before.get(c.cell_id, ("", None))[0] != "ok"]
+    there = len(cells) - len(pending)
+    print(f"{len(cells)} cells: {there} recorded already, {len(pending)} to run; results in {store.root}", flush=True)
+    failures, others = _run(pending, settings, store, before, session) if pending else ([], 0)
+    if pending:
+        compact_if_large(store)
+    ran = len(pending) - others
+
+    from harness.show import summary
+
+    summary(store, cells, ran=ran, debug=settings["debug"], failures=failures)
+    failed = any(status == "failed" for status, _ in store.versions([c.cell_id for c in cells]).values())
+    return Outcome(1 if failed else 0, ran)
+
+
+def _run(
+    pending: list[Cell], settings: dict[str, Any], store: Store, before: dict[str, Any], session: str | None
+) -> tuple[list[Record], int]:
+    """The cells that failed, and how many another process recorded."""
+    from harness.display import Display
+    from harness.executors.local import SESSION, LocalExecutor
+    from harness.share import Elsewhere, run_shared
+
     failures: list[Record] = []
     others = 0
-    if pending:
-        how = {name: settings[name] for name in ("workers", "cell_timeout", "retries")}
-        executor = LocalExecutor(str(store.root), session=session or SESSION, **how)
-        with Display(pending, len(cells) - len(pending)) as display:
-            for message in run_shared(executor, store, pending, before):
-                display.show(message)
-                if isinstance(message, Elsewhere):
-                    others += message.done
-                elif isinstance(message, Record) and message.cell["status"] != "ok":
-                    failures.append(message)
-        compact_if_large(store)
-    summary(store, cells, ran=len(pending) - others, debug=settings["debug"], failures=failures)
-    return 1 if any(status == "failed" for status, _ in store.versions([c.cell_id for c in cells]).values()) else 0
+    how = {name: settings[name] for name in ("workers", "cell_timeout", "retries")}
+    executor = LocalExecutor(str(store.root), session=session or SESSION, **how)
+    with Display(pending) as display:
+        for message in run_shared(executor, store, pending, before):
+            display.show(message)
+            if isinstance(message, Elsewhere):
+                others += message.done
+            elif isinstance(message, Record) and message.cell["status"] != "ok":
+                failures.append(message)
+    return failures, others
+
+
+def draw(results: Path, cells: list[Cell], ran: int) -> str:
+    """Draw all that is recorded, where something is new; one line that names the picture to open.
+
+    By a process of its own: a sweep knows nothing of reports, and whatever happens to them is no fault of its cells.
+    """
+    plots = results / "plots"
+    again = " ".join(["python reports/plot.py", *([] if str(results) == "results" else ["--results", str(results)])])
+    if not ran and any(plots.glob("*.png")):
+        return f"nothing new to draw: plots are in {plots}; again: {again}"
+    print(f"drawing plots into {plots}", flush=True)
+    began = time.time()
+    command = [sys.executable, str(ROOT / "reports" / "plot.py"), "--results", str(results)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        return f"warning: no plots were drawn ({error}); the records are whole; try: {again}"
+    drawn = [line.removeprefix("drawn: ").split(" (")[0] for line in done.stdout.splitlines() if line[:7] == "drawn: "]
+    new = [path for path in (plots / f"{name}.png" for name in drawn) if _newer(path, began)]
+    if not new:
+        reason = one_line((done.stderr.strip().splitlines() or ["nothing to compare yet"])[-1])[:300]
+        return f"warning: no plots were drawn ({reason}); the records are whole; try: {again}"
+    return f"plots: open {_first(new, cells)}" + (f" ({len(new) - 1} more beside it)" if len(new) > 1 else "")
+
+
+def _first(drawn: list[Path], cells: list[Cell]) -> Path:
+    """The picture that answers what this sweep asked: of its own task and model, over the axis that varies."""
+    several = [figure for axis, figure in FIGURES if len({str(getattr(cell, axis)) for cell in cells}) > 1]
+    if len({cell.sampler["name"] for cell in cells}) > MANY_SAMPLERS:
+        several.insert(0, "samplers")
+    ends = {f"{cell.task['name']}-{cell.model['name']}".lower() for cell in cells}
+    own = [path for path in drawn if any(path.stem.endswith(end) for end in ends)]
+    wanted = [path for figure in several for path in own if path.stem.startswith(f"{figure}-")]
+    return next(iter([*wanted, *own, *drawn]))
+
+
+def _newer(path: Path, began: float) -> bool:
+    try:
+        return path.stat().st_mtime >= began - 2  # some file systems keep whole seconds
+    except OSError:
+        return False
 
 
 def main() -> int:
@@ -113,9 +188,12 @@ def main() -> int:
         asked = enumerate_cells(words)
         for note in asked.notes:
             print(one_line(f"note: {note}"))
-        code = run(list(asked.cells.values()), asked.settings)
+        cells = list(asked.cells.values())
+        outcome = run(cells, asked.settings)
+        if asked.settings["plots"]:
+            print(one_line(draw(Path(asked.settings["results_dir"]), cells, outcome.ran)))
         print(f"{time.perf_counter() - began:.1f} s in all")
-        return code
+        return outcome.code
 
     return guarded(work, debug)
 

@@ -21,6 +21,7 @@ from harness.sweep import enumerate_cells, ordered
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["n_images=4", "batch_size=4", "timing=off", "reference_count=100", "metrics=[clip_score]", "threads=1"]
+SMALL += ["plots=false"]
 
 
 def cells(*words: str):
@@ -48,7 +49,8 @@ def test_an_axis_without_meaning_does_not_multiply():
 
 
 def test_how_a_sweep_runs_is_no_part_of_its_cells():
-    plain, settled = cells("threads=1"), cells("threads=1", "workers=2", "cell_timeout=60", "retries=3", "force=true")
+    plain = cells("threads=1")
+    settled = cells("threads=1", "workers=2", "cell_timeout=60", "retries=3", "force=true", "plots=false")
     assert [cell.cell_id for cell in plain] == [cell.cell_id for cell in settled]
     assert cells("workers=1000")[0].threads == 1, "workers divide the threads"
 
@@ -286,7 +288,7 @@ def test_workers_and_batches_make_the_same_images(tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "harness.sweep", "model=gmm", "sampler=euler_a,dpmpp_2m_sde", "steps=4",
              "timing=off", "n_images=16", f"batch_size={batch}", f"workers={workers}", "metrics=[law]",
-             "device=cpu", "threads=1", f"results_dir={folder}"],
+             "device=cpu", "threads=1", "plots=false", f"results_dir={folder}"],
             cwd=ROOT, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

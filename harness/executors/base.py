@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.cell import Cell
-from harness.schema import plain
 
 
 @dataclass
@@ -21,6 +20,8 @@ class Record:
 
     def checked(self) -> Record:
         """The same with plain values alone; a ValueError where a row does not fit its table (harness/schema.py)."""
+        from harness.schema import plain  # pyarrow: after a worker has said that it is there
+
         (row,) = plain("cells", [self.cell])
         return Record(row, plain("images", self.images), plain("timings", self.timings), self.traceback)
 

@@ -20,6 +20,7 @@ from harness.atomic import mark
 from harness.cell import Cell
 from harness.executors.base import Claim, Progress, Record
 
+START_S = 600.0  # a process that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 SESSION = "harness.run:Session"  # what a worker runs cells with; imports torch
 
 
@@ -125,7 +126,7 @@ class _Worker:
         if self.fresh:
             self.stop()
             self._start(cell.cpu_threads)
-        self._wind_up()
+        self._wind_up(START_S if self.fresh else 0.0)
         with suppress(OSError):  # it died this moment: the pipe's end says so
             self.pipe.send(cell)
 
@@ -146,8 +147,8 @@ class _Worker:
         self.cell, self.deadline = None, float("inf")
         return record
 
-    def _wind_up(self) -> None:
-        self.deadline = float("inf") if self.timeout is None else time.monotonic() + self.timeout
+    def _wind_up(self, start_s: float = 0.0) -> None:
+        self.deadline = float("inf") if self.timeout is None else time.monotonic() + start_s + self.timeout
 
     def cause_of_death(self) -> str:
         self.process.join(timeout=10)
