@@ -28,6 +28,7 @@ from rich.table import Table
 
 from harness import generate
 from harness.cell import Cell
+from harness.errors import interruptible
 from harness.executors.local import failed
 from harness.guidance import Guidance
 from harness.run import Session
@@ -284,4 +285,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

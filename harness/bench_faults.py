@@ -27,6 +27,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 
+from harness.errors import interruptible
 from harness.faults import FAULTS, IMAGES
 from harness.schema import TABLES
 from harness.store import Store
@@ -309,4 +310,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

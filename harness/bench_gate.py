@@ -26,7 +26,7 @@ import pandas as pd
 from harness import speed
 from harness.atomic import whole
 from harness.compare import ROOT, Limits, Worker, checkout, compare
-from harness.errors import InputError
+from harness.errors import InputError, interruptible
 
 RAW = ROOT / "results" / "gate" / "pairs.parquet"
 CALL = "x0 = denoise(state, stage.level)\n"
@@ -172,4 +172,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

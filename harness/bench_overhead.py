@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.errors import interruptible
+
 COMMON = ("sampler=ddim", "steps=2", "timing=off", "n_images=2", "batch_size=2", "reference_count=128", "plots=false")
 
 
@@ -47,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

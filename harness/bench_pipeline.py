@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from harness.errors import InputError
+from harness.errors import InputError, interruptible
 from harness.guidance import Guidance
 from harness.models.load import load, named
 from harness.parity_pipeline import PAIRS, PROMPTS, by_harness, stock_pipeline, use_scheduler
@@ -104,4 +104,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

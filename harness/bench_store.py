@@ -25,6 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.errors import interruptible
 from harness.grid import save_grid
 from harness.schema import COST, QUALITY, TABLES
 from harness.store import Store
@@ -179,4 +180,4 @@ def _read(folder: Path, when: str, repeats: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

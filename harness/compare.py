@@ -30,7 +30,7 @@ import yaml
 from rich.console import Console
 
 from harness import speed
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from reports.gate import output
 from reports.gate.findings import COLUMNS, IMPROVEMENT, INCONCLUSIVE, NUMBERS, PASS, REGRESSION, Report
 
@@ -251,4 +251,4 @@ def _tell(console: Console, one: Finding) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

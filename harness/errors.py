@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class InputError(ValueError):
@@ -12,6 +13,15 @@ class InputError(ValueError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: as clean an end as Ctrl-C, exit code 143."""
+
+
+def interruptible(main: Callable[[], int | None]) -> int:
+    """The exit code of a command, `main`: Ctrl-C ends it with one line and code 130 instead of a traceback."""
+    try:
+        return main() or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was written before is whole", file=sys.stderr)
+        return 130
 
 
 def one_line(text: object) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.atomic import whole
 from harness.data.load import load as load_data
-from harness.errors import InputError
+from harness.errors import InputError, interruptible
 from harness.guidance import Guidance
 from harness.models.load import load, named
 from samplers import dpmpp
@@ -130,4 +130,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

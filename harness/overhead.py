@@ -36,7 +36,7 @@ from rich.table import Table
 
 from harness import measure
 from harness.atomic import whole
-from harness.errors import InputError
+from harness.errors import InputError, interruptible
 from samplers import registry, schedules
 from samplers.integrate import integrate
 from samplers.levels import DiscreteVP, NoiseLevels
@@ -283,4 +283,4 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from harness import peer_faults
 from harness.atomic import whole
+from harness.errors import interruptible
 from harness.side_by_side import CHURN, far, ours, theirs
 from samplers import registry, schedules
 from samplers.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
@@ -330,4 +331,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

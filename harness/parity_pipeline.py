@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.errors import InputError
+from harness.errors import InputError, interruptible
 from harness.guidance import Guidance
 from harness.models.latent import LatentModel
 from harness.models.load import load, named
@@ -175,4 +175,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

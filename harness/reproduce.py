@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cell import Cell
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from harness.executors.base import Record
 from harness.executors.local import SESSION
 from harness.golden import psnr, squared_error
@@ -220,4 +220,4 @@ def _as_it_is(record: Record, cell: Cell) -> Record:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.atomic import made_anew, mark
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from harness.schema import SCHEMA_VERSION, STATUSES, TABLES, arrow_schema, to_arrow
 
 if TYPE_CHECKING:
@@ -418,4 +418,4 @@ def write_complete(table: pa.Table, path: Path, more: Mapping[str, str] | None =
 if __name__ == "__main__":
     from harness.upkeep import main
 
-    sys.exit(main())
+    sys.exit(interruptible(main))

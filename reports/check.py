@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pandas as pd
 from rich.console import Console
 
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from reports.gate import baseline as baselines
 from reports.gate import output, pairs, policy, quality, tiers
 from reports.gate.findings import Report, joined
@@ -103,4 +103,4 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

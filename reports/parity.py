@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from harness.errors import interruptible
 from reports.style import COLOURS, Drawing, save, settings, titled
 
 LIMITS = {"float64": 1e-12, "stock": 5e-6}
@@ -86,4 +87,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(interruptible(lambda: main(sys.argv[1:])))

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rich.console import Console
 
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from harness.store import Store
 from harness.verdict.table import NARROW
 from reports.figures import (
@@ -127,4 +127,4 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

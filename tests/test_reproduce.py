@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ from harness import reproduce
 from harness.faults import SESSION, FakeSession, cell
 from harness.store import Store
 
+ROOT = Path(__file__).resolve().parents[1]
 WHERE = {"hardware": "a processor", "platform": "Linux", "torch_version": "2.0", "git_commit": "abc"}
 
 
@@ -119,3 +122,25 @@ def test_images_that_are_missing_now_are_not_the_same():
 
 def test_the_session_of_a_sweep_is_the_default():
     assert reproduce.SESSION == "harness.run:Session" != SESSION
+
+
+def test_interrupted_it_ends_with_one_line(tmp_path):
+    """Ctrl-C while the cell runs: no traceback, code 130."""
+    record = Session(str(tmp_path)).run(cell(0, work_s=0), lambda what, count: None)
+    Store(tmp_path).write(record.cell, record.images, record.timings)
+    code = "import os, signal, sys, time; from harness import reproduce; from harness.errors import interruptible\n"
+    code += "class Stopped:\n    def __init__(self, folder): pass\n"
+    code += "    def run(self, cell, report): os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\n"
+    code += "sys.modules['stopped'] = sys.modules['__main__']\n"
+    code += "main = lambda: reproduce.main(sys.argv[1:], session='stopped:Stopped')\nsys.exit(interruptible(main))"
+    words = [record.cell["cell_id"], "--results", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "\ninterrupted: what was written before is whole\n"
+
+
+def test_every_command_can_be_interrupted():
+    commands = [path for folder in ("harness", "reports") for path in (ROOT / folder).rglob("*.py")]
+    commands = [path for path in commands if '__name__ == "__main__"' in path.read_text()]
+    own = {"sweep", "faults", "compare_worker"}  # `guarded` says that the sweep goes on; a worker is its parent's
+    without = [path for path in commands if "interruptible(" not in path.read_text().split('"__main__"')[1]]
+    assert len(commands) > 15 and {path.stem for path in without} == own

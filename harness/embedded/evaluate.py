@@ -7,6 +7,7 @@ and which share of held-out prompts the generated images get right, at several C
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from harness.embedded import nets, world
 from harness.embedded.train import WEIGHTS
+from harness.errors import interruptible
 
 CHECK_START = 4_000_000_000  # image numbers nothing else uses
 
@@ -133,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))

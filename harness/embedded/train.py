@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.embedded import nets, world
+from harness.errors import interruptible
 
 WEIGHTS = Path(__file__).parent / "weights"
 DROP_CONDITION = 0.10  # share of captions replaced by "" so that the UNet also learns the unconditional score
@@ -487,4 +489,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(interruptible(main))
