@@ -138,7 +138,7 @@ def draw(results: Path, cells: list[Cell], ran: int) -> str:
     By a process of its own: a sweep knows nothing of reports, and whatever happens to them is no fault of its cells.
     """
     plots = results / "plots"
-    again = " ".join(["python reports/plot.py", *([] if str(results) == "results" else ["--results", str(results)])])
+    again = _by_hand(results)
     if not ran and any(plots.glob("*.png")):
         return f"nothing new to draw: plots are in {plots}; again: {again}"
     print(f"drawing plots into {plots}", flush=True)
@@ -167,6 +167,10 @@ def _first(drawn: list[Path], cells: list[Cell]) -> Path:
     return next(iter([*wanted, *own, *drawn]))
 
 
+def _by_hand(results: Path) -> str:
+    return "python reports/plot.py" + ("" if str(results) == "results" else f" --results {results}")
+
+
 def _newer(path: Path, began: float) -> bool:
     try:
         return path.stat().st_mtime >= began - 2  # some file systems keep whole seconds
@@ -190,8 +194,8 @@ def main() -> int:
             print(one_line(f"note: {note}"))
         cells = list(asked.cells.values())
         outcome = run(cells, asked.settings)
-        if asked.settings["plots"]:
-            print(one_line(draw(Path(asked.settings["results_dir"]), cells, outcome.ran)))
+        results = Path(asked.settings["results_dir"])
+        print(one_line(draw(results, cells, outcome.ran) if asked.settings["plots"] else f"next: {_by_hand(results)}"))
         print(f"{time.perf_counter() - began:.1f} s in all")
         return outcome.code
 
