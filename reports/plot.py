@@ -1,6 +1,7 @@
 """Draw what a sweep recorded.
 
-    python reports/plot.py [--results DIR] [--out DIR] [--format png,svg]
+    python reports/plot.py [--results DIR] [--out DIR] [--format png,svg] [--where sampler=unipc,steps=10..20]
+                           [--table FILE.csv|.tex|.md]
 
 Reads results/cells, images, grids and plans; writes results/plots. Needs neither torch nor Hydra.
 """
@@ -15,11 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
 from harness.store import Store
 from harness.verdict.table import NARROW
+from reports import options
 from reports.figures import (
     coefficients,
     convergence,
@@ -34,11 +37,10 @@ from reports.figures import (
     steps,
     strength,
 )
-from reports.records import Group, groups, load
+from reports.records import Group, groups
 from reports.style import Drawing, Looks, save, settings
 from reports.summary import show
 
-FORMATS = ("png", "svg", "pdf")
 CHARTS = {
     "table of samplers": samplers,
     "quality against latency": pareto,
@@ -57,19 +59,25 @@ SHEET = "image sheet"
 def main(words: Sequence[str] | None = None) -> int:
     asked = _arguments(words)
     console = Console(width=None if sys.stdout.isatty() else NARROW)
-    try:
-        written = report(asked.results, asked.out or asked.results / "plots", asked.format, console)
-    except InputError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0 if written else 2
+
+    def work() -> int:
+        cells = options.read(asked)
+        written = report(asked.results, asked.out or asked.results / "plots", asked.format, console, cells, asked.table)
+        return 0 if written else 2
+
+    return options.guarded(work)
 
 
-def report(results: Path, out: Path, formats: Sequence[str], console: Console) -> list[Path]:
-    """Draw everything that the records in `results` hold; the paths written."""
-    cells = load(results) if results.is_dir() else None
-    if cells is None or cells.empty:
-        raise InputError(f"no records in {results}: run `python -m harness.sweep` first, or give --results DIR")
+def report(
+    results: Path,
+    out: Path,
+    formats: Sequence[str],
+    console: Console,
+    cells: pd.DataFrame | None = None,
+    table: Path | None = None,
+) -> list[Path]:
+    """Draw everything that `cells` (default: all that `results` holds) are good for; the paths written."""
+    cells = options.cells_of(results) if cells is None else cells
     found = groups(cells)
     if not found:
         raise InputError(f"no cell in {results} ended well ({len(cells)} failed or skipped): nothing to draw")
@@ -86,7 +94,7 @@ def report(results: Path, out: Path, formats: Sequence[str], console: Console) -
                 _tell(console, title, drawings, found)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}; free it or give --out DIR") from error
-    show(cells, console, Store(results))
+    written += options.write_table(show(cells, console, Store(results)), table)
     console.print(f"{len(written)} files written to {out}", markup=False, highlight=False, soft_wrap=True)
     return written
 
@@ -112,18 +120,10 @@ def _tell(console: Console, title: str, drawings: list[Drawing], found: list[Gro
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw what a sweep recorded.")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records (default: results)")
+    options.add(parser)
     parser.add_argument("--out", type=Path, help="folder for the figures (default: plots in the folder of records)")
-    parser.add_argument("--format", type=_formats, default=("png", "svg"), help="png, svg, pdf or several, with commas")
+    options.add_format(parser)
     return parser.parse_args(words)
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    given = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",") if word.strip()))
-    unknown = [word for word in given if word not in FORMATS]
-    if unknown or not given:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: {', '.join(FORMATS)}, or several with commas")
-    return given
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +99,11 @@ class Group:
         return Selection(best, _held(measured, best, held), _left_out(measured, best, held, lines))
 
 
-def load(results: Path) -> pd.DataFrame:
-    """All cell rows, each with the `label` of its variant."""
+def load(results: Path, where: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> pd.DataFrame:
+    """All cell rows, or those that `where` lets pass, each with the `label` of its variant."""
     cells = Store(results).cells().fillna({"noise": "independent"})  # what it was before there was a choice
+    if where is not None and len(cells):
+        cells = where(cells)
     return cells.assign(label=_labels(cells))
 
 

@@ -13,7 +13,8 @@ gives a frame with a row a cell that has the metric, in the order and with the i
     low, high           95 % interval of it, for this comparison alone; NaN where there is none
     n                   images that both have
     p                   two-sided, corrected (Holm) over all comparisons of the call
-    tied                p ≥ 0.05: cannot be told from `to`; always so for `to` itself and for equal images
+    tied                p ≥ 0.05: cannot be told from `to`; always so for `to` itself, for equal images and where the
+                        interval holds 0
     paired              whether rows of images stand behind it; else the two values' own intervals, which are far wider
 
 What the images' values are. A mean (CLIP score, attributes, PSNR) has them. FID has its influence, whose mean moves as
@@ -58,13 +59,18 @@ def read_cells(store: Store, cell_ids: Sequence[str]) -> pd.DataFrame:
     return cells.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
-def differences(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, to: str = BEST) -> pd.DataFrame:
-    """See the module's docstring. Cells that are not ok, or without the metric, have no row."""
+def differences(
+    cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, to: str = BEST, free: Sequence[str] = ()
+) -> pd.DataFrame:
+    """See the module's docstring. Cells that are not ok, or without the metric, have no row.
+
+    `free`: columns that may differ within a group although they stand in measures.GROUP.
+    """
     what = measure(metric)
     chosen = cells[(cells["status"] == "ok") & cells[what.column].notna()]
     found = pd.DataFrame(index=chosen.index, columns=list(COLUMNS), dtype=object)
     found["cell_id"], found["value"] = chosen["cell_id"], chosen[what.column].astype(float)
-    found["group"] = groups_of(chosen, what)
+    found["group"] = groups_of(chosen, what, free)
     found["to"] = _anchors(found, what, to)
     values = Images(chosen, images, what)
     family: list[tuple[np.ndarray, int]] = []  # rows of one group, and how many comparisons they stand for
@@ -86,9 +92,9 @@ def differences(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, t
     return found
 
 
-def groups_of(cells: pd.DataFrame, what: Measure) -> np.ndarray:
+def groups_of(cells: pd.DataFrame, what: Measure, free: Sequence[str] = ()) -> np.ndarray:
     """A number a cell: equal where values of `what` may be compared."""
-    columns = [column for column in same(what) if column in cells]
+    columns = [column for column in same(what) if column in cells and column not in free]
     codes = [pd.factorize(cells[column].astype(object))[0] for column in columns]
     return pd.factorize(pd.Series(list(map(tuple, np.stack(codes, 1))), dtype=object))[0]
 
@@ -171,6 +177,8 @@ def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
             out.loc[places, name] = getattr(result, name)
         if result.n < 2:  # one image has no spread to judge by
             out.loc[places, ["low", "high"]] = np.nan
+    holds_0 = (out["low"] <= 0) & (out["high"] >= 0)
+    out["p"] = out["p"].where(~holds_0, out["p"].clip(lower=1 - statistics.LEVEL))
     out.loc[rows["cell_id"] == anchor, ["difference", "low", "high", "p"]] = (0.0, 0.0, 0.0, 1.0)
     return out
 
