@@ -6,6 +6,7 @@ One table for every report: the end of a sweep, `reports/plot.py`, `compare.py`,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from harness.errors import InputError, nearest
 from harness.schema import ATTRIBUTES, CELLS, SIMILARITIES
@@ -101,7 +102,9 @@ def measure(name: str) -> Measure:
     """The measure of a column or of a short name (`clip`, `latency`); InputError with the nearest name."""
     found = BY_NAME.get(SHORT.get(name, name))
     if found is None:
-        raise InputError(f"unknown metric {name[:40]!r}; {nearest(name, [m.column for m in QUALITY])}")
+        offered = [one.column for one in QUALITY if not one.detail]
+        close = [one for one in BY_NAME if one not in offered and get_close_matches(name, [one], cutoff=0.8)]
+        raise InputError(f"unknown metric {name[:40]!r}; {nearest(name, [*offered, *close])}")
     return found
 
 

@@ -28,8 +28,8 @@ def sentences(found: dict[Measure, pd.DataFrame], cells: pd.DataFrame, called: N
             continue
         for rows in groups:
             text = _group(what, rows, called)
-            where = _where(rows, frame, called) if frame["group"].nunique() > 1 else ""
-            said.setdefault(text, []).append(f"{what.heading}{where}")
+            here = where(rows, frame, called) if frame["group"].nunique() > 1 else ""
+            said.setdefault(text, []).append(f"{what.heading}{here}")
     return [f"{joined(list(dict.fromkeys(heads)))}: {text}." for text, heads in said.items()]
 
 
@@ -63,7 +63,7 @@ def _by(worse: pd.DataFrame, scale: float) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def _where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
+def where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
     """What the cells of one group have in common and not all have."""
     said = []
     for column in called.table:
