@@ -12,7 +12,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -299,10 +299,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if self._index is None:
             self._index = self._enter(timestep)
         plan = self.plan if self._index == 0 else self._tail(self._index)
-        first = plan.stages[0]
-        if first.churn != (1.0, 0.0):
-            # The model has seen the start already: it stands at the raised level, which is the same law.
-            plan = replace(plan, start=first.level, stages=(replace(first, churn=(1.0, 0.0)), *plan.stages[1:]))
+        # A churn of the first call is never drawn: the model has seen the start already, and `add_noise` and
+        # `init_noise_sigma` have put it at the raised level, which is the same law.
         dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
         self._walk = Walk(plan, sample.to(dtype))
         return self._walk

@@ -155,6 +155,8 @@ class Replaced:
             if self.flow or "mu" in missing or len(given) > 1:
                 raise ValueError(f"{self.name} takes no {missing[0]}= in set_timesteps: leave it out")
             return Laid(self._from_given(timesteps, sigmas), self.told, True)
+        if sigmas is not None:  # some classes take no list
+            given["sigmas"] = torch.tensor(sigmas) if self.state == "edm" else np.array(sigmas)
         self.scheduler.set_timesteps(**given)
         by_call = timesteps is not None or sigmas is not None
         if self.kind.levels == "sigmas":
