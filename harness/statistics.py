@@ -38,8 +38,10 @@ def mean_interval(
 
     Shares of yes and no (0, 1) get Wilson's interval, or where values are `differences` of such (−1, 0, 1) that of
     Agresti and Min (2005); anything else the studentised bootstrap (Efron and Tibshirani 1993, ch. 12), which unlike
-    percentiles keeps its level at 16 skewed values, or Student's where too many resamples hold one value only. One
-    value, or equal ones that are no shares, have no spread to judge by: the bounds are the value.
+    percentiles keeps its level at 16 skewed values, or Student's where too many resamples hold one value only. Of
+    `differences` it is the wider of the two on either side: what differs in a few images only has heavy tails, under
+    which the bootstrap alone covers with 90 to 93 %, and Student's alone does so where they are skewed. One value, or
+    equal ones that are no shares, have no spread to judge by: the bounds are the value.
     """
     x = np.asarray(values, np.float64)
     columns = x[:, None] if x.ndim == 1 else x
@@ -53,7 +55,7 @@ def mean_interval(
             share = (columns * (columns - 1) == 0).all(0)
         for chosen, bounds in (
             (share, _agresti_min if differences else _wilson),
-            (spread & ~share, lambda c, level: _studentised(c, level, resamples, seed)),
+            (spread & ~share, lambda c, level: _studentised(c, level, resamples, seed, at_least_student=differences)),
         ):
             if chosen.any():
                 low[chosen], high[chosen] = bounds(columns[:, chosen], level)
@@ -83,7 +85,9 @@ def _normal(level: float) -> float:
     return float(ndtri((1 + level) / 2))
 
 
-def _studentised(x: np.ndarray, level: float, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _studentised(
+    x: np.ndarray, level: float, resamples: int, seed: int, at_least_student: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     from scipy.special import stdtrit
 
     n, k = x.shape
@@ -107,6 +111,8 @@ def _studentised(x: np.ndarray, level: float, resamples: int, seed: int) -> tupl
         student = float(stdtrit(n - 1, (1 + level) / 2)) / np.sqrt(n - 1)
         poor = idle.mean(0) > 0.001
         upper, lower = np.where(poor, student, upper), np.where(poor, -student, lower)
+        if at_least_student:
+            upper, lower = np.maximum(upper, student), np.minimum(lower, -student)
         low[part] = mean - np.maximum(upper, 0) * spread
         high[part] = mean - np.minimum(lower, 0) * spread
     return low, high
