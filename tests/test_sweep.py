@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from harness.errors import InputError
-from harness.show import _table
 from harness.sweep import enumerate_cells, ordered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,12 +74,6 @@ def test_a_file_of_levels_has_its_own_steps_whatever_the_strength():
     found = cells("sampler=dpmpp", "schedule=file", "task=img2img", "strength=0,0.5,1")
     assert [cell.steps for cell in found] == [20, 20, 20]
     assert [cell.steps for cell in cells("sampler=plan", "task=img2img", "strength=0,1")] == [20, 20]
-
-
-def test_the_closing_table_tells_rows_of_several_implementations_apart():
-    rows = [{"sampler": "euler", "implementation": name, "nfe": 5.0} for name in ("native", "diffusers")]
-    assert [column.header for column in _table(rows).columns] == ["sampler", "by", "NFE"]
-    assert [column.header for column in _table(rows[:1]).columns] == ["sampler", "NFE"]
 
 
 def test_every_knob_is_an_axis():
