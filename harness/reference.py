@@ -134,3 +134,25 @@ class ExactRun(Kept):
 
     def compute(self, members: range) -> np.ndarray:
         return self.generator.exact(members).cpu().numpy()
+
+
+class ExactButLast(Kept):
+    """The exact solution up to the last level but one, and from there the step to a clean state: float64 (N, d)."""
+
+    block = 64
+
+    @property
+    def definition(self) -> str:
+        return f"{self.generator.model.definition}; the last step by x0"
+
+    def depends_on(self) -> list[Any]:
+        levels = self.generator.levels
+        return [f"{number:.15g}" for level in (levels[0], levels[levels.steps - 1]) for number in level]
+
+    def compute(self, members: range) -> np.ndarray:
+        return self.generator.exact_but_last(members).double().cpu().numpy()
+
+
+def ends_clean(generator: Generator) -> bool:
+    """Whether the last step is one to a clean state."""
+    return generator.levels is not None and generator.levels[generator.levels.steps].sigma == 0

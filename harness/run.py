@@ -25,7 +25,7 @@ from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
-from harness.reference import DEFINITION, ExactRun, ReferenceRun, has_limit
+from harness.reference import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
 from samplers import plan_json
 from samplers.levels import NoiseLevels
 from samplers.plan import Plan
@@ -176,6 +176,7 @@ class Session:
             reference_name=DEFINITION,
             makes_images=model.makes_images,
             exact_latents=exact,
+            exact_floor=ExactButLast(cell, generator, runs) if exact is not None and ends_clean(generator) else None,
             exact_name=None if exact is None else exact.definition,
             law=model.mixture.at(levels[levels.steps]) if known_law else None,
             once=self._once,

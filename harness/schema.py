@@ -122,6 +122,12 @@ QUALITY = [
     *_measured("discretisation_error", "relative", "distance to the same noise run with many steps"),
     Column("discretisation_reference", "text", "", "the run of many steps that the error is measured against"),
     *_measured("error_to_exact", "relative", "RMS distance to the exact solution from the same start, over its RMS"),
+    Column(
+        "error_to_exact_floor",
+        "float",
+        "relative",
+        "what the last step, to a clean state, is off by itself: error_to_exact of a run that is exact up to it",
+    ),
     Column("exact_definition", "text", "", "how the exact solution was computed"),
     *_measured("law_mean_error", "relative", "|mean of points − true mean| over the root of the true total variance"),
     Column("law_mean_floor", "float", "relative", "law_mean_error of a perfect sample of that size, on average"),

@@ -25,6 +25,7 @@ COST_AXES = ["device", "hardware", "threads", "timing_preset", "timing_batch", "
 GUIDANCE_ONLY = ["guidance_rescale", "guidance_knobs", "negative_prompt"]  # without effect where cfg is 1
 ALWAYS_SAID = ["steps", "cfg", "strength", "precision", "n_images"]
 NOTHING = "–"
+MOST_LONE = 4  # samplers left out that are named
 LONGEST_SLUG = 80  # letters: a part of a file's name
 
 
@@ -148,6 +149,9 @@ def _off_centre(measured: pd.DataFrame, held: Sequence[str]) -> np.ndarray:
 def _held(measured: pd.DataFrame, chosen: pd.DataFrame, held: Sequence[str]) -> str:
     """What the chosen cells agree on: the axes a reader always asks about, and those that vary elsewhere."""
     said = [plain(chosen["label"].iloc[0])] if "sampler" in held else []
+    spacing = plain(chosen["schedule"].iloc[0])
+    if chosen["schedule"].nunique(dropna=False) == 1 and not any(spacing in name.split() for name in chosen["label"]):
+        said.append(f"schedule {spacing}")
     for axis in held:
         if axis in VARIANT:
             continue
@@ -164,23 +168,35 @@ def _left_out(measured: pd.DataFrame, chosen: pd.DataFrame, held: Sequence[str],
     if others.empty:
         return ""
     reasons = [axis.replace("_", " ") for axis in held if not set(others[axis].dropna()) <= set(chosen[axis].dropna())]
-    lone = " or alone on their line" if lines else ""
-    why = f"other {', '.join(reasons)}{lone}" if reasons else "alone on their line"
+    lone = [str(label) for label in others["label"].unique() if label not in set(chosen["label"])]
+    who = f" ({', '.join(lone)})" if 0 < len(lone) <= MOST_LONE else ""
+    alone = f"alone on their line{who}"
+    why = f"other {', '.join(reasons)}{f' or {alone}' if lines else ''}" if reasons else alone
     return f"{len(others)} of {len(measured)} cells not shown: {why}"
 
 
 def _labels(cells: pd.DataFrame) -> list[str]:
-    """A short name for each row's variant: the sampler, then only what tells it from the sampler's other variants."""
+    """A short name for each row's variant: the sampler, then only what tells it from the others.
+
+    What samplers have in common (whose code stepped, the schedule) is said of all where it differs between any two:
+    euler on linspace beside dpmpp on karras would pass for the samplers' doing. Knobs are told from those of the same
+    sampler, or of the same schedule.
+    """
+    variants = cells[VARIANT].drop_duplicates()
+    common = [column for column in ("implementation", "schedule") if variants[column].nunique(dropna=False) > 1]
+    spaced = {name: _differing(rows["schedule_knobs"]) for name, rows in variants.groupby("schedule", dropna=False)}
     names: dict[tuple, str] = {}
-    for sampler, rows in cells[VARIANT].drop_duplicates().groupby("sampler", dropna=False):
-        several = [column for column in VARIANT[1:] if rows[column].nunique(dropna=False) > 1]
-        knobs = {column: _differing(rows[column]) for column in several if column.endswith("_knobs")}
-        for row in rows.itertuples(index=False):
-            parts = [_cut(plain(sampler))]
-            for column in several:
-                value = getattr(row, column)
-                parts.append(_knob_text(value, knobs[column]) if column in knobs else plain(value))
-            names[tuple(map(str, row))] = " ".join(part for part in parts if part)
+    for sampler, rows in variants.groupby("sampler", dropna=False):
+        own = _differing(rows["sampler_knobs"])
+        several = [*common, *(["noise"] if rows["noise"].nunique(dropna=False) > 1 else [])]
+        for row in rows.to_dict("records"):
+            said = {
+                **{column: plain(row[column]) for column in several},
+                "sampler_knobs": _knob_text(row["sampler_knobs"], own),
+                "schedule_knobs": _knob_text(row["schedule_knobs"], spaced.get(row["schedule"], [])),
+            }
+            parts = [_cut(plain(sampler)), *(said.get(column, "") for column in VARIANT[1:])]
+            names[tuple(map(str, row.values()))] = " ".join(part for part in parts if part)
     return [names[tuple(map(str, row))] for row in cells[VARIANT].itertuples(index=False)]
 
 

@@ -17,10 +17,14 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from reports.records import Selection, plain
+from reports.lettering import fit, named_ends
+from reports.records import Selection
 
 WIDTH = 7.2  # inches: the text width of A4 and of US Letter
 LINE_PT = 11.5  # height of one line of small text
+LEGEND_PT = 13.0  # height of one line of a legend
+LETTER_IN = 0.07  # width of a letter of 8 pt
+MOST_BELOW = 8  # samplers named in a legend below the panels: of more the legend stands beside them
 # Okabe and Ito's colours without yellow, which is too faint on white; beside them marker and line style differ.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -83,10 +87,20 @@ class Looks:
 
 
 def panels(count: int, title: str, selection: Selection, height: float = 3.3) -> tuple[Figure, list[Axes]]:
-    """A row of axes under a title; what is held and what is left out stand below the title in small print."""
+    """A row of axes under a title, with room for `legend`; what is held and what is left out stand in small print."""
     notes = [f"held: {selection.held}" if selection.held else "", selection.left_out]
-    figure = titled(title, notes, height)
+    labels = list(selection.cells["label"].unique())
+    if len(labels) > MOST_BELOW:
+        side = LETTER_IN * max(map(len, labels)) + 0.8
+        figure = titled(title, notes, max(height, len(labels) * LEGEND_PT / 72 + 0.8), WIDTH + side)
+    else:
+        figure = titled(title, notes, height + -(-len(labels) // _columns(labels)) * LEGEND_PT / 72)
     return figure, list(np.atleast_1d(figure.subplots(1, count)))
+
+
+def _columns(labels: Sequence[str], width: float = WIDTH) -> int:
+    """Of a legend below the panels."""
+    return max(1, min(len(labels), int(100 * width / WIDTH) // (max(map(len, labels)) + 9)))
 
 
 def titled(title: str, notes: Sequence[str], height: float, width: float = WIDTH) -> Figure:
@@ -104,25 +118,51 @@ def titled(title: str, notes: Sequence[str], height: float, width: float = WIDTH
 
 
 def legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """One legend for all panels, below them, where it can cover nothing."""
+    """One legend for all panels, where it can cover nothing: below them, or beside them where many are named."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        # Samplers first; matplotlib would list plain lines before them.
-        order = sorted(range(len(handles)), key=lambda k: not isinstance(handles[k], ErrorbarContainer))
-        handles, labels = [handles[k] for k in order], [labels[k] for k in order]
-        columns = max(1, min(len(labels), 100 // (max(map(len, labels)) + 9)))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2, title=title)
+    if not handles:
+        return
+    # Samplers first; matplotlib would list plain lines before them.
+    order = sorted(range(len(handles)), key=lambda k: not isinstance(handles[k], ErrorbarContainer))
+    handles, labels = [handles[k] for k in order], [labels[k] for k in order]
+    if sum(isinstance(handle, ErrorbarContainer) for handle in handles) > MOST_BELOW:
+        figure.legend(handles, labels, loc="outside right upper", handlelength=3.2, title=title, labelspacing=0.35)
+    else:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=_columns(labels), handlelength=3.2, title=title
+        )
 
 
-def guides(axes: Axes, x: np.ndarray, y: np.ndarray, orders: Sequence[int]) -> None:
-    """Faint lines with the slopes of these orders of convergence, through the largest value."""
+def name_lines(figure: Figure, axes: Axes, names: dict[str, str], heading: str, looks: Looks) -> None:
+    """The lines of one panel by `names` of their labels: in a legend, or of many at their right ends."""
+    drawn = {container.get_label(): container for container in axes.containers if container.get_label() in names}
+    if len(drawn) <= MOST_BELOW:
+        for label, container in drawn.items():
+            container.set_label(names[label])
+        legend(figure, axes, title=heading or None)
+        return
+    ends = []
+    for label, container in drawn.items():
+        x, y = container.lines[0].get_data()
+        ends.append((names[label], float(x[-1]), float(y[-1]), looks(label)["color"]))
+    named_ends(axes, ends, heading)
+
+
+def guides(axes: Axes, selection: Selection, x: str, y: str, orders: Sequence[int], above: float = 0.0) -> None:
+    """Faint lines with the slopes of these orders of convergence, from the largest value of column `y` down."""
+    inside = selection.cells["label"].nunique() > MOST_BELOW
+    x, y = (selection.cells[column].to_numpy(float) for column in (x, y))
     first, last, top = x.min(), x.max(), y.max()
-    bottom = y[y > 0].min(initial=top)
+    bottom = max(y[y > 0].min(initial=top), above)
     for order in orders:
         end = min(last, first * (top / bottom) ** (1 / order))
         value = top * (first / end) ** order
         axes.plot([first, end], [top, value], color="#C4C4C4", linewidth=0.9, zorder=0)
-        where = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 8, "color": "#777777"}
+        where = {"textcoords": "offset points", "fontsize": 8, "color": "#777777"}
+        if inside:  # right of the axes stand the names of the lines
+            where |= {"xytext": (-3, -3), "ha": "right", "va": "top"}
+        else:
+            where |= {"xytext": (3, 3)}
         axes.annotate(f"order {order}", (end, value), **where)
 
 
@@ -183,45 +223,10 @@ def _spread(ticks: list[float], log: bool, share: float = 0.055) -> list[float]:
     return [ticks[k] for k in sorted({*kept, len(ticks) - 1})]
 
 
-def one(rows: pd.DataFrame, column: str) -> str:
-    """The single value of a column, or all of them."""
-    return " | ".join(plain(value) for value in rows[column].dropna().unique()) or "unnamed"
-
-
-def _clip_model(rows: pd.DataFrame) -> str:
-    """The model of "100*cos, unclamped, MODEL, RESIZER"; the record has the whole definition."""
-    found = rows["clip_definition"].dropna().unique()
-    parts = [str(text).split(", ") for text in found]
-    return " | ".join(plain(part[2] if len(part) == 4 else ", ".join(part)) for part in parts) or "unnamed"
-
-
-def axis_label(rows: pd.DataFrame, column: str) -> str:
-    """Name, definition and unit of a measured column."""
-    count = one(rows, "n_images")
-    names = {
-        "fid": f"FID ({one(rows, 'fid_extractor')}, N={count})",
-        "clip_score": f"CLIP score ({_clip_model(rows)})",
-        "latency_s": f"latency (s, median for {one(rows, 'timing_batch')} image)",
-        "peak_memory_mib": f"peak memory (MiB, {one(rows, 'peak_memory_kind')})",
-        "discretisation_error": "discretisation error (relative)",
-        "attributes_all": f"share of images that fit the prompt (N={count})",
-        "error_to_exact": f"relative RMS error to the exact solution (N={one(rows, 'error_to_exact_n')})",
-        "sliced_wasserstein": f"sliced Wasserstein distance to the true law (N={count})",
-        "feature_distance": "distance to source (features)",
-        "lpips": f"LPIPS to source ({one(rows, 'lpips_definition')})",
-        "psnr": "PSNR to source (dB)",
-        "psnr_outside": "PSNR outside mask (dB)",
-        "ssim": "SSIM to source",
-    }
-    label = names[column]
-    if column == "latency_s" and one(rows, "timing_batch") != "1":
-        label = label.replace("image)", "images)")
-    return "\n".join(textwrap.wrap(label, 38))
-
-
 def save(drawing: Drawing, folder: Path, formats: Sequence[str]) -> list[Path]:
     """The figure in every format; the files' paths."""
     assert drawing.figure is not None
+    fit(drawing.figure)
     paths = [folder / f"{drawing.name}.{kind}" for kind in formats]
     for path in paths:
         drawing.figure.savefig(path, dpi=200, metadata={"Date": None} if path.suffix == ".svg" else None)

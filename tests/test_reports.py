@@ -19,7 +19,8 @@ from harness.store import Store
 from reports import plot
 from reports.figures import coefficients, guidance, pareto, samplers, sheet, steps
 from reports.records import Group, groups, load
-from reports.style import Drawing, Looks, axis_label, save, settings
+from reports.style import Drawing, Looks, save, settings
+from reports.wording import axis_label
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("samplers", "pareto", "steps", "discretisation", "cfg", "precision", "latency", "sheet", "coefficients")

@@ -44,6 +44,7 @@ class Context:
     reference_name: str | None = None  # what the record calls that run
     makes_images: bool = True  # False: points of an analytic model, which no metric of images can see
     exact_latents: Callable[[list[int]], torch.Tensor] | None = None  # the exact solution, where the model knows it
+    exact_floor: Callable[[list[int]], torch.Tensor] | None = None  # where a run ends whose last step alone errs
     exact_name: str | None = None  # how that was solved
     law: Mixture | None = None  # the true law of final latents, by class, where the model knows it
     once: Once = field(default_factory=memory)

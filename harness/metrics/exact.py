@@ -16,7 +16,7 @@ class Exact(Metric):
     """RMS of |x − x*| over RMS of |x*|, over the first `n` images; of each image the distance |x − x*| itself."""
 
     name = "exact"
-    columns = (*bootstrap.columns("error_to_exact"), "exact_definition")
+    columns = (*bootstrap.columns("error_to_exact"), "error_to_exact_floor", "exact_definition")
     image_columns = ("exact_distance",)
     needs_images = False
 
@@ -37,11 +37,17 @@ class Exact(Metric):
         exact = self.context.exact_latents(indices).numpy()
         got = batch.latents[first].double().cpu().numpy()
         # Squared error and squared norm: sums over images, so the state merges.
-        rows = np.stack([((got - exact) ** 2).sum(1), (exact**2).sum(1)], 1)
+        rows = np.stack([((got - exact) ** 2).sum(1), (exact**2).sum(1), self._floor(indices, exact)], 1)
         self.samples.add(indices, rows)
         out = np.full(len(batch.images), np.nan)
         out[first] = np.sqrt(rows[:, 0])
         return {"exact_distance": out}
+
+    def _floor(self, indices: list[int], exact: np.ndarray) -> np.ndarray:
+        """Squared error (N,) that the last step makes by itself; 0 where the levels do not end at a clean state."""
+        if self.context.exact_floor is None:
+            return np.zeros(len(indices))
+        return ((self.context.exact_floor(indices).numpy() - exact) ** 2).sum(1)
 
     def merge(self, other: Metric) -> None:
         self.samples.merge(other.samples)
@@ -59,5 +65,6 @@ class Exact(Metric):
             "error_to_exact_low": max(0.0, value + float(low)),
             "error_to_exact_high": value + float(high),
             "error_to_exact_n": len(rows),
+            "error_to_exact_floor": float(np.sqrt(rows[:, 2].sum() / rows[:, 1].sum())) or None,
             "exact_definition": self.context.exact_name,
         }

@@ -6,7 +6,8 @@ import matplotlib.patheffects as effects
 from matplotlib.axes import Axes
 
 from reports.records import FID_AXES, Group, Selection
-from reports.style import Drawing, Looks, axis_label, intervals, legend, lines, panels, value_axis
+from reports.style import Drawing, Looks, intervals, legend, lines, panels, value_axis
+from reports.wording import axis_label
 
 TITLE = "FID and CLIP score over the CFG scale"
 NEEDS = "needs cells with two or more values of cfg and FID or CLIP score measured"

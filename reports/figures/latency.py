@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from reports.records import COST_AXES, Group
-from reports.style import Drawing, Looks, axis_label, legend, lines, panels, value_axis
+from reports.style import Drawing, Looks, legend, lines, panels, value_axis
+from reports.wording import asked_steps, axis_label
 
 TITLE = "Latency against steps"
 NEEDS = "needs cells with two or more values of steps and latency measured"
@@ -30,7 +31,7 @@ def draw(group: Group, looks: Looks) -> Drawing:
     lines(axes[0], selection, "steps", "latency_s", looks)
     value_axis(axes[0].xaxis, selection.cells["steps"], log=False)
     axes[0].set_ylim(bottom=0)
-    axes[0].set_xlabel("steps")
+    axes[0].set_xlabel(asked_steps(selection.cells))
     axes[0].set_ylabel(axis_label(selection.cells, "latency_s"))
     if parted:
         _parts(axes[1], label, rows)
@@ -46,7 +47,7 @@ def _parts(axes: Axes, label: str, rows: pd.DataFrame) -> None:
         axes.bar(range(len(rows)), height, 0.6, bottom, label=name, color=colour, hatch=hatch, edgecolor="#333333")
         bottom += height
     axes.set_xticks(range(len(rows)), [f"{steps:g}" for steps in rows["steps"]])
-    axes.set_xlabel("steps")
+    axes.set_xlabel(asked_steps(rows))
     axes.set_ylabel("time of a run by part (s, mean)")
     axes.set_title(f"parts of a run, {label}", loc="left", fontsize=8, color="#444444")
     axes.grid(axis="x", visible=False)

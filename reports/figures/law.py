@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reports.records import Group
-from reports.style import Drawing, Looks, axis_label, legend, lines, log_axis, panels, value_axis
+from reports.style import Drawing, Looks, lines, log_axis, name_lines, panels, value_axis
+from reports.wording import axis_label
 
 TITLE = "Distance to the true law"
 NEEDS = "needs stochastic cells with two or more values of steps and the distance to the true law measured"
@@ -21,11 +22,11 @@ def draw(group: Group, looks: Looks) -> Drawing:
     lines(axes, selection, "nfe", "sliced_wasserstein", looks, dodge=0.006, log=True)
     floor = float(selection.cells["sliced_wasserstein_floor"].mean())
     axes.axhline(floor, color="#777777", linewidth=0.9, linestyle="--", zorder=0)
-    where = {"xytext": (3, 0), "textcoords": "offset points", "fontsize": 8, "color": "#777777", "va": "center"}
-    axes.annotate("a perfect\nsample", (1, floor), xycoords=axes.get_yaxis_transform(), **where)
+    where = {"xytext": (4, 2), "textcoords": "offset points", "fontsize": 8, "color": "#444444", "va": "bottom"}
+    axes.annotate("a perfect sample", (0, floor), xycoords=axes.get_yaxis_transform(), **where)
     log_axis(axes.yaxis)
     value_axis(axes.xaxis, selection.cells["nfe"], log=True)
     axes.set_xlabel("denoiser calls (NFE)")
     axes.set_ylabel(axis_label(selection.cells, "sliced_wasserstein"))
-    legend(figure, axes)
+    name_lines(figure, axes, {label: label for label, _ in selection.lines("nfe")}, "", looks)
     return Drawing(name, figure, selection.left_out)

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from reports.records import COST_AXES, FID_AXES, Group, Selection
-from reports.style import Drawing, Looks, axis_label, intervals, legend, log_axis, panels
+from reports.style import Drawing, Looks, intervals, legend, log_axis, panels
+from reports.wording import axis_label
 
 TITLE = "Quality against latency"
 NEEDS = "needs two or more cells with latency and with FID or CLIP score measured"

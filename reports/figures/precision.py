@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from reports.records import COST_AXES, FID_AXES, Group
-from reports.style import BOUNDS, PRECISIONS, Drawing, Looks, axis_label, intervals, legend, panels
+from reports.style import BOUNDS, PRECISIONS, Drawing, Looks, intervals, legend, panels
+from reports.wording import axis_label
 
 TITLE = "Latency, memory and FID by precision"
 NEEDS = "needs cells with two or more precisions and latency or memory measured"

@@ -12,7 +12,8 @@ from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
 from reports.records import FID_AXES, Group
-from reports.style import WIDTH, Drawing, Looks, axis_label, titled
+from reports.style import WIDTH, Drawing, Looks, titled
+from reports.wording import axis_label
 
 TITLE = "Which sampler at which number of denoiser calls"
 NEEDS = "needs cells of two or more samplers at two or more numbers of denoiser calls, as +experiment=samplers makes"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reports.records import FID_AXES, Group
-from reports.style import Drawing, Looks, axis_label, legend, lines, log_axis, panels, value_axis
+from reports.style import Drawing, Looks, legend, lines, log_axis, panels, value_axis
+from reports.wording import axis_label
 
 TITLE = "FID and CLIP score against steps"
 NEEDS = "needs cells with two or more values of steps and FID or CLIP score measured"

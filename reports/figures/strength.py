@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reports.records import FID_AXES, Group
-from reports.style import Drawing, Looks, axis_label, legend, lines, panels, value_axis
+from reports.style import Drawing, Looks, legend, lines, panels, value_axis
+from reports.wording import axis_label
 
 TITLE = "Quality and likeness with the source over strength"
 NEEDS = "needs img2img or inpaint cells with two or more values of strength"
