@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 NAME_PT = 10.5  # from one name to the next
 HEADING = 36  # letters of a line above the names
-ROUNDS = 3  # wrapping a label takes room from the axis, which may then need it wrapped again
+ROUNDS = 6  # wrapping a label takes room from the axis, which may then need it wrapped again
 
 
 def fit(figure: Figure) -> None:
@@ -37,7 +37,7 @@ def _wrapped(label: Text, room: float) -> bool:
     longest = max(map(len, text.split("\n")), default=0)
     if not text or length <= room or longest <= 8:
         return False
-    label.set_text("\n".join(textwrap.wrap(" ".join(text.split()), max(8, int(longest * room / length)))))
+    label.set_text("\n".join(textwrap.wrap(" ".join(text.split()), max(8, int(0.97 * longest * room / length)))))
     return label.get_text() != text
 
 

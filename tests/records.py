@@ -32,7 +32,7 @@ def cell_row(sampler: str = "dpmpp", steps: int = 20, cfg: float = 3.0, **values
     asked = json.dumps([sampler, steps, cfg, {k: str(v) for k, v in sorted(values.items())}])
     cell_id = hashlib.sha256(asked.encode()).hexdigest()[:16]
     noise = np.random.default_rng(int(cell_id[:8], 16)).normal(size=8)
-    error = ERROR_AT_5[sampler] * (steps / 5) ** -(0.35 + 0.75 * ORDERS[sampler])
+    error = ERROR_AT_5.get(sampler, 0.3) * (steps / 5) ** -(0.35 + 0.75 * ORDERS.get(sampler, 2))
     share = 1.0 if strength is None else strength
     fid = (3.0 + 40 * error * share + 0.35 * (cfg - 3.5) ** 2 / (1 + 0.1 * cfg)) * (1 + 0.02 * noise[0])
     clip = 31.5 - 8 * error * share - 5.5 * np.exp(-cfg / 1.6) + 0.05 * noise[1]
@@ -46,9 +46,9 @@ def cell_row(sampler: str = "dpmpp", steps: int = 20, cfg: float = 3.0, **values
         "model": "embedded",
         "data": "shapes",
         "sampler": sampler,
-        "sampler_knobs": {"order": ORDERS[sampler]},
+        "sampler_knobs": {"order": ORDERS.get(sampler, 2)},
         "implementation": "native",
-        "schedule": SCHEDULES[sampler],
+        "schedule": SCHEDULES.get(sampler, "karras"),
         "steps": steps,
         "steps_run": max(1, round(steps * share)),
         "cfg": cfg,

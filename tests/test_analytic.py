@@ -492,7 +492,7 @@ def test_the_figure_says_the_order_it_sees(tmp_path):
     (group,) = groups(load_records(tmp_path))
     drawing = convergence.draw(group, Looks(sorted(group.cells["label"].unique())))
     labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert labels == ["dpmpp", "euler (1.00)", "unipc (3.00)"]  # two points of dpmpp lie in the window
+    assert labels == ["dpmpp (–)", "euler (1.00)", "unipc (3.00)"]  # two points of dpmpp lie in the window
 
 
 def test_the_figure_of_laws_shows_stochastic_cells_and_their_floor(tmp_path):
@@ -502,8 +502,8 @@ def test_the_figure_of_laws_shows_stochastic_cells_and_their_floor(tmp_path):
             value = {"sliced_wasserstein": 1 / nfe, "sliced_wasserstein_floor": 0.04, "stochastic": stochastic}
             records.write(store, records.cell_row(sampler, nfe, model="gmm", nfe=nfe, **value), pictures=False)
     (group,) = groups(load_records(tmp_path))
-    drawing = law_figure.draw(group, Looks(["ddim", "euler"]))
-    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["ddim"]
+    drawing = law_figure.draw(group, Looks(sorted(group.cells["label"].unique())))
+    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["ddim leading"]
     assert any(0.04 in line.get_ydata() for line in drawing.figure.axes[0].lines)
 
 
