@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 STATUSES = ("ok", "failed", "skipped")
 ARROW_TYPES = {
     "text": pa.string(),
@@ -149,6 +149,8 @@ COST = [
     Column("timing_batch", "int", "images", "images that one timed run makes"),
     Column("timing_runs", "int", "runs", "timed runs, warm-up apart"),
     Column("timing_warmups", "int", "runs", "runs before the first timed one"),
+    Column("timing_cells", "int", "cells", "cells that were timed in turn in one block, this one included"),
+    Column("timing_drift", "bool", "", "whether the machine changed its pace while the block was timed"),
     Column("latency_s", "float", "s", "median end-to-end time of one run of timing_batch images"),
     Column("latency_low", "float", "s", "lower bound of the 95 % interval of latency_s"),
     Column("latency_high", "float", "s", "upper bound of the 95 % interval of latency_s"),
@@ -228,6 +230,9 @@ TIMINGS = [
     Column("cell_id", "text", "", "the cell that was timed"),
     Column("run", "int", "", "number of the run in its cell, from 0, warm-up included"),
     Column("kind", "text", "", "warmup or timed"),
+    Column("block", "text", "", "the sitting: cells of one block were timed in turn, and their rounds are pairs"),
+    Column("round", "int", "", "round of its block, from 0; each cell of the block runs once in it, in random order"),
+    Column("position", "int", "", "place of the run in its round, from 0"),
     Column("batch", "int", "images", "images that the run made"),
     Column("total_s", "float", "s", "end to end"),
     Column("text_s", "float", "s", "text encoding"),
