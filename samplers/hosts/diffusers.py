@@ -22,6 +22,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from samplers import registry, schedules
+from samplers.hosts.calls import first_calls, planned
 from samplers.hosts.replaced import KINDS, Laid, Replaced
 from samplers.levels import Level, NoiseLevels
 from samplers.noise import NoiseStreams
@@ -109,7 +110,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return (made, unused) if return_unused_kwargs else made
 
     def _adopt(self, model: Replaced, sampler: Spec, schedule: Spec, config: Mapping[str, Any]) -> None:
-        self._sampler, self._schedule = _sampler(sampler), _named(schedule, "schedule")
+        self._sampler, self._schedule = planned(_named(sampler, "sampler"), "a pipeline"), _named(schedule, "schedule")
         if self._schedule["name"] != STOCK:
             _spaced(self._schedule, model, 2)  # says now what is wrong with a name or a knob
         own = {"replaced": model.name, "sampler": _json("sampler", sampler), "schedule": _json("schedule", schedule)}
@@ -159,7 +160,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             Call(*model.x0(level), model.seen(level), scale) for level, scale in zip(reached[:-1], shown, strict=False)
         ]
         self._reached, self._last_shown, self._limit = reached, shown[-1], model.limit()
-        self._first_calls = _first_calls(self.plan, self._laid.levels)
+        self._first_calls = first_calls(self.plan, self._laid.levels)
         self.order = 1 if self._laid.given else _order(self._first_calls, len(stages), self.num_inference_steps)
         told = torch.tensor([self._laid.told(level) for level in reached[:-1]], dtype=torch.float64)
         whole = not torch.is_floating_point(model.scheduler.timesteps) and bool((told == told.round()).all())
@@ -426,18 +427,6 @@ def _by_start(state: Tensor) -> NoiseStreams:
     return NoiseStreams(0, indices, tuple(state.shape[1:]), state.device)
 
 
-def _sampler(spec: Spec) -> dict[str, Any]:
-    given = _named(spec, "sampler")
-    full = {**registry.load(given["name"]), **given} if "solver" not in given else given
-    if registry.is_adaptive(full):
-        raise ValueError(
-            f"sampler {full['name']} chooses its steps while it runs, but a pipeline wants its timesteps before: "
-            "take another sampler"
-        )
-    registry.knobs(full)
-    return full
-
-
 def _named(spec: Spec, what: str) -> dict[str, Any]:
     if isinstance(spec, str):
         return {"name": spec}
@@ -466,18 +455,6 @@ def _as_many(levels: NoiseLevels, steps: int | None, schedule: Mapping[str, Any]
             f"not {steps}"
         )
     return levels
-
-
-def _first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
-    """The call that each step begins with: the first after the state has come to the step's level."""
-    first, k = [0], 1
-    for i, stage in enumerate(plan.stages[:-1]):
-        ends = k < levels.steps and stage.result == levels[k]
-        # A step of several calls may look at its end before it goes there: what counts is the last time.
-        if ends and not any(later.result == levels[k] for later in plan.stages[i + 1 :]):
-            first.append(i + 1)
-            k += 1
-    return first
 
 
 def _order(first_calls: list[int], calls: int, steps: int) -> int:

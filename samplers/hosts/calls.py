@@ -1,0 +1,30 @@
+"""Where the steps of a plan begin among its calls: hosts speak of steps, a plan has calls. No torch."""
+
+from __future__ import annotations
+
+from samplers import registry
+from samplers.levels import NoiseLevels
+from samplers.plan import Plan
+
+
+def first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
+    """The call that each step begins with: the first after the state has come to the step's level for good."""
+    last_at = {stage.result: i for i, stage in enumerate(plan.stages)}
+    first = [0]
+    for k in range(1, levels.steps):
+        if levels[k] not in last_at:  # the plan has steps of its own
+            break
+        first.append(last_at[levels[k]] + 1)
+    return first
+
+
+def planned(sampler: dict, host: str) -> dict:
+    """The whole sampler of a name and knobs; a ValueError where it has no plan that a host could call through."""
+    full = sampler if "solver" in sampler else {**registry.load(sampler["name"]), **sampler}
+    if registry.is_adaptive(full):
+        raise ValueError(
+            f"sampler {full['name']} chooses its steps while it runs, but {host} wants to know them before: take "
+            "another sampler"
+        )
+    registry.knobs(full)
+    return full
