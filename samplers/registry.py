@@ -43,7 +43,7 @@ def build_plan(sampler: dict[str, Any], levels: NoiseLevels) -> Plan:
 
 def has_own_levels(sampler: dict[str, Any] | str) -> bool:
     """Whether the solver brings the levels it runs on and plans for no others: a plan from a file."""
-    return hasattr(_resolve(load(sampler) if isinstance(sampler, str) else sampler)[0], "settle")
+    return hasattr(_resolve(load(sampler) if isinstance(sampler, str) else sampler)[0], "schedule")
 
 
 def settled(sampler: dict[str, Any]) -> dict[str, Any]:

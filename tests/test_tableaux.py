@@ -1,0 +1,482 @@
+"""Every tableau has the order it declares, by rooted trees; and the samplers by tableau are the methods they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from five_modes import PROCESS
+
+from samplers import registry, schedules
+from samplers.conditions import convergence
+from samplers.levels import NoiseLevels, RectifiedFlow
+from samplers.tableaux import butcher, catalogue, collocation, coloured, exponential, measure, trees
+from samplers.tableaux.expressions import expression, number, phi
+
+VE = PROCESS.ve()
+EXPLICIT, IMPLICIT, EXPONENTIAL = (
+    catalogue.explicit_names(),
+    catalogue.implicit_names(),
+    catalogue.exponential_names(),
+)
+
+
+def levels(steps, end="sigma_min", process=PROCESS, schedule="exponential"):
+    return schedules.build(schedule, process, steps, end=end)
+
+
+def plan(steps=12, end="sigma_min", process=PROCESS, **sampler):
+    return registry.build_plan(sampler, levels(steps, end, process))
+
+
+# ------------------------------------------------------------------------------------------------------------- trees
+
+
+def test_trees_are_those_of_the_book():
+    """Hairer, Nørsett, Wanner 1993, table II.2.1 and II.2.2."""
+    assert [len(trees.trees(n)) for n in range(1, 11)] == [1, 1, 2, 4, 9, 20, 48, 115, 286, 719]
+    assert all(len(set(trees.trees(n))) == len(trees.trees(n)) for n in range(1, 9))
+    assert [trees.density(t) for t in trees.trees(4)] == [24, 12, 8, 4]
+    # n!/(γ σ) counts monotonic labellings, of which there are (n − 1)! over all trees
+    for n in range(1, 8):
+        labellings = sum(Fraction(math.factorial(n), trees.density(t) * trees.symmetry(t)) for t in trees.trees(n))
+        assert labellings == math.factorial(n - 1)
+
+
+def test_two_coloured_trees():
+    assert [len(coloured.trees(n)) for n in range(1, 5)] == [2, 4, 11, 34]
+    only_n = [t for t in coloured.trees(5) if "L" not in coloured.drawn(t)]
+    assert len(only_n) == len(trees.trees(5))
+    assert sorted(coloured.density(t) for t in only_n) == sorted(trees.density(t) for t in trees.trees(5))
+
+
+@pytest.mark.parametrize(
+    "name", ["rk4", "kutta3", "butcher5", "dormand_prince5", "lawson5", "butcher6_2", "bogacki_shampine5"]
+)
+def test_conditions_hold_exactly_in_fractions(name):
+    entry = catalogue._entries("explicit")[name]
+    size = len(entry["b"])
+    a = np.full((size, size), Fraction(0), dtype=object)
+    for i, row in enumerate(entry["a"]):
+        a[i, : len(row)] = [number(text) for text in row]
+    b = np.array([number(text) for text in entry["b"]], dtype=object)
+    weights = trees.Weights(a, b)
+    for n in range(1, entry["order"] + 1):
+        assert all(weights.of(t) == Fraction(1, trees.density(t)) for t in trees.trees(n))
+    assert any(weights.of(t) != Fraction(1, trees.density(t)) for t in trees.trees(entry["order"] + 1))
+
+
+# ---------------------------------------------------------------------------------------------------------- every one
+
+
+def test_there_are_more_than_a_hundred_and_no_two_are_one():
+    assert len(EXPLICIT) + len(IMPLICIT) + len(EXPONENTIAL) >= 150
+    for names, get in ((EXPLICIT, catalogue.explicit), (IMPLICIT, catalogue.implicit)):
+        seen = {}
+        for name in names:
+            found = get(name)
+            assert found.source and found.name == name and names.count(name) == 1
+            key = (found.stages, *np.round(np.append(found.a, found.b), 8))
+            assert key not in seen, (name, seen[key])
+            seen[key] = name
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_explicit_order(name):
+    found = catalogue.explicit(name)
+    assert found.is_explicit and found.c.min() == 0 and found.c.max() <= 1
+    top = min(found.order + 1, 9)
+    assert trees.order(found.a, found.b, top) == min(found.order, top)
+    called = butcher.called(found)
+    assert called.stages <= found.stages and trees.order(called.a, called.b, min(top, 6)) >= min(found.order, 6)
+
+
+@pytest.mark.parametrize("name", IMPLICIT)
+def test_implicit_order_and_that_of_its_sweeps(name):
+    found = catalogue.implicit(name)
+    assert not found.is_explicit or "star_2" in name
+    top = min(found.order + 1, 9)
+    assert trees.order(found.a, found.b, top) == min(found.order, top)
+    for sweeps in (1, 2, 3):
+        swept = butcher.iterated(found, sweeps, newest=False)
+        assert swept.order == min(found.order, sweeps + 1) == trees.order(swept.a, swept.b, swept.order)
+        assert swept.is_explicit and swept.stages <= 1 + sweeps * found.stages
+        assert butcher.iterated(found, sweeps, newest=True).order >= swept.order
+
+
+@pytest.mark.parametrize("name", EXPONENTIAL)
+def test_exponential_order(name):
+    found = catalogue.exponential_tableau(name)
+    order, missed, _ = exponential.order(found, found.order + 1)
+    assert order == found.order and missed > 1e-4
+    a, b = found.coefficients(0.0)  # what is left of it without a linear part is a Runge–Kutta method
+    assert np.allclose(a.sum(axis=1), found.c) and trees.order(a, b, found.order) == found.order
+    assert found.keeps_constants() is not name.startswith("lawson")
+
+
+# Hochbruck & Ostermann 2005, section 5 and 2010, section 2.3; Luan & Ostermann 2014 (of which up to 4 is asked here).
+STIFF = {
+    "exp_euler": 1,
+    "etdrk2": 2,
+    "dpmpp_2s": 2,
+    "res_3s": 3,
+    "dpmpp_3s": 3,
+    "etd3rk": 2,
+    "etd4rk": 2,
+    "krogstad4": 3,
+}
+STIFF |= {"strehmel_weiner4": 3, "friedli4": 3, "cfree4": 2, "hochbruck_ostermann4": 4, "exprk5s8": 4, "lawson_rk4": 0}
+
+
+@pytest.mark.parametrize("name", STIFF)
+def test_stiff_orders_are_the_published_ones(name):
+    assert exponential.stiff_order(catalogue.exponential_tableau(name)) == STIFF[name]
+
+
+def test_generated_methods_are_the_tables_of_the_book():
+    """Hairer & Wanner 1996, tables IV.5.1 to IV.5.12; Jay 2015 for IIIC* and IIID."""
+    root3, root5, root6 = map(math.sqrt, (3, 5, 6))
+    known = {
+        "gauss_2": [[1 / 4, 1 / 4 - root3 / 6], [1 / 4 + root3 / 6, 1 / 4]],
+        "radau_ia_2": [[1 / 4, -1 / 4], [1 / 4, 5 / 12]],
+        "radau_iia_2": [[5 / 12, -1 / 12], [3 / 4, 1 / 4]],
+        "lobatto_iiia_3": [[0, 0, 0], [5 / 24, 1 / 3, -1 / 24], [1 / 6, 2 / 3, 1 / 6]],
+        "lobatto_iiib_3": [[1 / 6, -1 / 6, 0], [1 / 6, 1 / 3, 0], [1 / 6, 5 / 6, 0]],
+        "lobatto_iiic_3": [[1 / 6, -1 / 3, 1 / 6], [1 / 6, 5 / 12, -1 / 12], [1 / 6, 2 / 3, 1 / 6]],
+        "lobatto_iiic_star_3": [[0, 0, 0], [1 / 4, 1 / 4, 0], [0, 1, 0]],
+        "lobatto_iiid_3": [[1 / 12, -1 / 6, 1 / 12], [5 / 24, 1 / 3, -1 / 24], [1 / 12, 5 / 6, 1 / 12]],
+    }
+    for name, a in known.items():
+        assert np.allclose(catalogue.implicit(name).a, a, rtol=0, atol=1e-15), name
+    assert np.allclose(catalogue.implicit("radau_iia_3").c, [(4 - root6) / 10, (4 + root6) / 10, 1], atol=1e-15)
+    assert np.allclose(catalogue.implicit("lobatto_iiia_4").c, [0, (5 - root5) / 10, (5 + root5) / 10, 1], atol=1e-15)
+    sixth = collocation.generated("gauss", 6)
+    powers = np.arange(1, 13)
+    assert np.allclose(sixth.b @ sixth.c[:, None] ** (powers - 1), 1 / powers, rtol=0, atol=1e-15)
+
+
+def test_every_single_coefficient_counts():
+    """A slip of 1e-9 in any coefficient of a, b or c is refused, in an explicit and an exponential tableau."""
+    for name in ("rk4", "dormand_prince5"):
+        good = catalogue.explicit(name)
+        for key, at in [("a", (i, j)) for i in range(good.stages) for j in range(i)] + [
+            ("b", i) for i in range(good.stages)
+        ]:
+            values = {"a": good.a.copy(), "b": good.b.copy()}
+            values[key][at] += 1e-9
+            with pytest.raises(ValueError, match=r"adds up to|has order"):
+                butcher.check(butcher.Tableau(name, good.order, values["a"], values["b"], good.c, ""))
+    entry = catalogue._entries("exponential")["krogstad4"]
+    for i, row in enumerate(entry["a"]):
+        for j, text in enumerate(row):
+            rows = [list(each) for each in entry["a"]]
+            rows[i][j] = f"{text} + z/1000000000" if j else f"{text} + 1/1000000000"
+            with pytest.raises(ValueError, match=r"adds up to|has order"):
+                exponential.check(exponential.read({**entry, "a": rows}, "wrong"))
+
+
+# --------------------------------------------------------------------------------------------- slips that were printed
+
+
+def order_of(a, b):
+    matrix = np.zeros((len(b), len(b)))
+    for i, row in enumerate(a):
+        matrix[i, : len(row)] = row
+    return trees.order(matrix, np.array(b, float)), matrix.sum(axis=1)
+
+
+def test_slips_that_circulate_are_found_with_their_size():
+    """Tables that are copied from site to site and node pack to node pack, as they stand there (docs/tableaux.md)."""
+    # Dormand–Prince with the sign of 212/729 and of 9017/3168 turned: the rows miss their nodes by 424/729 and 5.69.
+    turned = [[], [1 / 5], [3 / 40, 9 / 40], [44 / 45, -56 / 15, 32 / 9]]
+    turned += [[19372 / 6561, -25360 / 2187, 64448 / 6561, 212 / 729]]
+    turned += [[-9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656]]
+    order, rows = order_of(turned, [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84])
+    assert order == 1 and rows[4:] - [8 / 9, 1] == pytest.approx([424 / 729, -2 * 9017 / 3168])
+    # Kraaijevanger & Spijker's two stages as tabulated with c = (1/2, 3/2): Σ b c = 2 and not 1/2.
+    order, rows = order_of([[1 / 2], [-1 / 2, 2]], [-1 / 2, 3 / 2])
+    assert order == 1 and np.dot([-1 / 2, 3 / 2], rows) == 2
+    # Lobatto IIID of two stages: rows add up to 1 and 0, nodes are 0 and 1.
+    assert order_of([[1 / 2, 1 / 2], [-1 / 2, 1 / 2]], [1 / 2, 1 / 2])[1].tolist() == [1, 0]
+    # Minchev's fourth-order method as it circulates is of order 2; ETDRK3 with c2 = 1/3 and 8/9·φ2(2/3) as well.
+    phi1, a43 = "1/2*phi1(1/2)", "1/20*phi1(1) - 33/10*phi2(1) + 123/5*phi3(1)"
+    a32, a42 = "4/25*phi1(1/2) + 24/25*phi2(1/2)", "21/5*phi2(1) - 108/5*phi3(1)"
+    b2 = "-1/10*phi1(1) + 1/5*phi2(1) - 4*phi3(1) + 12*phi4(1)"
+    b3 = "1/30*phi1(1) + 23/5*phi2(1) - 8*phi3(1) - 4*phi4(1)"
+    b4 = "1/30*phi1(1) - 7/5*phi2(1) + 6*phi3(1) - 4*phi4(1)"
+    rows = [[], [phi1], [f"{phi1} - ({a32})", a32], [f"phi1(1) - ({a42}) - ({a43})", a42, a43]]
+    minchev = {
+        "order": 4,
+        "c": ["0", "1/2", "1/2", "1"],
+        "a": rows,
+        "b": [f"phi1(1) - ({b2}) - ({b3}) - ({b4})", b2, b3, b4],
+    }
+    assert exponential.order(exponential.read(minchev, "minchev"), 4)[:2] == (2, pytest.approx(0.18, abs=0.01))
+    a32 = "8/9*phi2(2/3)"
+    third = {"order": 3, "c": ["0", "1/3", "2/3"], "b": ["phi1(1) - 3/2*phi2(1)", "0", "3/2*phi2(1)"]}
+    third["a"] = [[], ["1/3*phi1(1/3)"], [f"2/3*phi1(2/3) - {a32}", a32]]
+    assert exponential.order(exponential.read(third, "third"), 3)[:2] == (2, pytest.approx(1 / 6 - 1 / 9))
+
+
+# --------------------------------------------------------------------------------------------------------- expressions
+
+
+def test_coefficients_are_read_as_printed():
+    assert number("1/3") == Fraction(1, 3) and number(2) == 2 and number(" -(1+2)*3/4 ") == Fraction(-9, 4)
+    assert number("(3-sqrt(3))/6") == pytest.approx(0.5 - 1 / math.sqrt(12), abs=1e-16)
+    assert number("2/sqrt(3)*cos(pi/18)") == pytest.approx(1.1371580426, abs=1e-10) and number("0.25") == 0.25
+    assert expression("phi1(1/2)/2 - z**2")(-1.0) == pytest.approx(1 - math.exp(-0.5) - 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "1/0", "1//2", "__import__('os')", "open", "2**999", "phi10(1)", "phi1(1, 2)", "phi1(z)", "[1]", "1j",
+     "1 if 1 else 2", "(" * 200 + "1" + ")" * 200, "1+" * 1500 + "1", "sqrt(-1)", "9e999", "'1'", "1;2", "a.b",
+     "lambda: 1", "sqrt(phi1(1))", "phi1(phi1(1))", "2**-1"],
+)  # fmt: skip
+def test_what_is_no_coefficient_is_refused_in_one_line(text):
+    with pytest.raises(ValueError, match=r"is no coefficient|characters long") as error:
+        expression(text)
+    assert "\n" not in str(error.value) and len(str(error.value)) <= 500
+
+
+@pytest.mark.parametrize("k", range(6))
+@pytest.mark.parametrize("z", [-40.0, -6.0, -3.0, -2.99, -1.0, -1e-9, 0.0, 0.5, 3.0])
+def test_phi_is_its_integral(k, z):
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    s = (nodes + 1) / 2
+    integral = (
+        math.exp(z) if k == 0 else float(weights @ (np.exp((1 - s) * z) * s ** (k - 1)) / 2) / math.factorial(k - 1)
+    )
+    assert phi(k, z) == pytest.approx(integral, rel=2e-13) and phi(k, complex(z)).real == pytest.approx(
+        integral, rel=2e-13
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- plans
+
+
+def same(one, other, tolerance=1e-10, **shared):
+    return plan(**one, **shared).same_method(plan(**other, **shared), tolerance)
+
+
+def test_known_samplers_are_tableaux():
+    full = {"lower_order_final": False}
+    for end in ("sigma_min", "zero"):
+        for clock, other in (("sigma", "sigma"), ("t", "flow")):
+            assert same(
+                {"solver": "rk", "tableau": "heun2", "clock": clock}, {"solver": "heun", "clock": other}, end=end
+            )
+        assert same({"solver": "exp_rk", "tableau": "etdrk2"}, {"solver": "exp_heun"}, end=end)
+        assert same(
+            {"solver": "exp_rk", "tableau": "dpmpp_2s_end"}, {"solver": "exp_heun", "solver_type": "phi_1"}, end=end
+        )
+        for order in (2, 3):
+            single = {"solver": "dpmpp_single", "order": order, **full}
+            assert same({"solver": "exp_rk", "tableau": f"dpmpp_{order}s"}, single, end=end)
+        assert same(
+            {"solver": "irk", "tableau": "gauss_1", "sweeps": 1}, {"solver": "rk", "tableau": "midpoint"}, end=end
+        )
+        assert same({"solver": "rk", "tableau": "euler"}, {"solver": "euler"}, end=end)
+        assert same({"solver": "exp_rk", "tableau": "exp_euler"}, {"solver": "ddim"}, end=end)
+    noisy = {"solver": "ancestral", "method": "dpmpp_2s", "eta": 0.7}
+    assert same({"solver": "exp_rk", "tableau": "dpmpp_2s", "eta": 0.7}, noisy)
+    assert same({"solver": "rk", "tableau": "euler", "eta": 0.7}, {"solver": "ancestral", "eta": 0.7})
+    assert not same({"solver": "rk", "tableau": "heun2"}, {"solver": "rk", "tableau": "ralston2"}, 1e-3)
+
+
+def test_lawson_is_the_tableau_in_the_clock_where_the_linear_part_is_gone():
+    """x/σ obeys d(x/σ)/dλ = e^λ·x0: Lawson's Euler weighs x0 by h at the start of the step, and not by 1 − e^{−h}."""
+    found = plan(solver="exp_rk", tableau="lawson_euler", steps=3).stages[0]
+    h = found.result.lam - found.level.lam
+    assert found.x0 == pytest.approx((found.result.alpha * h * math.exp(-h),))
+    assert same(
+        {"solver": "exp_rk", "tableau": "generalised_lawson_euler"}, {"solver": "exp_rk", "tableau": "exp_euler"}
+    )
+
+
+def test_adams_is_unip_and_its_hybrids_are_methods_that_have_names():
+    for order in (1, 2, 3, 4):
+        unip = {
+            "solver": "unipc",
+            "order": order,
+            "variant": "vary_coeff",
+            "corrector": False,
+            "lower_order_final": False,
+        }
+        assert same({"solver": "abnorsett", "order": order}, unip, 1e-8)
+    assert same({"solver": "abnorsett", "order": 1, "inner": [1.0]}, {"solver": "exp_rk", "tableau": "etdrk2"})
+    assert same({"solver": "abnorsett", "order": 1, "inner": [0.5]}, {"solver": "exp_rk", "tableau": "res_2s"})
+
+
+@pytest.mark.parametrize(
+    ("order", "inner"), [(1, [0.3]), (2, []), (2, [0.5]), (2, [0.5, 1.0]), (3, [1.0]), (4, []), (4, [0.5]), (5, [])]
+)
+def test_orders_of_adams_and_its_hybrids(order, inner):
+    sampler = {"solver": "abnorsett", "order": order, "inner": inner}
+    found = convergence(
+        lambda n: (levels(n, process=VE), registry.build_plan(sampler, levels(n, process=VE))), (48, 96, 192)
+    )
+    assert found.order == pytest.approx(registry.capabilities(sampler, 9).order, abs=0.25) == order + bool(inner)
+
+
+ALL = [({"solver": "rk", "tableau": name, "clock": clock}) for name in EXPLICIT for clock in ("sigma", "t", "lambda")]
+ALL += [{"solver": "exp_rk", "tableau": name} for name in EXPONENTIAL]
+ALL += [
+    {"solver": "irk", "tableau": name, "sweeps": sweeps, "clock": clock}
+    for name in IMPLICIT
+    for sweeps, clock in ((1, "sigma"), (2, "t"), (3, "lambda"))
+    if name != "crouzeix3" or clock == "lambda"
+]
+
+
+def test_every_tableau_makes_a_plan_that_holds_its_levels_and_its_count():
+    """Two steps from σmax, from σmax with noise, to zero, and from pure noise on a rectified flow."""
+    flow = RectifiedFlow()
+    pure = NoiseLevels.from_ratios(flow, [math.inf, 5.0, 0.5, 0.0])
+    cases = [(levels(6), 0.0), (levels(6), 0.6), (levels(6, "zero"), 0.0), (pure, 0.0)]
+    for sampler in ALL:
+        lawson = sampler["tableau"].startswith("lawson")
+        for at, eta in cases:
+            made = registry.build_plan({**sampler, "eta": eta}, at)
+            influence, n = made.influence(), made.nfe
+            assert np.isfinite(influence).all()
+            assert n <= registry.capabilities(sampler, at.steps).nfe and (
+                at[at.steps].sigma == 0 or n == registry.capabilities(sampler, at.steps).nfe
+            )
+            if lawson:
+                continue
+            for row, level in zip(influence[1:], [*(s.level for s in made.stages[1:]), at[at.steps]], strict=True):
+                signal = row[0] * made.start.alpha + row[1 : 1 + n].sum()
+                assert signal == pytest.approx(level.alpha, abs=1e-8), sampler
+
+
+# ------------------------------------------------------------------------------------------------------ what they show
+
+SHOWN = [("rk", "euler"), ("rk", "ralston2"), ("rk", "kutta3"), ("rk", "rk4"), ("rk", "dormand_prince5")]
+SHOWN += [("exp_rk", "res_2s"), ("exp_rk", "res_3s"), ("exp_rk", "krogstad4"), ("exp_rk", "lawson_rk4")]
+SHOWN += [("irk", "gauss_2"), ("irk", "radau_iia_3")]
+
+
+@pytest.mark.parametrize(("solver", "name"), SHOWN)
+def test_the_slope_is_the_declared_order(solver, name):
+    """On the mixture of five Gaussians; all of them by `python -m samplers.tableaux --slopes`."""
+    sampler = {"solver": solver, "tableau": name}
+    shown, error, _ = measure.slope(sampler)
+    assert shown == pytest.approx(registry.capabilities(sampler, 1).order, abs=0.2) and 1e-11 < error < 0.01
+
+
+def test_the_mixture_is_that_of_the_other_tests():
+    import torch
+    from five_modes import denoiser, flow, starts
+
+    x = np.array([[0.3, -2.0], [4.0, 1.0]])
+    for level in levels(5):
+        assert np.allclose(measure.denoise(x, level), denoiser(torch.from_numpy(x), level).numpy(), rtol=1e-12)
+    made = registry.build_plan(
+        {"solver": "rk", "tableau": "verner_efficient9", "clock": "lambda"}, levels(300, process=VE)
+    )
+    end = measure.run(made, (starts() * PROCESS.ratio_max).numpy())
+    assert np.allclose(end, flow(PROCESS.ratio_min).numpy(), rtol=0, atol=1e-10)
+
+
+# ---------------------------------------------------------------------------------------------------- a user's own file
+
+RK4 = {
+    "name": "mine",
+    "order": 4,
+    "source": "Kutta",
+    "a": [[], ["1/2"], ["0", "1/2"], [0, 0, 1]],
+    "b": ["1/6", "1/3", "1/3", "1/6"],
+}
+RES = {"order": 2, "c": ["0", "1/2"], "a": [[], ["phi1(1/2)/2"]], "b": ["phi1(1) - 2*phi2(1)", "2*phi2(1)"]}
+
+
+def written(folder, entry, name="mine.json"):
+    path = folder / name
+    path.write_text(entry if isinstance(entry, str) else json.dumps(entry))
+    return str(path)
+
+
+def test_a_tableau_from_a_file_is_the_method_in_it_and_is_named_by_its_digest(tmp_path):
+    path = written(tmp_path, RK4)
+    assert same({"solver": "rk", "tableau": path}, {"solver": "rk", "tableau": "rk4"})
+    own = written(tmp_path, RES, "res.json")
+    assert same({"solver": "exp_rk", "tableau": own}, {"solver": "exp_rk", "tableau": "res_2s"})
+    gauss = catalogue.implicit("gauss_2")
+    own = written(tmp_path, {"order": 4, "a": gauss.a.tolist(), "b": gauss.b.tolist()}, "gauss.json")
+    assert same({"solver": "irk", "tableau": own, "sweeps": 3}, {"solver": "irk", "tableau": "gauss_2", "sweeps": 3})
+    settled = registry.settled({**registry.load("rk"), "tableau": path})
+    assert settled["sha256"] == hashlib.sha256((tmp_path / "mine.json").read_bytes()).hexdigest()
+    assert registry.settled(registry.load("rk")) == registry.load("rk") and not registry.has_own_levels("rk")
+    written(tmp_path, {**RK4, "b": ["1/8", "3/8", "3/8", "1/8"], "a": [[], ["1/3"], ["-1/3", "1"], ["1", "-1", "1"]]})
+    with pytest.raises(ValueError, match="has changed: its sha256 is"):
+        registry.build_plan(settled, levels(3))
+    assert same({"solver": "rk", "tableau": path}, {"solver": "rk", "tableau": "three_eighths"})  # read anew
+
+
+@pytest.mark.parametrize(
+    ("solver", "entry", "message"),
+    [
+        ("rk", {**RK4, "c": [0, "1/2", "1/2", "0.9"]}, r"row 4 of a adds up to 1 and its node c is 0.9 \(0.1 apart\)"),
+        ("rk", {**RK4, "order": 5}, r"declares order 5 and has order 4: the condition of the tree \[.*missed by 0.0"),
+        ("rk", {**RK4, "b": [0.1666, 0.3333, 0.3333, 0.1667]}, "declares order 4 and has order 0"),
+        ("rk", {**RK4, "b": [0.1666, 0.3333, 0.3333, 0.1668]}, "declares order 4 and has order 1"),
+        ("rk", {**RK4, "order": 11}, "whole number from 1 to 10"),
+        ("rk", {**RK4, "b": ["1/6", "1/3", "1/3"]}, "a must have 3 rows"),
+        ("rk", {**RK4, "d": []}, "must have order, a, b and may have"),
+        ("rk", {**RK4, "b": ["1/6", "1/3", "1/3", "one"]}, "'one' is no coefficient"),
+        ("rk", {**RK4, "b": ["1/6", "1/3", "1/3", "phi1(1)"]}, "depends on z = hL: only an exponential"),
+        ("rk", {"order": 2, "a": [["1/2"]], "b": [1]}, "is implicit: sampler=irk"),
+        ("rk", {**RK4, "order": True}, "order=True"),
+        ("rk", "[]", "no tableau"),
+        ("rk", "{", "not JSON"),
+        ("irk", {"order": 2, "a": [["1/2", 0]], "b": [1]}, "at most 1 coefficients"),
+        ("exp_rk", {**RES, "order": 3}, r"declares order 3 and has order 2"),
+        ("exp_rk", {**RES, "c": ["0", "1/3"]}, "adds up to 0.5 at z = 0 and its node c is 0.33"),
+        ("exp_rk", {**RES, "b": ["phi1(1) - phi2(1)", "phi2(1)"]}, r"has order 1: .* missed by 0.25"),
+        ("exp_rk", {**RES, "a": [["1"], ["1/2"]]}, "explicit"),
+        ("exp_rk", {**RES, "b": ["sin(phi1(1))", "1"]}, "argument of sin must be a number"),
+        ("exp_rk", RK4, "a, b and c must be of one length"),
+    ],
+)
+def test_a_file_that_does_not_hold_is_refused_in_one_line(tmp_path, solver, entry, message):
+    with pytest.raises(ValueError, match=message) as error:
+        plan(solver=solver, tableau=written(tmp_path, entry))
+    assert "\n" not in str(error.value) and len(str(error.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ({"solver": "rk", "tableau": "rk5"}, "unknown tableau 'rk5': did you mean rk4"),
+        ({"solver": "rk", "tableau": "krogstad4"}, "sampler=exp_rk has it"),
+        ({"solver": "irk", "tableau": "rk4"}, "sampler=rk has it"),
+        ({"solver": "irk", "tableau": "gauss_7"}, "gauss has 1 to 6 stages here, not 7"),
+        ({"solver": "exp_rk", "tableau": "lawson_rk5"}, "unknown tableau 'rk5'"),
+        ({"solver": "rk", "tableau": "none.json"}, "no tableau file 'none.json'"),
+        ({"solver": "rk", "tableau": 4}, "must be a name or a path"),
+        ({"solver": "rk", "tableau": ["rk4"]}, "must be a name or a path"),
+        ({"solver": "rk", "clock": "time"}, "valid: sigma, lambda, t"),
+        ({"solver": "rk", "eta": -1.0}, "must not be negative"),
+        ({"solver": "irk", "sweeps": 0}, "from 1 to 12"),
+        ({"solver": "irk", "sweeps": [2]}, "from 1 to 12"),
+        ({"solver": "irk", "update": "newest"}, "valid: jacobi, seidel"),
+        ({"solver": "irk", "tableau": "crouzeix3"}, r"nodes from -0.0686 to 1.07, beyond the step: .*clock=lambda"),
+        ({"solver": "abnorsett", "order": 7}, "valid: 1 to 6"),
+        ({"solver": "abnorsett", "inner": [0.5, 0.5]}, "growing numbers"),
+        ({"solver": "abnorsett", "inner": [1.5]}, "growing numbers"),
+        ({"solver": "abnorsett", "inner": 0.5}, "growing numbers"),
+        ({"solver": "abnorsett", "inner": "half"}, "growing numbers"),
+    ],
+)
+def test_bad_knobs_get_one_clear_line(sampler, message):
+    with pytest.raises(ValueError, match=message) as error:
+        plan(**sampler)
+    assert "\n" not in str(error.value) and len(str(error.value)) <= 500
+    with pytest.raises(ValueError, match="null"):
+        registry.settled({**registry.load("rk"), "sha256": "00"})
