@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness.cell import IMPLEMENTATIONS, NOISES, PRECISIONS, TIMINGS, Cell, allowed_cores, choice, number, whole
+from harness.cell import (
+    IMPLEMENTATIONS,
+    NOISES,
+    PRECISIONS,
+    TIMINGS,
+    Cell,
+    allowed_cores,
+    choice,
+    number,
+    whole,
+    yes_or_no,
+)
 from harness.errors import InputError, nearest
 from harness.guidance import Guidance
 
@@ -61,7 +72,7 @@ def ask(values: dict[str, Any], once: Once = lambda work, *arguments: work(*argu
     precision = choice(values["precision"] or model.get("default_precision", "fp32"), "precision", PRECISIONS)
     _check_precision(precision, device)
     implementation = choice(values["implementation"], "implementation", IMPLEMENTATIONS)
-    keep_steps = bool(values["keep_steps"]) and strength is not None
+    keep_steps = yes_or_no(values, "keep_steps") and strength is not None
     asked = _Asked(task, load_task(task), model, sampler, schedule, strength, keep_steps)
     steps, stochastic = asked.steps(values)
     _check_implementation(implementation, sampler, task["name"], asked.levels(steps))

@@ -134,6 +134,13 @@ def number(values: Mapping[str, Any], name: str, low: float, high: float = math.
     return float(given)
 
 
+def yes_or_no(values: Mapping[str, Any], name: str) -> bool:
+    """`values[name]`, true or false: a text such as "no" is neither."""
+    if not isinstance(values[name], bool):
+        raise InputError(f"{name}={values[name]!r} is not valid: give true or false")
+    return values[name]
+
+
 def choice(given: Any, name: str, valid: tuple[str, ...]) -> str:
     if given not in valid:
         raise InputError(f"{name}={given!r} is not valid; {nearest(given, valid)}")

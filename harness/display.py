@@ -79,9 +79,9 @@ class Display:
         if since is not None and self.clock() - since >= SHORT_S:
             self.say(f"loaded in {_seconds(self.clock() - since)}")
         if what == "loading":
-            self.loading[cell.cell_id] = self.clock()
             before = {self.cells[other].model_key for other in self.started if other != cell.cell_id}
             if cell.model_key not in before:
+                self.loading[cell.cell_id] = self.clock()
                 self.say(f"loading {cell.model['name']} ({cell.precision}, {cell.device}), data={cell.data['name']}")
 
     def _record(self, record: Record) -> None:
@@ -122,11 +122,10 @@ class _Bars:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
         )
         self.progress = Progress(*columns, console=console, refresh_per_second=2)
-        self.cells: TaskID = self.progress.add_task("cells", total=cells, left="")
-        self.images: TaskID = self.progress.add_task("starting the worker", total=None, left="")
+        self.cells: TaskID = self.progress.add_task("cells", total=cells)
+        self.images: TaskID = self.progress.add_task("starting the worker", total=None)
 
     def start(self) -> None:
         self.progress.start()
@@ -139,7 +138,7 @@ class _Bars:
         self.progress.update(self.images, description=escape(what), completed=made, total=total)
 
     def advance(self, left: str) -> None:
-        self.progress.update(self.cells, advance=1, left=left)
+        self.progress.update(self.cells, advance=1, description=f"cells: {left}" if left else "cells")
 
 
 def _work(cell: Cell) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.ask import ask, once
-from harness.cell import Cell, allowed_cores, number, whole
+from harness.cell import Cell, allowed_cores, number, whole, yes_or_no
 from harness.errors import InputError, Terminated, one_line
 from harness.executors.base import Record
 
@@ -62,8 +62,7 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["cell_timeout"] is not None:
         number(settings, "cell_timeout", 1e-3)
     for name in ("force", "debug", "plots"):
-        if not isinstance(settings[name], bool):
-            raise InputError(f"{name}={settings[name]!r} is not valid: give true or false")
+        yes_or_no(settings, name)
     folder = settings["results_dir"]
     if not isinstance(folder, str) or not folder.strip():
         raise InputError(f"results_dir={folder!r} is not valid: give the records' folder, as in results_dir=results")

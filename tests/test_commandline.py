@@ -195,6 +195,7 @@ def test_the_home_folder_is_understood(tmp_path, monkeypatch):
         (["results_dir=null"], "results_dir=None is not valid"),
         (["workers=1,2"], "takes one value"),
         (["force=yes"], "give true or false"),
+        (["task=img2img", "keep_steps=no"], "give true or false"),
         (["dpmpp"], "did you mean sampler=dpmpp"),
         (["smoke"], "did you mean +experiment=smoke"),
         (["=3"], "is not KEY=VALUE"),

@@ -187,9 +187,12 @@ def test_a_sweep_ends_with_the_picture_to_open(tmp_path):
         "metrics=[exact]",
         "threads=1",
     ]
-    command = [sys.executable, "-m", "harness.sweep", *words, f"results_dir={tmp_path}"]
+    code = "import sys; from harness.sweep import main; code = main(); print(*sys.modules); sys.exit(code)"
+    command = [sys.executable, "-c", code, *words, f"results_dir={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "harness.sweep" in loaded and not loaded & {"torch", "diffusers", "matplotlib"}, "in the parent process"
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("plots: open ")]
     assert Path(line.split()[2]).read_bytes()[:4] == b"\x89PNG"
     again = subprocess.run([*command, "plots=false"], cwd=ROOT, capture_output=True, text=True)
