@@ -1,6 +1,7 @@
 """Hold one set of records against another: pass or fail, for a CI job.
 
     python reports/check.py BASELINE [CANDIDATE] [--policy records] [--json FILE] [--junit FILE] [--markdown FILE]
+    python reports/check.py BASELINE CANDIDATE --where sampler=unipc,steps=10..20
     python reports/check.py BASELINE CANDIDATE --update
 
 Exit codes: 0 pass, 1 regression, 2 unusable input, 3 inconclusive. Needs neither torch nor Hydra.
@@ -19,15 +20,18 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
+from reports import where
 from reports.gate import baseline as baselines
 from reports.gate import output, pairs, policy, quality, tiers
 from reports.gate.findings import Report, joined
 from reports.gate.images import PairedImages
 
 
-def check(baseline: Path, candidate: Path, rules: policy.Policy) -> Report:
-    """Compare the records of two folders. InputError where one of them cannot be used."""
+def check(baseline: Path, candidate: Path, rules: policy.Policy, condition: where.Where | None = None) -> Report:
+    """Compare the records of two folders, or those cells that `condition` names. InputError where one is unusable."""
     before, after = pairs.read(baseline, "baseline"), pairs.read(candidate, "candidate")
+    if condition:
+        before, after = condition(before), condition.among(after)
     found = pairs.match(before, after)
     if found.cells["status_c"].isna().all():
         raise InputError(f"no cell of {baseline} was asked in {candidate}: is that the folder of the same sweep?")
@@ -65,10 +69,12 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = _arguments(words)
     console = Console(width=None if sys.stdout.isatty() else 180)
     try:
-        rules = policy.load(asked.policy)
+        rules, condition = policy.load(asked.policy), where.parse(asked.where)
         if asked.update:
+            if condition:
+                raise InputError("--update replaces the whole baseline, so it takes no --where")
             return _update(asked, rules, console)
-        report = check(asked.baseline, asked.candidate, rules)
+        report = check(asked.baseline, asked.candidate, rules, condition)
         output.write(report, asked.json, asked.junit, asked.markdown)
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -95,6 +101,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("baseline", type=Path, help="folder of records that is known to be good")
     parser.add_argument("candidate", type=Path, nargs="?", default=Path("results"), help="default: results")
     parser.add_argument("--policy", default="records", help="a file of conf/check, or a path to a YAML")
+    parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE,…", help="only these cells")
     parser.add_argument("--json", type=Path, help="write all findings there")
     parser.add_argument("--junit", type=Path, help="write JUnit XML there")
     parser.add_argument("--markdown", type=Path, help="add Markdown there, as for a job summary")

@@ -59,6 +59,13 @@ class Where:
             raise InputError(f"{self.option}{self}: no cell meets all of it, though each part is met; leave one out")
         return cells[kept]
 
+    def among(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """The cells that meet every condition, of a side that may have none."""
+        try:
+            return self(cells)
+        except InputError:
+            return cells.iloc[:0]
+
     def __str__(self) -> str:
         return ",".join(f"{name}={_said(choices)}" for name, choices in self.conditions.items())
 

@@ -170,3 +170,17 @@ def test_a_negative_number_in_a_csv_is_a_number_and_a_text_is_none():
 
     frame = pd.DataFrame({"a": [-1.5], "b": ["-1.5"], "c": ["-cmd"], "d": [json.dumps({"a": 1})]})
     assert table_files.as_csv(frame).splitlines()[1] == '-1.5,-1.5,\'-cmd,"{""a"": 1}"'
+
+
+def test_the_check_takes_where_and_its_baseline_is_never_replaced_in_part(tmp_path, capsys):
+    from reports import check
+
+    sweep(tmp_path / "a", GRID)
+    sweep(tmp_path / "b", {("dpmpp", 10, 3.0): 90, ("dpmpp", 20, 3.0): 92})
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert check.main(folders) == 1  # the cells of unipc are lost
+    assert check.main([*folders, "--where", "sampler=dpmpp,steps=20"]) != 1
+    assert check.main([*folders, "--where", "sampler=dpmp"]) == 2
+    assert "did you mean 'dpmpp'" in capsys.readouterr().err
+    assert check.main([*folders, "--where", "sampler=dpmpp", "--update"]) == 2
+    assert "takes no --where" in capsys.readouterr().err

@@ -301,3 +301,22 @@ def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path
     assert metric.extractor.id == "inception-v3-compat-2048d"
     assert metric.extractor(world_data.images(range(2))).shape == (2, 2048)
     assert metric.extractor.resizer((64, 64)) == "bilinear-tf1 to 299x299"
+
+
+def test_the_influence_of_kid_is_its_derivative_and_hits_are_recorded_an_image():
+    from harness.metrics import kid
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 6)), rng.normal(0.3, 1, (60, 6))
+    moved = kid.influence(x, y, 3)
+    within = kid.within(y, 3)
+    step = 1e-4
+    for image in (0, 7):
+        weights = np.ones((1, 40))
+        weights[0, image] += step
+        # `mmd` takes counts whose sum is n: the other images give up what this one gains.
+        weights *= 40 / weights.sum()
+        # Σw² in its denominator is that of whole counts; to first order both are n(n − 1).
+        change = kid.mmd(x, y, 3, weights, within)[0] - kid.mmd(x, y, 3, np.ones((1, 40)), within)[0]
+        assert change / step * 40 == pytest.approx(moved[image], rel=2e-3, abs=1e-3)
+    assert moved.mean() == pytest.approx(0, abs=1e-12)

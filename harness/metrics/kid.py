@@ -18,6 +18,7 @@ class KID(FeatureMetric):
 
     name = "kid"
     columns = bootstrap.columns("kid")
+    moved: np.ndarray | None = None
 
     def compute(self) -> dict[str, float | str | bool | None]:
         reference = self.reference()
@@ -29,8 +30,27 @@ class KID(FeatureMetric):
             reference.once["kid", degree] = within(y, degree)
         weights = resample_counts(len(x), self.options["resamples"], self.context.seed)
         draws = mmd(x, y, degree, np.concatenate([np.ones((1, len(x))), weights]), reference.once["kid", degree])
+        self.moved = influence(x, y, degree)
         low, high = bootstrap.bounds(draws[1:], float(draws[0]))
         return {"kid": float(draws[0]), "kid_low": low, "kid_high": high, "kid_n": len(x)}
+
+    def image_values(self) -> dict[str, np.ndarray]:
+        return {} if self.moved is None else {"kid_influence": self.moved}
+
+
+def influence(x: np.ndarray, y: np.ndarray, degree: int) -> np.ndarray:
+    """Derivative of MMD² in each image's weight, (N,): its mean over resampled images moves as KID does.
+
+    2 (k̄(x_i, other images) − k̄(x_i, reference)), less its mean.
+    """
+    near, cross = np.empty(len(x)), np.empty(len(x))
+    for rows, kernel in _kernel_blocks(x, x, degree):
+        kernel[np.arange(len(kernel)), np.arange(rows.start, rows.stop)] = 0
+        near[rows] = kernel.sum(1) / (len(x) - 1)
+    for rows, kernel in _kernel_blocks(x, y, degree):
+        cross[rows] = kernel.mean(1)
+    moved = 2 * (near - cross)
+    return moved - moved.mean()
 
 
 def mmd(x: np.ndarray, y: np.ndarray, degree: int, weights: np.ndarray, y_within: float) -> np.ndarray:

@@ -18,6 +18,7 @@ from harness.models.mixture import Mixture
 from harness.statistics import mean_interval
 
 VALUES = ("law_mean_error", "law_covariance_error", "sliced_wasserstein")
+INFLUENCES = ("law_mean_influence", "law_covariance_influence", "sliced_wasserstein_influence")
 FLOORS = ("law_mean_floor", "law_covariance_floor", "sliced_wasserstein_floor")
 MOST_COVARIED = 2048  # coordinates: above, no covariance is formed
 GRID = 8192  # points at which a projected law's distribution function is known, at least 64 a mode
@@ -32,6 +33,7 @@ class Law(Metric):
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
         super().__init__(context, options)
         self.samples = Samples()
+        self.moved: dict[str, np.ndarray] = {}
 
     @classmethod
     def applies(cls, context: Context) -> bool:
@@ -55,10 +57,14 @@ class Law(Metric):
         distances = Distances(self.context.law.of_classes(ids), len(ids), self.options["directions"])
         out: dict[str, Any] = dict.fromkeys(self.columns)
         for name, (value, influence) in distances(x).items():
+            self.moved[INFLUENCES[VALUES.index(name)]] = influence
             low, high = mean_interval(influence, self.options["resamples"], self.context.seed)
             bounds = {f"{name}_low": max(value + float(low), 0.0), f"{name}_high": value + float(high)}
             out |= {name: value, **bounds, f"{name}_n": len(x)}
         return out | self._floors(distances, ids)
+
+    def image_values(self) -> dict[str, np.ndarray]:
+        return self.moved
 
     def _floors(self, distances: Distances, ids: np.ndarray) -> dict[str, float]:
         """The same distances of perfect samples; the same for all cells of one law and size, so computed once."""

@@ -18,6 +18,7 @@ class PrecisionRecall(FeatureMetric):
 
     name = "precision_recall"
     columns = bootstrap.columns("pr_precision", "pr_recall", "density", "coverage")
+    hits: dict[str, np.ndarray] | None = None
 
     def compute(self) -> dict[str, float | str | bool | None]:
         reference, k = self.reference(), self.options["k"]
@@ -25,9 +26,18 @@ class PrecisionRecall(FeatureMetric):
             return self.nothing()
         fake = self.samples.sorted()[1]
         out: dict[str, float | str | bool | None] = {}
-        for name, values in manifold_hits(fake, reference.features[: len(fake)], k).items():
+        self.hits = manifold_hits(fake, reference.features[: len(fake)], k)
+        for name, values in self.hits.items():
             out.update(bootstrap.measured(name, values, self.options["resamples"], self.context.seed))
         return out
+
+    def image_values(self) -> dict[str, np.ndarray]:
+        """Recall and coverage are of the reference image of that number, NaN where there are fewer of those."""
+        size = len(self.samples)
+        filled = {name: np.full(size, np.nan) for name in self.hits or {}}
+        for name, values in filled.items():
+            values[: len(self.hits[name])] = self.hits[name]
+        return filled
 
 
 def manifold_hits(fake: np.ndarray, real: np.ndarray, k: int) -> dict[str, np.ndarray]:

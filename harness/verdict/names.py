@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ AXES = {
 CIRCUMSTANCES = ("model_fingerprint", "data_fingerprint", "device", "hardware", "threads", "batch_size", "workers")
 ALWAYS = ("sampler", "steps")
 IN_COMMON = ("task", "model", "schedule", "cfg", "strength", "precision", "n_images")  # told where all agree
+BARE = ("task", "model", "data", "sampler", "implementation", "schedule", "noise", "precision")  # need no word before
 KNOBS_OF = {"sampler_knobs": "sampler", "schedule_knobs": "schedule"}
 PHRASES = {
     "steps": "{} steps", "cfg": "cfg {}", "strength": "strength {}", "n_images": "{} images", "seed": "seed {}",
@@ -45,16 +45,19 @@ class Names:
         row = self.table.loc[place]
         said = {column: phrase(column, row[column]) for column in self._telling() if column not in but}
         steps = said.pop("steps", "")
-        rest = ", ".join(part for part in said.values() if part)
+        first = " ".join(said.pop(column) for column in BARE if said.get(column))
+        rest = ", ".join(part for part in [first, *said.values()] if part)
         return f"{rest} at {steps}" if rest and steps else rest or steps
 
     def list(self, places: Sequence[object], most: int = 6) -> str:
         """Cells in words, those that differ in the steps alone together: `20, 30 and 50 steps`."""
         telling = self._telling()
-        some = [(self.of(place, but=("steps",)), place) for place in places[:most]]
+        most += len(places) == most + 1  # the last one is as short as "1 more"
+        some: dict[str, list[object]] = {}
+        for place in places[:most]:
+            some.setdefault(self.of(place, but=("steps",)), []).append(place)
         parts = []
-        for rest, members in groupby(some, key=lambda pair: pair[0]):
-            chosen = [place for _, place in members]
+        for rest, chosen in some.items():
             if "steps" not in telling:
                 parts += [rest or self.of(place) for place in chosen]
                 continue

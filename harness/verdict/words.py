@@ -81,7 +81,7 @@ def difference(row: pd.Series, scale: float = 1.0) -> str:
     if half == 0:
         return f"{value:+.3g}"
     if max(abs(value), half) < 1e-3:
-        return f"{value:+.1e} ± {half:.0e}"
+        return f"{value:+.1e} ± {half:.0e}".replace("e-0", "e-")
     decimals = max(0, 1 - math.floor(math.log10(half)))
     decimals = min(decimals, max(0, 3 - math.floor(math.log10(max(abs(value), half)))))  # four digits are enough
     return f"{value:+.{decimals}f} ± {half:.{decimals}f}"
