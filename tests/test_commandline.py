@@ -35,7 +35,10 @@ def refused(*words: str) -> str:
 def test_a_command_line_asks_for_the_cells_it_always_did(line):
     """Recorded when Hydra's own sweeper enumerated them: the same ids in the same order."""
     words = line.split() if "threads=" in line else [*line.split(), "device=cpu", "threads=1"]
-    assert " ".join(enumerate_cells(words).cells) == IDS[line]
+    recorded, found = IDS[line].split(), list(enumerate_cells(words).cells)
+    if "glob" in line or "experiment=samplers" in line:  # of samplers that came later there is no record
+        found = [cell_id for cell_id in found if cell_id in recorded]
+    assert found == recorded
 
 
 def test_the_groups_are_those_of_conf():
