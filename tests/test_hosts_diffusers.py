@@ -352,6 +352,30 @@ def test_noise_is_added_at_any_level():
     assert relative(flow.scale_noise(clean, flow.timesteps[2:3].repeat(2), noise), t * noise + (1 - t) * clean) <= 1e-6
 
 
+def test_noise_at_a_time_that_is_not_the_next_calls_is_added_there():
+    """In the middle of a run, and when it is over: what is asked for counts."""
+    theirs = stock("DDIMScheduler", **SD, steps_offset=1)
+    ours = PlanScheduler.replacing(theirs, sampler="euler")
+    clean, noise, other = unit(1), unit(2), torch.tensor([501])
+    ours.set_timesteps(4)
+    x = unit()
+    for k, t in enumerate(ours.timesteps):
+        assert relative(ours.add_noise(clean, noise, other), theirs.add_noise(clean, noise, other)) <= 1e-6
+        here = ours.timesteps[k : k + 1]
+        assert relative(ours.add_noise(clean, noise, here), theirs.add_noise(clean, noise, here)) <= 1e-6
+        x = ours.step(x * 0.1, t, x).prev_sample
+    assert relative(ours.add_noise(clean, noise, other), theirs.add_noise(clean, noise, other)) <= 1e-6
+
+
+def test_noise_of_a_model_that_is_told_something_else_than_a_timestep():
+    edm = PlanScheduler.replacing(stock("EDMEulerScheduler"), sampler="euler")
+    clean, noise = unit(1), unit(2)
+    time = torch.tensor([np.log(3.0) / 4])
+    assert relative(edm.add_noise(clean, noise, time), clean + 3 * noise) <= 1e-5
+    inverted = PlanScheduler.replacing(stock("FlowMatchEulerDiscreteScheduler", invert_sigmas=True), sampler="euler")
+    assert relative(inverted.add_noise(clean, noise, torch.tensor([300.0])), 0.3 * clean + 0.7 * noise) <= 1e-5
+
+
 # ------------------------------------------------------------------------------------------------------------- noise
 
 
@@ -590,3 +614,31 @@ def test_a_copy_goes_on_by_itself():
         for t in again.timesteps[3:]:
             z = again.step(network(again.scale_model_input(z, t), t), t, z).prev_sample
         assert relative(z, expected) <= 1e-5
+
+
+PLANNED = [name for name in registry.names() if not (registry.is_adaptive(name) or registry.has_own_levels(name))]
+
+
+@pytest.mark.parametrize("sampler", PLANNED)
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_every_sampler_runs(sampler, kind):
+    scheduler = PlanScheduler.replacing(stock(kind), sampler=sampler)
+    assert walked(scheduler, 7).isfinite().all()
+    assert len(scheduler.timesteps) == scheduler.plan.nfe <= scheduler.plan.capabilities.nfe
+
+
+@pytest.mark.parametrize("schedule", [name for name in schedules.names() if name != "file"])
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_every_schedule_is_walked(schedule, kind):
+    scheduler = PlanScheduler.replacing(stock(kind), sampler="dpmpp", schedule=schedule)
+    assert walked(scheduler, 7).isfinite().all()
+    levels = schedules.build(schedule, Replaced(kind, {}).process, 7)
+    shown = levels.sigma if kind.startswith("Flow") else levels.ratio
+    assert np.allclose(scheduler.sigmas.numpy(), shown, rtol=1e-6)
+
+
+def test_a_plan_from_a_file_runs_with_its_own_levels():
+    scheduler = PlanScheduler.replacing(stock("DDIMScheduler", **SD), sampler="plan", schedule="file")
+    assert walked(scheduler, 20).isfinite().all()
+    with pytest.raises(ValueError, match="ask for num_inference_steps=20"):
+        scheduler.set_timesteps(8)

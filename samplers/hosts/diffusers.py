@@ -9,12 +9,14 @@ the model's type is. Nothing in `step` waits for the device: levels are looked u
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import diffusers
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
@@ -93,20 +95,21 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """
         if not isinstance(config, Mapping):
             raise ValueError(f"from_config needs a configuration, not {type(config).__name__}: from_pretrained loads")
-        name = config.get("replaced") or config.get("_class_name")
+        # Another class that was made from our configuration carries it along: what it is now counts.
+        named = config.get("_class_name")
+        name = config.get("replaced", named) if named in (None, cls.__name__) else named
         if name is None or name == cls.__name__:
             raise ValueError(
                 "this configuration does not say which scheduler it is of: use PlanScheduler.replacing(pipe.scheduler)"
             )
-        known = {key: value for key, value in config.items() if not key.startswith("_") and key != "replaced"}
-        unused = {key: changes.pop(key) for key in [*changes] if key not in (*known, *OWN)}
+        # A setting that was a default there is no decision: it has the default of the class that it is now.
+        defaults = config.get("_use_default_values", ())
+        decided = {key: value for key, value in config.items() if key not in defaults and not key.startswith("_")}
+        valid = {*config, *OWN, *inspect.signature(getattr(diffusers, name, cls).__init__).parameters}
+        unused = {key: changes.pop(key) for key in [*changes] if key not in valid}
         if unused and not return_unused_kwargs:
-            raise ValueError(f"{name} has no setting {next(iter(unused))!r}; it has: {', '.join(known)}"[:500])
-        made = cls(name, **{**known, **changes})
-        # A setting that was a default there is no decision: another class that is made from this one has its own.
-        defaults = [key for key in config.get("_use_default_values", ()) if key not in changes]
-        made.register_to_config(_use_default_values=defaults)
-        made._seen_config = made._internal_dict
+            raise ValueError(f"{name} has no setting {next(iter(unused))!r}; it has: {', '.join(sorted(valid))}"[:500])
+        made = cls(**{**decided, **changes, "replaced": name})
         return (made, unused) if return_unused_kwargs else made
 
     def _adopt(self, model: Replaced, sampler: Spec, schedule: Spec, config: Mapping[str, Any]) -> None:
@@ -153,6 +156,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self._laid = self._levels(model, num_inference_steps, timesteps, sigmas, mu)
         self.plan = registry.build_plan(self._sampler, self._laid.levels)
         self.num_inference_steps = self._laid.levels.steps
+        self._draws = self.plan.draws > 0
         stages = self.plan.stages
         reached = [*(stage.level for stage in stages), stages[-1].result]
         shown = [model.shown(level) for level in reached]
@@ -242,7 +246,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         call = self._calls[self._index + walk.index]
         state = self._take(walk, sample, call)
         x0 = self._x0(call, state, model_output)
-        noise = self._noise(state, generator)
+        noise = self._noise(state, generator) if self._draws else None
         walk.advance(x0, noise)
         if not walk.over:
             walk.churn(noise)
@@ -256,7 +260,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     def _noise(self, state: Tensor, generator: Any) -> Any:
         if self.noise is not None or generator is not None:
             return self.noise or _Drawn(state, generator)
-        if self._own_noise is None and self._walk.plan.draws:
+        if self._own_noise is None:
             self._own_noise = _by_start(state)
         return self._own_noise
 
@@ -349,10 +353,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
         Without a run it is at `timesteps`, one for all or one each.
         """
-        model = self._model()
-        begun = self.step_index if self._walk is not None else self._begin_index
-        if begun is not None and self.plan is not None:
-            levels = [self._reached[min(begun, len(self._reached) - 1)]]
+        model, next_call = self._model(), self._next_call(timesteps)
+        if next_call is not None:
+            levels = [self._reached[next_call]]
         else:
             levels = [self._level_at(model, time) for time in torch.as_tensor(timesteps).flatten().unbind()]
         scales = [model.shown(level) for level in levels]
@@ -368,13 +371,27 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """`add_noise` under the name that flow pipelines call it by."""
         return self.add_noise(sample, noise, timestep)
 
+    def _next_call(self, timesteps: Tensor) -> int | None:
+        """The call that noise is wanted for, if a run goes on or is about to begin, and no other time was named.
+
+        Times on a GPU are not looked at: that would wait for it.
+        """
+        over = self._walk is not None and self._walk.over
+        call = self._begin_index if self._walk is None else self.step_index
+        if call is None or over or self.plan is None or call >= len(self._calls):
+            return None
+        there = isinstance(timesteps, Tensor) and timesteps.device.type != "cpu"
+        if there or bool((torch.as_tensor(timesteps) - self._told[call]).abs().max() <= 1e-3):
+            return call
+        return None
+
     def _level_at(self, model: Replaced, time: Tensor) -> Level:
         if self.plan is not None:
             try:
                 return self._reached[self._index_of(time)]
             except ValueError:
                 pass  # none of this run's: a trained level
-        return model.process.level(float(model.process.ratio(float(time))))
+        return model.level_at(float(time))
 
     # ------------------------------------------------------------------- what pipelines read of the replaced scheduler
 

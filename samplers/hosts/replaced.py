@@ -247,6 +247,14 @@ class Replaced:
             "flow_prediction": lambda: (1.0, sigma if self.inverted else -sigma),
         }[self.prediction]()
 
+    def level_at(self, time: float) -> Level:
+        """The trained level at which the model is told `time`."""
+        if self.told is _quarter_log:
+            return self.process.level(math.exp(4 * time))
+        if self.inverted:
+            time = self.process.train_steps - time
+        return self.process.level(float(self.process.ratio(time)))
+
     def shown(self, level: Level) -> float:
         """What the walk's state is multiplied by to be what the pipeline holds."""
         return 1 / level.alpha if self.state in ("ve", "edm") else 1.0
