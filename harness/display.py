@@ -29,6 +29,7 @@ class Display:
         self.began = clock()
         self.started: dict[str, float] = {}  # cell_id → when its first word came
         self.loading: dict[str, float] = {}  # cell_id → since when it loads what it needs
+        self.models: set[tuple] = set()  # keys of those that were said to be loaded
         self.done = 0  # cells
         self.work = 0.0  # of the cells that ended here, in `_work`
         self.left = sum(map(_work, cells))
@@ -78,11 +79,10 @@ class Display:
         since = self.loading.pop(cell.cell_id, None)
         if since is not None and self.clock() - since >= SHORT_S:
             self.say(f"loaded in {_seconds(self.clock() - since)}")
-        if what == "loading":
-            before = {self.cells[other].model_key for other in self.started if other != cell.cell_id}
-            if cell.model_key not in before:
-                self.loading[cell.cell_id] = self.clock()
-                self.say(f"loading {cell.model['name']} ({cell.precision}, {cell.device}), data={cell.data['name']}")
+        if what == "loading" and cell.model_key not in self.models:
+            self.models.add(cell.model_key)
+            self.loading[cell.cell_id] = self.clock()
+            self.say(f"loading {cell.model['name']} ({cell.precision}, {cell.device}), data={cell.data['name']}")
 
     def _record(self, record: Record) -> None:
         row = record.cell
@@ -110,7 +110,10 @@ class Display:
         return self.left * (self.clock() - since) / self.work
 
     def say(self, line: str) -> None:
-        self.console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+        if self.bars:
+            self.console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+        else:  # four times as fast, which thousands of small cells feel
+            print(one_line(line), file=self.console.file, flush=True)
 
 
 class _Bars:
