@@ -260,11 +260,15 @@ def _saddlepoint(size: np.ndarray, total: np.ndarray, m: np.ndarray) -> np.ndarr
     return np.where(one_sided, least, np.clip(p, least, 1.0))
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Adjusted p (m,): below α with it, no false alarm in the whole family with probability 1 − α (Holm 1979)."""
+def holm(p: np.ndarray, family: int | None = None) -> np.ndarray:
+    """Adjusted p (m,): below α with it, no false alarm in the whole family with probability 1 − α (Holm 1979).
+
+    `family` ≥ m: how many comparisons there are, where only m were made; the others count as if their p were 1.
+    """
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")
-    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    count = len(p) if family is None else family
+    scaled = np.maximum.accumulate(p[order] * (count - np.arange(len(p))))
     out = np.empty_like(p)
     out[order] = np.minimum(scaled, 1)
     return out

@@ -29,7 +29,8 @@ from rich.text import Text
 from harness import statistics
 from harness.errors import InputError, one_line
 from harness.store import Store
-from harness.verdict import table, words
+from harness.timing import paired_ratio
+from harness.verdict import ratios, table, words
 from harness.verdict.measures import BY_NAME, QUALITY, Measure, bounds, same
 from harness.verdict.paired import ALPHA, differences, read_images
 from reports import forest, matching, options, table_files
@@ -68,7 +69,8 @@ def compare(matched: Matched, store: Store) -> pd.DataFrame:
     found.loc[judged, "p"] = statistics.holm(found.loc[judged, "p"].to_numpy())
     found["verdict"] = [_verdict(row) for row in found.itertuples()]
     found.loc[equal, "verdict"] = EQUAL
-    costs = [_ratio(cells, BY_NAME[name], k, pair) for k, pair in enumerate(matched.pairs) for name in RATIOS]
+    timed = ratios.timings(store, cells)
+    costs = [_ratio(cells, timed, BY_NAME[name], k, pair) for k, pair in enumerate(matched.pairs) for name in RATIOS]
     return pd.concat([found, pd.DataFrame([row for row in costs if row is not None])], ignore_index=True)
 
 
@@ -96,13 +98,26 @@ def _verdict(row: object) -> str:
     return BETTER if (row.difference > 0) == BY_NAME[row.measure].higher_is_better else WORSE
 
 
-def _ratio(cells: pd.DataFrame, what: Measure, k: int, pair: tuple[object, object]) -> dict | None:
-    """B over A, with an interval from the two values' own where they have one, on the scale of logarithms."""
+def _ratio(
+    cells: pd.DataFrame, timed: dict[str, pd.DataFrame], what: Measure, k: int, pair: tuple[object, object]
+) -> dict | None:
+    """B over A: of latency from the rounds in which both were timed, else from the two values' own intervals."""
     two = cells.loc[list(pair)]
     a, b = two[what.column].astype(float)
     if not (a > 0 and b > 0):
         return None
     row = {"pair": k, "measure": what.column, "a": a, "b": b, "difference": b / a, "note": "ratio", "verdict": ""}
+    row |= {"paired": False}
+    found = paired_ratio(*(timed[cell_id] for cell_id in two["cell_id"])) if what.column == "latency_s" else None
+    if found is not None:
+        return {
+            **row,
+            "difference": found.ratio,
+            "low": found.low,
+            "high": found.high,
+            "n": found.rounds,
+            "paired": True,
+        }
     low, high = bounds(what.column)
     if low in two and two[[low, high]].notna().all(axis=None) and (two[low] > 0).all():
         half = float(np.hypot(*(np.log(two[high].astype(float) / two[low].astype(float)) / 2)))
@@ -149,7 +164,7 @@ def show(matched: Matched, found: pd.DataFrame, console: Console) -> None:
 def _texts(matched: Matched, found: pd.DataFrame) -> dict[str, list[str]]:
     """Heading → texts. One pair: a row a measure; several: a row a pair and measure, the pair named first."""
     out: dict[str, list[str]] = {} if len(matched.pairs) == 1 else {"where both": []}
-    out |= {heading: [] for heading in ("measure", "A", "B", "B − A", "images", "p", "B is")}
+    out |= {heading: [] for heading in ("measure", "A", "B", "B − A", "n", "p", "B is")}
     order = found.assign(rank=found["measure"].map(list(BY_NAME).index)).sort_values(["rank", "pair"], kind="stable")
     for row in order.itertuples():
         what = BY_NAME[row.measure]
@@ -159,7 +174,7 @@ def _texts(matched: Matched, found: pd.DataFrame) -> dict[str, list[str]]:
         for letter, value in (("A", row.a), ("B", row.b)):
             out[letter].append("–" if pd.isna(value) else what.form.format(value * what.scale))
         out["B − A"].append(_change(row, what))
-        out["images"].append("" if pd.isna(row.n) or not row.n else f"{row.n:.0f}")
+        out["n"].append("" if pd.isna(row.n) or not row.n else f"{row.n:.0f}{' rounds' * (row.note == 'ratio')}")
         out["p"].append("" if pd.isna(row.p) else f"{row.p:.2g}")
         out["B is"].append(row.note if row.verdict == NOT else row.verdict)
     return out
@@ -193,7 +208,8 @@ def said(matched: Matched, found: pd.DataFrame) -> list[str]:
         lines = [f"{', '.join(named)}: {text}" for text, named in told.items()]
     if (quality["verdict"].isin([BETTER, WORSE, TIED]) & ~quality["paired"].astype(bool)).any():
         lines.append(table.UNPAIRED)
-    if (found["measure"] == "latency_s").any():
+    latency = found[found["measure"] == "latency_s"]
+    if len(latency) and not latency["paired"].astype(bool).all():
         lines.append(UNPAIRED)
     return [*lines, *matched.notes]
 

@@ -47,7 +47,7 @@ def cells_of(results: Path, condition: where.Where | None = None) -> pd.DataFram
 
 def write_table(table: EndTable, path: Path | None) -> list[Path]:
     """The file that `--table` asks for, if any."""
-    return [] if path is None else [table_files.write(path, table.columns, table.numbers(), table.sentences)]
+    return [] if path is None else [table_files.write(path, table.texts(), table.numbers(), table.sentences)]
 
 
 def guarded(work: Callable[[], int]) -> int:

@@ -249,3 +249,51 @@ def test_the_difference_of_two_fids_covers(n, dim):
     assert 0.92 <= covered <= 0.985, covered
     of_one = np.subtract(*statistics.mean_interval(np.stack(own, 1))[::-1])
     assert np.mean(high - low) < 0.45 * np.mean(of_one)
+
+
+def timed(store, cell_ids: list[str], seconds: list[float], block: str, count: int = 20) -> None:
+    """Record cells again with runs of these medians, timed in turn while the machine's pace wanders by half."""
+    rng = np.random.default_rng(0)
+    pace = 1 + 0.5 * np.sin(np.arange(count) / 3)
+    for cell_id, second in zip(cell_ids, seconds, strict=True):
+        (row,) = store.rows([cell_id])
+        total = second * pace * np.exp(0.02 * rng.normal(size=count))
+        runs = [
+            {"run": k, "kind": "timed", "total_s": s, "block": block, "round": k, "steps": []}
+            for k, s in enumerate(total)
+        ]
+        store.write({**row, "latency_s": float(np.median(total))}, [], runs)
+
+
+def test_latency_stands_beside_the_fastest_cell_of_its_rounds(tmp_path):
+    from harness.store import Store
+    from harness.verdict.table import end_table
+
+    store = Store(tmp_path)
+    for steps in (5, 10, 20, 50):
+        store.write(records.cell_row(steps=steps))
+    ids = store.cells().sort_values("steps")["cell_id"].tolist()
+    timed(store, ids[:3], [0.1, 0.2, 0.4], "one")
+    timed(store, ids[3:], [0.05], "two")  # another sitting: the fastest, but not beside the others
+    table = end_table(store.cells().sort_values("steps"), store)
+    texts = table.texts()["latency s"]
+    assert "(fastest)" in texts[0] and "(" not in texts[3]
+    for text, ratio in zip(texts[1:3], (2, 4), strict=True):
+        told, low, high = (float(part) for part in text.split("×")[1].rstrip(")").replace("–", ", ").split(", "))
+        assert low < told < high and told == pytest.approx(ratio, rel=0.03) and high - low < 0.1 * ratio
+
+
+def test_compare_takes_the_ratio_from_the_rounds(tmp_path, capsys):
+    from harness.store import Store
+    from reports import compare
+
+    store = Store(tmp_path)
+    for steps in (5, 10):
+        store.write(records.cell_row(steps=steps))
+    ids = store.cells().sort_values("steps")["cell_id"].tolist()
+    words = [*ids, "--results", str(tmp_path), "--format", "png"]
+    assert compare.main(words) == 0 and "not paired by round" in capsys.readouterr().out
+    timed(store, ids, [0.1, 0.2], "one")
+    assert compare.main(words) == 0
+    said = capsys.readouterr().out
+    assert "not paired by round" not in said and "20 rounds" in said and "×2.0" in said

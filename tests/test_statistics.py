@@ -211,3 +211,9 @@ def test_a_metric_records_the_interval():
     assert columns["clip_score_n"] == 3
     assert columns["clip_score"] == pytest.approx(7 / 3)
     assert columns["clip_score_low"] < 7 / 3 < columns["clip_score_high"]
+
+
+def test_holm_over_a_family_of_which_some_were_asked_counts_the_others_as_certain():
+    p = np.array([0.001, 0.02, 0.004, 0.3])
+    assert statistics.holm(p, 10) == pytest.approx(statistics.holm(np.r_[p, np.ones(6)])[:4])
+    assert statistics.holm(p, 4) == pytest.approx(statistics.holm(p))

@@ -201,7 +201,7 @@ def _unpaired(out: pd.DataFrame, place: object, one: float, two: float) -> None:
 def _corrected(p: pd.Series, family: Sequence[tuple[pd.Index, int]]) -> pd.Series:
     """Holm over all rows of the family; the pairs that were not asked count as comparisons with p = 1."""
     asked = [place for rows, _ in family for place in rows]
-    more = sum(count - len(rows) for rows, count in family)
+    count = sum(max(comparisons, len(rows)) for rows, comparisons in family)
     out = p.copy()
-    out.loc[asked] = statistics.holm(np.r_[p.loc[asked].to_numpy(float), np.ones(more)])[: len(asked)]
+    out.loc[asked] = statistics.holm(p.loc[asked].to_numpy(float), count)
     return out

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from harness.errors import one_line
 from harness.store import Store
-from harness.verdict import measures, words
+from harness.timing import Ratio
+from harness.verdict import measures, ratios, words
 from harness.verdict.measures import COST, QUALITY, Measure
 from harness.verdict.names import NOTHING, Names, headings, names
 from harness.verdict.paired import differences, read_images
@@ -29,6 +30,8 @@ LEGEND = (
     "In brackets: difference to the best cell, from the same prompts and noise, with its 95 % interval; tied: cannot "
     "be told from the best (p ≥ 0.05, Holm over the sweep)."
 )
+RATIOS = "latency: times as long as the fastest cell timed in the same rounds, with the 95 % interval of that ratio."
+DRIFT = "drift: the machine changed its pace while these cells were timed; time them again when it is quiet."
 UNPAIRED = "*: recorded without values of images, so compared by the two values' own intervals, which are far wider."
 
 
@@ -41,22 +44,36 @@ class EndTable:
     found: dict[Measure, pd.DataFrame]
     costs: list[Measure]
     sentences: list[str] = field(default_factory=list)
+    ratios: dict[object, Ratio | None] = field(default_factory=dict)  # of latency; see harness/verdict/ratios.py
 
-    @property
-    def columns(self) -> dict[str, list[str]]:
-        """Heading → a text a row: what tells the cells apart, the two first measures, what it cost, the others."""
-        places = self.cells.index
-        out = dict(zip(headings(self.called.table), self.called.table.to_numpy().T.tolist(), strict=True))
+    def texts(self, most: int | None = None) -> dict[str, list[str]]:
+        """Heading → a text for each of the first `most` rows: what tells the cells apart, the two first measures, what
+        it cost, the other measures."""
+        places = self.cells.index[:most]
+        out = dict(zip(headings(self.called.table), self.called.table.loc[places].to_numpy().T.tolist(), strict=True))
         measured = {
-            what.heading + "*" * _unpaired(found): [_text(what, found, place, self.cells) for place in places]
+            what.heading + "*" * _unpaired(found): _texts(what, found, self.cells.loc[places])
             for what, found in sorted(self.found.items(), key=lambda item: item[0].detail)
             if not words.all_equal(found)
         }
         first = list(measured)[:FIRST]
         out |= {heading: measured.pop(heading) for heading in first}
         for what in self.costs:
-            out[what.heading] = [NOTHING if pd.isna(v) else what.form.format(v) for v in self.cells[what.column]]
+            out[what.heading] = [self._cost(what, place) for place in places]
         return out | measured
+
+    def _cost(self, what: Measure, place: object) -> str:
+        value = self.cells.loc[place, what.column]
+        if pd.isna(value):
+            return NOTHING
+        text, said = what.form.format(value), []
+        if what.column == "latency_s":
+            if place in self.ratios:
+                ratio = self.ratios[place]
+                said.append("fastest" if ratio is None else f"×{ratio.ratio:.2f}, {ratio.low:.2f}–{ratio.high:.2f}")
+            if self.cells.loc[place].get("timing_drift") is True:
+                said.append("drift")
+        return f"{text} ({', '.join(said)})" if said else text
 
     def numbers(self) -> pd.DataFrame:
         """The same as numbers, a column each: value, its difference to the best, bounds, p, tied; and the cell's id."""
@@ -81,7 +98,8 @@ def end_table(cells: pd.DataFrame, store: Store | None, order: Sequence[str] = (
     called = names(good)
     found = {what: differences(good, images, what.column) for what in filled}
     costs = [what for what in COST if what.column in good and good[what.column].notna().any()]
-    return EndTable(good, called, found, costs, words.sentences(found, good, called))
+    faster = {} if store is None else ratios.to_fastest(good, store)
+    return EndTable(good, called, found, costs, words.sentences(found, good, called), faster)
 
 
 def show(table: EndTable, console: Console, most: int | None = None) -> None:
@@ -105,7 +123,7 @@ def show(table: EndTable, console: Console, most: int | None = None) -> None:
 
 def _folded(table: EndTable, width: int, most: int | None) -> list[Table]:
     """Tables that begin with the cells' names and share the other columns out, none wider than `width`."""
-    columns = {one_line(heading): texts[:most] for heading, texts in table.columns.items()}
+    columns = {one_line(heading): texts for heading, texts in table.texts(most).items()}
     lengths = {heading: max(map(len, [heading, *texts])) + 3 for heading, texts in columns.items()}
     first = [one_line(heading) for heading in headings(table.called.table)]
     left = [heading for heading in columns if heading not in first]
@@ -133,15 +151,20 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).replace("e-", "", 1).isdigit() or text == NOTHING
 
 
-def _text(what: Measure, found: pd.DataFrame, place: object, cells: pd.DataFrame) -> str:
+def _texts(what: Measure, found: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+    compared = found["to"].value_counts()
+    rows = found.reindex(cells.index).to_dict("index")
+    return [_text(what, rows[place], compared, cells.loc[place]) for place in cells.index]
+
+
+def _text(what: Measure, row: dict, compared: pd.Series, cell: pd.Series) -> str:
     """`2.03 (+0.013 ± 0.012, tied)`, `2.02 (best)`, or where there is nothing to compare with `2.02 ± 0.78`."""
-    if place not in found.index:
+    if pd.isna(row["value"]):
         return NOTHING
-    row = found.loc[place]
     value = what.form.format(row["value"] * what.scale)
-    if (found["to"] == row["to"]).sum() < 2 or pd.isna(row["difference"]):
+    if pd.isna(row["difference"]) or compared.get(row["to"], 0) < 2:
         low, high = measures.bounds(what.column)
-        half = (cells.loc[place, high] - cells.loc[place, low]) / 2 if low in cells else math.nan
+        half = (cell[high] - cell[low]) / 2 if low in cell else math.nan
         return value if pd.isna(half) or what.detail else f"{value} ± {words.amount(half * what.scale)}"
     if what.detail:
         return value if row["tied"] else f"{value} worse"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -73,7 +74,7 @@ def where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
     return f" ({', '.join(said)})" if said else ""
 
 
-def difference(row: pd.Series, scale: float = 1.0) -> str:
+def difference(row: Mapping[str, float], scale: float = 1.0) -> str:
     """`+0.013 ± 0.012`: as many digits as the half-width has two."""
     value, half = row["difference"] * scale, (row["high"] - row["low"]) * scale / 2
     if not math.isfinite(half):
