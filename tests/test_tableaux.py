@@ -189,37 +189,72 @@ def order_of(a, b):
     return trees.order(matrix, np.array(b, float)), matrix.sum(axis=1)
 
 
-def test_slips_that_circulate_are_found_with_their_size():
-    """Tables that are copied from site to site and node pack to node pack, as they stand there (docs/tableaux.md)."""
-    # Dormand–Prince with the sign of 212/729 and of 9017/3168 turned: the rows miss their nodes by 424/729 and 5.69.
+def test_classical_slips_that_circulate_are_found_with_their_size():
+    """Tables that are copied from page to page, as they stand there (samplers/tableaux/introduction.md)."""
+    weights = [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84]
     turned = [[], [1 / 5], [3 / 40, 9 / 40], [44 / 45, -56 / 15, 32 / 9]]
     turned += [[19372 / 6561, -25360 / 2187, 64448 / 6561, 212 / 729]]
-    turned += [[-9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656]]
-    order, rows = order_of(turned, [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84])
-    assert order == 1 and rows[4:] - [8 / 9, 1] == pytest.approx([424 / 729, -2 * 9017 / 3168])
-    # Kraaijevanger & Spijker's two stages as tabulated with c = (1/2, 3/2): Σ b c = 2 and not 1/2.
+    turned += [[-9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656], weights]
+    order, rows = order_of(turned, [5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40])
+    assert order == 1 and rows[4:6] - [8 / 9, 1] == pytest.approx([424 / 729, -2 * 9017 / 3168])
     order, rows = order_of([[1 / 2], [-1 / 2, 2]], [-1 / 2, 3 / 2])
     assert order == 1 and np.dot([-1 / 2, 3 / 2], rows) == 2
-    # Lobatto IIID of two stages: rows add up to 1 and 0, nodes are 0 and 1.
     assert order_of([[1 / 2, 1 / 2], [-1 / 2, 1 / 2]], [1 / 2, 1 / 2])[1].tolist() == [1, 0]
-    # Minchev's fourth-order method as it circulates is of order 2; ETDRK3 with c2 = 1/3 and 8/9·φ2(2/3) as well.
-    phi1, a43 = "1/2*phi1(1/2)", "1/20*phi1(1) - 33/10*phi2(1) + 123/5*phi3(1)"
-    a32, a42 = "4/25*phi1(1/2) + 24/25*phi2(1/2)", "21/5*phi2(1) - 108/5*phi3(1)"
-    b2 = "-1/10*phi1(1) + 1/5*phi2(1) - 4*phi3(1) + 12*phi4(1)"
-    b3 = "1/30*phi1(1) + 23/5*phi2(1) - 8*phi3(1) - 4*phi4(1)"
-    b4 = "1/30*phi1(1) - 7/5*phi2(1) + 6*phi3(1) - 4*phi4(1)"
-    rows = [[], [phi1], [f"{phi1} - ({a32})", a32], [f"phi1(1) - ({a42}) - ({a43})", a42, a43]]
-    minchev = {
-        "order": 4,
-        "c": ["0", "1/2", "1/2", "1"],
-        "a": rows,
-        "b": [f"phi1(1) - ({b2}) - ({b3}) - ({b4})", b2, b3, b4],
-    }
-    assert exponential.order(exponential.read(minchev, "minchev"), 4)[:2] == (2, pytest.approx(0.18, abs=0.01))
-    a32 = "8/9*phi2(2/3)"
-    third = {"order": 3, "c": ["0", "1/3", "2/3"], "b": ["phi1(1) - 3/2*phi2(1)", "0", "3/2*phi2(1)"]}
-    third["a"] = [[], ["1/3*phi1(1/3)"], [f"2/3*phi1(2/3) - {a32}", a32]]
-    assert exponential.order(exponential.read(third, "third"), 3)[:2] == (2, pytest.approx(1 / 6 - 1 / 9))
+    low, high = 1 / 4 - math.sqrt(15) / 6, 1 / 4 + math.sqrt(15) / 6
+    four = [[1 / 4, low, high, 1 / 4], [high, 1 / 4, low, 1 / 4], [1 / 4, high, 1 / 4, low], [low, 1 / 4, high, 1 / 4]]
+    order, rows = order_of(four, [1 / 8, 3 / 8, 3 / 8, 1 / 8])
+    assert order == 1 and rows == pytest.approx(1)
+
+
+HALF, ETD4 = ["0", "1/2", "1/2", "1"], ["2*phi2(1) - 4*phi3(1)", "2*phi2(1) - 4*phi3(1)", "-phi2(1) + 4*phi3(1)"]
+THREE = ["0", "4*phi2(1) - 8*phi3(1)", "-phi2(1) + 4*phi3(1)"]
+A52 = "1/4*phi2(1) - phi3(1) + 2*phi2(1/2) - 4*phi3(1/2)"
+# nodes; a_i2 …; b_2 … (the first column makes up for the rest); order declared, found, size of what is missed
+EXPONENTIAL_SLIPS = {
+    "krogstad": (HALF, [[], ["4*phi2(1/2)"], ["0", "2*phi2(1)"]], ETD4, 4, 2, 0.25),
+    "strehmel_weiner": (HALF, [[], ["2*phi2(1/2)"], ["-2*phi2(1)", "4*phi2(1)"]], THREE, 4, 2, 0.25),
+    "hochbruck_ostermann": (
+        [*HALF, "1/2"],
+        [[], ["4*phi2(1/2)"], ["phi2(1)", "phi2(1)"], [A52, A52, f"phi2(1/2) - ({A52})"]],
+        ["0", "0", "-phi2(1) + 4*phi3(1)", "4*phi2(1) - 8*phi3(1)"],
+        4,
+        2,
+        0.25,
+    ),
+    "etdrk4": (HALF, [[], ["phi1(1/2)"], ["0", "2*phi1(1/2)"]], ETD4, 4, 2, 1 / 6),
+    "minchev": (
+        HALF,
+        [
+            [],
+            ["4/25*phi1(1/2) + 24/25*phi2(1/2)"],
+            ["21/5*phi2(1) - 108/5*phi3(1)", "1/20*phi1(1) - 33/10*phi2(1) + 123/5*phi3(1)"],
+        ],
+        [
+            "-1/10*phi1(1) + 1/5*phi2(1) - 4*phi3(1) + 12*phi4(1)",
+            "1/30*phi1(1) + 23/5*phi2(1) - 8*phi3(1) - 4*phi4(1)",
+            "1/30*phi1(1) - 7/5*phi2(1) + 6*phi3(1) - 4*phi4(1)",
+        ],
+        4,
+        2,
+        0.18,
+    ),
+    "sunstar": (["0", "1/3", "2/3"], [[], ["8/9*phi2(2/3)"]], ["0", "3/2*phi2(1)"], 3, 2, 1 / 18),
+}
+
+
+@pytest.mark.parametrize("name", EXPONENTIAL_SLIPS)
+def test_exponential_slips_that_circulate_are_found_with_their_size(name):
+    nodes, rest, weights, declared, found, size = EXPONENTIAL_SLIPS[name]
+
+    def whole(first, others):
+        return [" - ".join([first, *(f"({text})" for text in others)]), *others]
+
+    a = [[], *(whole(f"{c}*phi1({c})", row) for c, row in zip(nodes[1:], rest, strict=True))]
+    entry = {"order": declared, "c": nodes, "a": a, "b": whole("phi1(1)", weights)}
+    order, missed, _ = exponential.order(exponential.read(entry, name), declared)
+    assert (order, missed) == (found, pytest.approx(size, abs=0.005))
+    with pytest.raises(ValueError, match=f"declares order {declared} and has order {found}"):
+        exponential.check(exponential.read(entry, name))
 
 
 # --------------------------------------------------------------------------------------------------------- expressions
