@@ -51,7 +51,7 @@ def plan(
         a, b = first_order(now, mid)
         stages.append(Stage(now, mid, (a,), (b,)))
         states, x0 = _dpm2(now, mid, down, clock) if method == "dpm2" else _dpmpp_2s(now, down)
-        stages.append(Stage(mid, then, states, x0, noise))
+        stages.append(Stage(mid, then, states, x0, noise, since=now if noise else None))
     declared = capabilities(levels.steps, method=method, eta=eta, s_noise=s_noise, clock=clock)
     return Plan(levels[0], tuple(stages), declared)
 

@@ -55,7 +55,9 @@ def _steps(start: Level, stop: Level, process: Process, calls: int, eta: float, 
             target = Level(then.alpha, then.alpha * stop.ratio, then.time)
             up = then.alpha * math.sqrt(then.ratio**2 - stop.ratio**2)
         *inside, last = single_step(now, target, process, order, EPS)
-        stages += [*inside, Stage(last.level, then, last.states, last.x0, noise=up * s_noise)]
+        noise = up * s_noise
+        since = now if noise and inside else None
+        stages += [*inside, Stage(last.level, then, last.states, last.x0, noise=noise, since=since)]
     return stages
 
 

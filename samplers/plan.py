@@ -37,7 +37,8 @@ class Stage:
         x ← Σ_j states[j]·X_j + Σ_j x0[j]·D_j + noise·(fresh noise)
 
     X_j and D_j are what the denoiser was given and what it answered j calls ago: X_0 = x, D_0 = D. Zeros at the end
-    of `states` and `x0` are dropped.
+    of `states` and `x0` are dropped. On a Brownian path the fresh noise is the increment from `since` to `result`: a
+    step of several calls that adds its noise at the end adds what its whole way holds. None: from `level`.
     """
 
     level: Level
@@ -46,10 +47,16 @@ class Stage:
     x0: tuple[float, ...]
     noise: float = 0.0
     churn: tuple[float, float] = (1.0, 0.0)
+    since: Level | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", _trimmed(self.states))
         object.__setattr__(self, "x0", _trimmed(self.x0))
+
+    @property
+    def noise_from(self) -> Level:
+        """The level from which the fresh noise is an increment to `result`."""
+        return self.level if self.since is None else self.since
 
     @property
     def draws(self) -> int:

@@ -44,7 +44,7 @@ def dumps(plan: Plan, levels: NoiseLevels) -> str:
         "start": plan.start,
     }
     lines = [f"{_text(name)}: {_text(value)}" for name, value in head.items()]
-    stages = ",\n".join(_text(asdict(stage)) for stage in plan.stages)
+    stages = ",\n".join(map(_stage_text, plan.stages))
     return "{\n" + ",\n".join([*lines, f'"stages": [\n{stages}\n]']) + "\n}\n"
 
 
@@ -97,6 +97,11 @@ def same_process(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
+def _stage_text(stage: Stage) -> str:
+    """Without `since` where it says nothing, so that a plan of one call a step has the text it always had."""
+    return _text({name: value for name, value in asdict(stage).items() if name != "since" or value is not None})
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
@@ -111,7 +116,10 @@ def _stage(values: dict[str, Any]) -> Stage:
         raise TypeError("churn is a pair of numbers")
     numbers = {name: tuple(_numbers(values[name])) for name in ("states", "x0")}
     noise = _numbers([values["noise"]])[0]
-    return Stage(_level(values["level"]), _level(values["result"]), **numbers, noise=noise, churn=(churn[0], churn[1]))
+    since = values.get("since")
+    level, result = _level(values["level"]), _level(values["result"])
+    drawn = {"noise": noise, "churn": (churn[0], churn[1]), "since": None if since is None else _level(since)}
+    return Stage(level, result, **numbers, **drawn)
 
 
 def _level(values: Any) -> Level:

@@ -58,7 +58,8 @@ def stages(
         for i, row in enumerate(rows):
             last = i == len(rows) - 1
             states, x0 = combine(down if last else nodes[i + 1], row, nodes[: i + 1])
-            found.append(Stage(nodes[i], ends[i], states, x0, up * s_noise if last else 0.0))
+            noise = up * s_noise if last else 0.0
+            found.append(Stage(nodes[i], ends[i], states, x0, noise, since=now if noise and i else None))
     return tuple(found)
 
 

@@ -81,7 +81,7 @@ class Walk:
         if fresh:
             state.add_(x0, alpha=fresh)
         if stage.noise:
-            state.add_(noise.draw(stage.level.ratio, stage.result.ratio), alpha=stage.noise)
+            state.add_(noise.draw(stage.noise_from.ratio, stage.result.ratio), alpha=stage.noise)
         self.index += 1
         return state
 

@@ -533,6 +533,38 @@ def test_batches_of_either_noise_agree(kind):
         assert torch.allclose(run(sampler, [4], steps=3, kind=kind), many[4:5], rtol=0, atol=1e-5)
 
 
+@every_case
+def test_the_increments_of_a_run_are_one_path_without_a_gap(sampler):
+    """A step of several calls draws over its whole way: what is drawn begins where the draw before ended."""
+    levels = levels_of(6, "karras")
+    drawn = [stage for stage in registry.build_plan(sampler, levels).stages if stage.noise]
+    for one, other in itertools.pairwise(drawn):
+        assert other.noise_from.ratio == pytest.approx(one.result.ratio, rel=1e-12)
+    bounded = sampler["solver"] == "sa_solver" and sampler["s_tmax"] < levels.ratio[0]
+    assert not drawn or bounded or drawn[0].noise_from == levels[0]
+
+
+@pytest.mark.parametrize("name", ["dpm2_a", "dpmpp_2s_a"])
+def test_both_calls_of_an_ancestral_step_share_its_increment(name):
+    """k-diffusion's step written out, with the path's increment from σ to σ', as its noise sampler is asked for it."""
+    levels = levels_of(4, "karras", VE)
+    x = expected = torch.randn(1, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 15
+    for high, low in itertools.pairwise(levels.ratio.tolist()):
+        up = low * math.sqrt(1 - (low / high) ** 2)
+        down = math.sqrt(low**2 - up**2)
+        middle = math.sqrt(high * down)
+        first = network(expected, VE.level(high))
+        half = middle / high * expected + (1 - middle / high) * first
+        second = network(half, VE.level(middle))
+        if name == "dpm2_a":
+            expected = expected + (half - second) / middle * (down - high)
+        else:
+            expected = down / high * expected + (1 - down / high) * second
+        expected = expected + up * streams(shape=SHAPE).draw(high, low).double()
+    found = integrate(registry.build_plan(registry.load(name), levels), network, x, streams(shape=SHAPE))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("eta", [1.0, 0.6])
 def test_both_halves_of_dpmpp_sde_see_one_path(eta):
     """k-diffusion's step written out, with the path's increments from σ to the middle and from σ to σ' themselves."""

@@ -73,7 +73,7 @@ def run(
     def randn_tensor(shape, generator=None, device=None, dtype=None, layout=None) -> Tensor:
         """What stands in for the scheduler's own random numbers: noise where our plan draws, else zeros."""
         stage = plan.stages[i]
-        return draws.between(stage.level.ratio, stage.result.ratio) if stage.noise else draws.idle()
+        return draws.between(stage.noise_from.ratio, stage.result.ratio) if stage.noise else draws.idle()
 
     with patched(module, **({"randn_tensor": randn_tensor} if hasattr(module, "randn_tensor") else {})):
         for i, (timestep, level) in enumerate(zip(timesteps, calls, strict=True)):

@@ -52,14 +52,18 @@ def run(plan: Plan, x: np.ndarray, answer: Callable[[np.ndarray, Level], np.ndar
     return x
 
 
-def slope(sampler: dict[str, Any]) -> tuple[float, float, int]:
-    """(the order shown over the last doubling of the steps above rounding, the error there, its steps)."""
+def slope(sampler: dict[str, Any], halvings: int = 0) -> tuple[float, float, int]:
+    """(the order shown over the last doubling of the steps above rounding, the error there, its steps).
+
+    `halvings` of the first step, for methods that begin with steps of lower order: what those leave behind, h² of the
+    first one, would hide the order.
+    """
     calls = registry.capabilities(sampler, 1).nfe
     found: list[tuple[int, float]] = []
     for steps in STEPS:
         if steps * calls > _MOST_CALLS and len(found) > 3:
             break
-        found.append((steps, error(sampler, steps)))
+        found.append((steps, error(sampler, steps, halvings)))
         if found[-1][1] < _FLOOR:
             break
     clean = [pair for pair in found if _FLOOR < pair[1] < 1] or found
@@ -67,10 +71,10 @@ def slope(sampler: dict[str, Any]) -> tuple[float, float, int]:
     return math.log(coarse / fine) / math.log(many / few) if many > few else math.nan, fine, many
 
 
-def error(sampler: dict[str, Any], steps: int) -> float:
+def error(sampler: dict[str, Any], steps: int, halvings: int = 0) -> float:
     """RMS distance to the exact end over its RMS."""
     exact = _exact()
-    found = run(registry.build_plan(sampler, _levels(steps)), _begin())
+    found = run(registry.build_plan(sampler, _levels(steps, halvings)), _begin())
     return float(np.sqrt(((found - exact) ** 2).sum() / (exact**2).sum()))
 
 
@@ -79,8 +83,11 @@ def _process() -> DiscreteVE:
     return DiscreteVP.scaled_linear().ve()
 
 
-def _levels(steps: int) -> NoiseLevels:
-    return schedules.build("exponential", _process(), steps, end="sigma_min")
+def _levels(steps: int, halvings: int = 0) -> NoiseLevels:
+    levels = schedules.build("exponential", _process(), steps, end="sigma_min")
+    log = np.log(levels.ratio)
+    more = log[0] + (log[1] - log[0]) * 2.0 ** np.arange(-halvings, 0)
+    return NoiseLevels.from_ratios(levels.process, np.exp(np.concatenate([log[:1], more, log[1:]])))
 
 
 def _begin() -> np.ndarray:
