@@ -54,6 +54,34 @@ def once() -> Once:
 
 def ask(values: dict[str, Any], once: Once = lambda work, *arguments: work(*arguments)) -> Cell:
     """The cell that `values` (plain dict, see conf/sweep.yaml) asks for. Raises InputError; imports no torch."""
+    try:
+        return _ask(values, once)
+    except InputError:
+        raise
+    except (TypeError, AttributeError, ValueError, OverflowError, KeyError) as error:
+        raise _of_wrong_kind(values) or error from error
+
+
+def _of_wrong_kind(values: dict[str, Any]) -> InputError | None:
+    """What made some function stumble: a knob whose value is of another kind than the one in its file."""
+    defaults = {kind: _read(kind, values[kind]["name"]) for kind in ("task", "model", "sampler", "schedule", "data")}
+    defaults["guidance"] = yaml.safe_load((CONF / "sweep.yaml").read_text(encoding="utf-8"))["guidance"]
+    for kind, section in defaults.items():
+        if section.get("name") == "auto":
+            section, _ = meant(kind, values)
+        for knob, given in values[kind].items():
+            usual = section.get(knob)
+            if usual is None:
+                continue
+            number_ = isinstance(usual, (int, float)) and not isinstance(usual, bool)
+            wanted = (int, float) if number_ else type(usual)
+            if not isinstance(given, wanted) or isinstance(given, bool) != isinstance(usual, bool):
+                said = "a number" if number_ else "true or false" if isinstance(usual, bool) else f"one like {usual!r}"
+                return InputError(f"{kind}.{knob}={given!r} is not valid: give {said}")
+    return None
+
+
+def _ask(values: dict[str, Any], once: Once) -> Cell:
     from harness.data.load import check as check_data
     from harness.data.load import fingerprint as data_fingerprint
     from harness.models.load import check as check_model
@@ -68,6 +96,8 @@ def ask(values: dict[str, Any], once: Once = lambda work, *arguments: work(*argu
     guidance = Guidance.parse(_cfg(values, model), values["guidance"])
     guidance.check(bool(model.get("pixel_range", False)))
     strength = _strength(values["strength"], task)
+    if not isinstance(values["device"], str):
+        raise InputError(f"device={values['device']!r} is not valid; valid: auto, cpu, cuda, cuda:N, mps")
     device = _device(values["device"])
     precision = choice(values["precision"] or model.get("default_precision", "fp32"), "precision", PRECISIONS)
     _check_precision(precision, device)

@@ -121,7 +121,8 @@ def _knobs(group: Mapping[str, Any]) -> dict[str, Any]:
 def whole(values: Mapping[str, Any], name: str, low: int, hint: str = "") -> int:
     """`values[name]` as an integer ≥ low, or an InputError that says what was given."""
     given = values[name]
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or given != int(given) or given < low:
+    number_ = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
+    if not number_ or given != int(given) or given < low:
         raise InputError(f"{name}={given!r} is not valid: give a whole number of at least {low}{hint}")
     return int(given)
 

@@ -207,10 +207,24 @@ def test_the_home_folder_is_understood(tmp_path, monkeypatch):
         (["seed=${nothing}"], "nothing"),
         (["hydra.mode=RUN"], "hydra.mode is not taken"),
         (["--jobs=4"], "--jobs is not taken"),
+        (["guidance.rescale=abc", "cfg=3"], "guidance.rescale='abc' is not valid: give a number"),
+        (["guidance.percentile=null"], "guidance.percentile=None is not valid"),
+        (["schedule.rho=[1]"], "schedule.rho=[1] is not valid: give a number"),
+        (["schedule=karras", "schedule.rho=abc"], "schedule.rho='abc' is not valid: give a number"),
+        (["model=gmm", "model.default_cfg=[1]"], "cfg=[1] is not valid: give a number"),
+        (["task=img2img", "task.default_strength=abc"], "task.default_strength='abc' is not valid: give a number"),
+        (["n_images=inf"], "n_images=inf is not valid"),
+        (["seed=nan"], "seed=nan is not valid"),
+        (["retries=1e400"], "retries=inf is not valid"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(words, said):
     assert said in refused(*words)
+
+
+def test_a_device_is_a_name():
+    with pytest.raises(InputError, match=r"device=\{\} is not valid; valid: auto, cpu"):
+        enumerate_cells(["device={}"])
 
 
 def test_help_and_the_like_are_answered_and_nothing_else(monkeypatch, capsys):
