@@ -66,12 +66,23 @@ class FakeSession:
 
     def __init__(self, results_dir: str) -> None:
         self.results = Path(results_dir)
+        self.timed: dict[str, str] = {}  # cell_id to the first cell of its block
+
+    def time_together(self, cells: Sequence[Cell], report: Callable[[str, int], None]) -> None:
+        """As the real session: what a cell's `timing_fault` does then hits the whole block."""
+        if cells[0].cell_id not in self.timed:
+            report("timing", 0)
+            for each in cells:
+                self._break(each, each.sampler.get("timing_fault", "none"))
+            self.timed |= {each.cell_id: cells[0].cell_id for each in cells}
 
     def run(self, cell: Cell, report: Callable[[str, int], None]) -> Record:
         report("loading", 0)
+        if cell.timing != "off":
+            self.time_together([cell], report)
         chance = random.Random(cell.seed)
         time.sleep(cell.model["work_s"] * chance.uniform(0.5, 1.5))
-        self._break(cell)
+        self._break(cell, cell.model["fault"])
         with whole(self.results / "grids" / f"{cell.cell_id}.png") as file:
             file.write(cell.cell_id.encode() * 64)
         images = [
@@ -89,14 +100,15 @@ class FakeSession:
         score = sum(row["clip_score"] for row in images) / len(images)
         row = {**cell.columns(), "status": "ok", "nfe": float(cell.steps), "clip_score": score, "ended_at": time.time()}
         row.update(ODD_COLUMNS.get(cell.model["fault"], {}))
-        timings = [{"run": k, "kind": "timed", "total_s": chance.random()} for k in range(2)]
+        place = {"kind": "timed", "block": self.timed.pop(cell.cell_id, None)}
+        timings = [{**place, "run": k, "total_s": chance.random()} for k in range(2)]
         return Record(cell=row, images=images, timings=timings)
 
     def after_failure(self) -> None:
         pass
 
-    def _break(self, cell: Cell) -> None:
-        fault, _, times = cell.model["fault"].partition(":")
+    def _break(self, cell: Cell, fault: str) -> None:
+        fault, _, times = fault.partition(":")
         if times:  # so many times, over all processes
             for turn in range(int(times)):
                 try:

@@ -32,7 +32,7 @@ class Preset:
 
 PRESETS = {
     # Short on purpose: enough for a table, too little for a tail. Records name their preset.
-    "quick": Preset(warmup_runs=1, warmup_seconds=0.0, runs=5, seconds=1.0),
+    "quick": Preset(warmup_runs=1, warmup_seconds=0.0, runs=8, seconds=1.0),
     "full": Preset(warmup_runs=10, warmup_seconds=10.0, runs=10, seconds=10.0),
 }
 
@@ -69,25 +69,8 @@ class Marks:
         return list(zip(self.names[1:], spans, strict=True))
 
 
-def timing_pass(run: Callable[[Marks], None], preset: Preset, device: str) -> list[Row]:
-    """Run warm-ups and timed runs; a row each with its parts.
-
-    `run` sets the marks `start`, `text`, `step` (once a denoiser call), `denoise`, `decode`, in that order, so that
-    the parts add up to the whole. Whatever lies between the last step and `denoise` belongs to the sampler.
-    """
-    rows: list[Row] = []
-    for kind, least, seconds in (
-        ("warmup", preset.warmup_runs, preset.warmup_seconds),
-        ("timed", preset.runs, preset.seconds),
-    ):
-        began, done = time.perf_counter(), 0
-        while done < least or time.perf_counter() - began < seconds:
-            rows.append({"run": len(rows), "kind": kind, "started_at": time.time(), **_one_run(run, device)})
-            done += 1
-    return rows
-
-
-def _one_run(run: Callable[[Marks], None], device: str) -> Row:
+def one_run(run: Callable[[Marks], None], device: str) -> Row:
+    """One timed run and its parts, s."""
     marks = Marks(device)
     run(marks)
     spans = marks.seconds()

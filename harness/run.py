@@ -7,14 +7,14 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness import measure
+from harness import measure, rounds
 from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Record
@@ -44,6 +44,7 @@ class Session:
         self.model: Any = None
         self.load_s = 0.0
         self.memo: dict[Any, Any] = {}
+        self.timed: dict[str, rounds.Timed] = {}  # timed in turn with an earlier cell, to be recorded with their own
 
     # ------------------------------------------------------------------------------------------ what cells share
 
@@ -89,9 +90,10 @@ class Session:
             row["plan_id"] = keep_plan(generator.plan, generator.levels, self.results)
         timings: list[dict[str, Any]] = []
         if cell.timing != "off":
-            report("timing", 0)
-            timings, cost = self._timing(cell, generator)
-            row.update(cost)
+            before, timed = time.perf_counter(), self._timing(cell, report)
+            began += time.perf_counter() - before - timed.seconds  # other cells' timing is no time of this one
+            timings = timed.rows
+            row.update(timed.columns)
         quality, images = self._quality(cell, generator, report)
         row.update(quality, nfe=generator.nfe, flops=self._flops(cell, generator))
         row.update(status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
@@ -112,13 +114,39 @@ class Session:
             "hardware": self._once(("hardware", cell.device), lambda: measure.hardware(cell.device)),
         }
 
-    def _timing(self, cell: Cell, generator: Generator) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        indices = range(cell.timing_batch)
-        preset = measure.PRESETS[cell.timing]
-        rows = measure.timing_pass(lambda marks: generator.timed(indices, marks), preset, cell.device)
-        for row in rows:
+    def time_together(self, cells: Sequence[Cell], report: Report) -> None:
+        """Time the first of `cells` in turn with those after it that share its model; each run finds its own."""
+        first = cells[0]
+        if first.cell_id in self.timed:
+            return
+        report("loading", 0)
+        model = self._model(first)
+        report("timing", 0)
+        runs: dict[str, Callable[[measure.Marks], None]] = {}
+        for cell in cells:
+            same = (cell.model_key, cell.timing, cell.timing_batch) == (
+                first.model_key,
+                first.timing,
+                first.timing_batch,
+            )
+            if same and cell.cell_id not in self.timed:
+                try:
+                    runs[cell.cell_id] = self._timed_run(cell, self._generator(cell, model))
+                except Exception:
+                    if cell is first:
+                        raise  # any other fails by itself in its own turn
+        self.timed |= rounds.time_block(runs, measure.PRESETS[first.timing], first.device)
+
+    def _timed_run(self, cell: Cell, generator: Generator) -> Callable[[measure.Marks], None]:
+        return lambda marks: generator.timed(range(cell.timing_batch), marks)
+
+    def _timing(self, cell: Cell, report: Report) -> rounds.Timed:
+        """What was timed before, in turn with other cells, else now."""
+        self.time_together([cell], report)
+        timed = self.timed.pop(cell.cell_id)
+        for row in timed.rows:
             row["batch"] = cell.timing_batch
-        return rows, measure.summarise(rows)
+        return timed
 
     def _quality(self, cell: Cell, generator: Generator, report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Generate every image once, feed the metrics batch by batch; cell columns and a row an image."""

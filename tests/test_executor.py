@@ -113,8 +113,8 @@ def test_without_retries_a_lost_worker_fails_its_cell(tmp_path):
 
 
 def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(tmp_path):
-    rows, _ = run(tmp_path, [cell(0, "hang", work_s=0), cell(1, work_s=0)], cell_timeout=0.3)
-    assert rows[0]["status"] == "failed" and "cell_timeout=0.3 s" in rows[0]["error"] and rows[0]["attempts"] == 1
+    rows, _ = run(tmp_path, [cell(0, "hang", work_s=0), cell(1, work_s=0)], cell_timeout=2)
+    assert rows[0]["status"] == "failed" and "cell_timeout=2 s" in rows[0]["error"] and rows[0]["attempts"] == 1
     assert rows[1]["status"] == "ok"
 
 
@@ -139,6 +139,53 @@ def test_memory_errors_of_any_library_are_called_by_their_name():
     for error in (MemoryError(), OutOfMemoryError("CUDA out of memory"), cpu):
         assert _reason(error).startswith("out of memory (try a smaller batch_size): ")
     assert _reason(ValueError("bad")) == "ValueError: bad"
+
+
+# ------------------------------------------------------------------------------------------------- timed in turn
+
+
+def timed(seed: int, fault: str = "none"):
+    return cell(seed, work_s=0, timing="quick", sampler={"name": "fake", "timing_fault": fault})
+
+
+def blocks(folder: Path, cells, **options) -> tuple[dict[int, dict], dict[int, int], list[Progress]]:
+    """Rows by seed, the seed of the first cell of each one's block, and what was said."""
+    messages = list(LocalExecutor(str(folder), session=SESSION, **options).run(cells))
+    seed = {c.cell_id: c.seed for c in cells}
+    records = [message for message in messages if isinstance(message, Record)]
+    found = {r.cell["seed"]: seed[r.timings[0]["block"]] for r in records if r.timings}
+    words = [message for message in messages if isinstance(message, Progress)]
+    return {r.cell["seed"]: r.cell for r in records}, found, words
+
+
+def test_cells_of_one_model_are_timed_in_turn_and_others_are_not(tmp_path):
+    other = cell(3, "none", work_s=0.001, timing="quick")  # another model
+    rows, found, _ = blocks(tmp_path, [timed(0), timed(1), timed(2), other])
+    assert found == {0: 0, 1: 0, 2: 0, 3: 3} and {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_workers_that_share_a_processor_time_each_cell_by_itself(tmp_path):
+    _, found, _ = blocks(tmp_path, [timed(seed) for seed in range(4)], workers=2)
+    assert found == {seed: seed for seed in range(4)}
+
+
+def test_a_worker_lost_while_it_times_several_fails_the_guilty_cell_alone(tmp_path):
+    cells = [timed(0), timed(1, "kill"), timed(2)]
+    rows, found, words = blocks(tmp_path, cells, retries=0)
+    assert {seed: row["status"] for seed, row in rows.items()} == {0: "ok", 1: "failed", 2: "ok"}
+    assert "SIGKILL" in rows[1]["error"] and {row["attempts"] for row in rows.values()} == {1}
+    assert found == {0: 0, 2: 2} and "one by one" in next(word.what for word in words if word.notable)
+
+
+def test_an_error_while_several_are_timed_is_that_of_the_cell_at_hand(tmp_path):
+    rows, _, _ = blocks(tmp_path, [timed(0, "nan:1"), timed(1)])
+    assert {seed: row["status"] for seed, row in rows.items()} == {0: "failed", 1: "ok"}
+
+
+def test_a_hang_while_several_are_timed_fails_the_guilty_cell_alone(tmp_path):
+    rows, found, _ = blocks(tmp_path, [timed(0), timed(1, "hang"), timed(2)], cell_timeout=2)
+    assert {seed: row["status"] for seed, row in rows.items()} == {0: "ok", 1: "failed", 2: "ok"}
+    assert "cell_timeout=2 s" in rows[1]["error"] and found == {0: 0, 2: 2}
 
 
 # --------------------------------------------------------------------------------------------------- several workers

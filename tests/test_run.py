@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import measure
+from harness import measure, rounds
 from harness.run import Session
 from harness.sweep import enumerate_cells
 
@@ -133,7 +133,7 @@ def test_lower_precision_gives_nearly_the_same_images(session, cells):
 def test_timed_parts_add_up_and_steps_are_kept(session, cells):
     made = generator(session, cells("steps=3")[0])
     preset = measure.Preset(warmup_runs=1, warmup_seconds=0, runs=3, seconds=0)
-    rows = measure.timing_pass(lambda marks: made.timed([0, 1], marks), preset, "cpu")
+    rows = rounds.time_block({"only": lambda marks: made.timed([0, 1], marks)}, preset, "cpu")["only"].rows
     assert [row["kind"] for row in rows] == ["warmup", "timed", "timed", "timed"]
     for row in rows:
         assert row["total_s"] == pytest.approx(row["text_s"] + row["denoise_s"] + row["decode_s"], rel=1e-9)

@@ -36,6 +36,9 @@ class Progress:
     notable: bool = False
 
 
+TIMED = "timed"  # a worker's word that the cells it was given to time in turn are through
+
+
 Claim = Callable[[Cell], bool]  # asked right before a cell starts; a cell that it refuses is left alone
 
 

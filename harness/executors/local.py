@@ -12,15 +12,17 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from harness.atomic import mark
 from harness.cell import Cell
-from harness.executors.base import Claim, Progress, Record
+from harness.executors.base import TIMED, Claim, Progress, Record
 
 START_S = 600.0  # a process that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
+TOGETHER = 24  # cells offered to be timed in turn; how many there is time for, the worker finds (harness/rounds.py)
 SESSION = "harness.run:Session"  # what a worker runs cells with; imports torch
 
 
@@ -34,6 +36,10 @@ class LocalExecutor:
 
     `cell_timeout`: seconds that a cell may take, loading its model included; None: any. `retries`: how often a cell is
     tried again whose worker was lost (killed, crashed). A cell that ends with an error, or too late, is not.
+
+    A worker that has its device for itself times cells of one model in turn: it gets a cell with those after it and
+    keeps their timings until they come. What is timed and then run by another sweep is timed in vain; a worker that is
+    lost while it times several is no cell's fault: they are timed one by one.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class LocalExecutor:
     ) -> None:
         self.results_dir, self.workers, self.session = results_dir, workers, session
         self.cell_timeout, self.retries = cell_timeout, retries
+        self.apart: set[str] = set()  # cells in whose company a worker was lost
 
     def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record]:
         queues: dict[str, deque[Cell]] = {}
@@ -62,7 +69,7 @@ class LocalExecutor:
                     while worker.cell is None and queue:
                         cell = queue.popleft()
                         if claim(cell):
-                            worker.give(cell, self.cell_timeout)
+                            worker.give(cell, self.cell_timeout, beside=self._beside(cell, queue))
                 busy = {worker.pipe: worker for worker, _ in workers if worker.cell is not None}
                 if not busy:
                     return
@@ -76,6 +83,14 @@ class LocalExecutor:
             for worker, _ in workers:
                 worker.stop()
 
+    def _beside(self, cell: Cell, queue: deque[Cell]) -> tuple[Cell, ...]:
+        """The next cells that may be timed in turn with this one."""
+        if cell.timing == "off" or (cell.device == "cpu" and self.workers > 1) or cell.cell_id in self.apart:
+            return ()
+        key = (cell.model_key, cell.timing, cell.timing_batch)
+        near = islice((c for c in queue if (c.model_key, c.timing, c.timing_batch) == key), TOGETHER)
+        return tuple(c for c in near if c.cell_id not in self.apart)
+
     def _messages(self, heard: list[_Worker], busy: list[_Worker]) -> Iterator[Progress | Record]:
         for worker in heard:
             try:
@@ -84,6 +99,10 @@ class LocalExecutor:
                 yield self._lost(worker)
         for worker in busy:
             if worker.cell is not None and time.monotonic() >= worker.deadline:
+                if worker.beside and worker.heard:
+                    worker.stop()
+                    yield self._one_by_one(worker, "took too long")
+                    continue
                 yield worker.fail(
                     f"it was not done after cell_timeout={self.cell_timeout:g} s; give more, or a smaller cell"
                 )
@@ -93,14 +112,24 @@ class LocalExecutor:
         """A dead worker's cell: tried again in a new one, or failed."""
         cause = worker.cause_of_death()
         if not worker.fresh and not worker.heard:  # it died between two cells: this one had not begun
-            worker.give(worker.cell, self.cell_timeout, attempt=worker.attempts)
+            worker.give(worker.cell, self.cell_timeout, attempt=worker.attempts, beside=worker.beside)
             return Progress(worker.cell.cell_id, "starting another worker", 0)
+        if worker.beside and worker.heard:
+            return self._one_by_one(worker, f"died ({cause})")
         if worker.attempts <= self.retries:
             cell = worker.cell
             worker.give(cell, self.cell_timeout, attempt=worker.attempts + 1)
             return Progress(cell.cell_id, f"the worker process died: {cause}; trying again", 0, notable=True)
         times = f", {worker.attempts} times" if worker.attempts > 1 else ""
         return worker.fail(f"the worker process died{times}: {cause}")
+
+    def _one_by_one(self, worker: _Worker, end: str) -> Progress:
+        """The cell again without the others: whichever of them it was fails in its own turn."""
+        cell = worker.cell
+        self.apart |= {cell.cell_id, *(other.cell_id for other in worker.beside)}
+        worker.give(cell, self.cell_timeout, attempt=worker.attempts)
+        what = f"the worker process {end} while it timed several cells in turn; they are timed one by one"
+        return Progress(cell.cell_id, what, 0, notable=True)
 
 
 class _Worker:
@@ -111,29 +140,33 @@ class _Worker:
         self.process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection | None = None
         self.cell: Cell | None = None
+        self.beside: tuple[Cell, ...] = ()  # what it times in turn with the cell, until it says that this is done
         self.attempts = 0
         self.heard = False  # a word of this attempt
         self.fresh = False  # started for this attempt
         self.deadline = float("inf")  # on the monotonic clock
         self.timeout: float | None = None
 
-    def give(self, cell: Cell, timeout: float | None, attempt: int = 1) -> None:
-        """Send it a cell; a worker that died while idle is replaced first."""
+    def give(self, cell: Cell, timeout: float | None, attempt: int = 1, beside: tuple[Cell, ...] = ()) -> None:
+        """Send it a cell, and cells to be timed beside it; a worker that died while idle is replaced first."""
         if attempt == 1:
             self.started = time.time()
-        self.cell, self.attempts, self.timeout, self.heard = cell, attempt, timeout, False
+        self.cell, self.beside, self.attempts, self.timeout, self.heard = cell, beside, attempt, timeout, False
         self.fresh = self.process is None or not self.process.is_alive()
         if self.fresh:
             self.stop()
             self._start(cell.cpu_threads)
         self._wind_up(START_S if self.fresh else 0.0)
         with suppress(OSError):  # it died this moment: the pipe's end says so
-            self.pipe.send(cell)
+            self.pipe.send((cell, beside))
 
     def receive(self) -> Progress | Record:
         message = self.pipe.recv()
         if isinstance(message, Progress):
-            if not self.heard:
+            if message.what == TIMED:
+                self.beside = ()
+                self._wind_up()  # nor is what other cells' timing took
+            elif not self.heard:
                 self.heard = True
                 self._wind_up()  # starting the process is not the cell's time
             return message
@@ -144,11 +177,12 @@ class _Worker:
 
     def _done(self, record: Record) -> Record:
         record.cell["attempts"] = self.attempts
-        self.cell, self.deadline = None, float("inf")
+        self.cell, self.beside, self.deadline = None, (), float("inf")
         return record
 
     def _wind_up(self, start_s: float = 0.0) -> None:
-        self.deadline = float("inf") if self.timeout is None else time.monotonic() + start_s + self.timeout
+        allowed = float("inf") if self.timeout is None else self.timeout * (1 + len(self.beside))
+        self.deadline = time.monotonic() + start_s + allowed
 
     def cause_of_death(self) -> str:
         self.process.join(timeout=10)
@@ -191,13 +225,20 @@ def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None
     runner = getattr(importlib.import_module(module), name)(results_dir)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
-            pipe.send(_result(runner, pipe.recv(), pipe))
+            pipe.send(_result(runner, *pipe.recv(), pipe))
 
 
-def _result(session: Any, cell: Cell, pipe: Connection) -> Record:
+def _result(session: Any, cell: Cell, beside: tuple[Cell, ...], pipe: Connection) -> Record:
     started = time.time()
+
+    def report(what: str, images: int) -> None:
+        pipe.send(Progress(cell.cell_id, what, images))
+
     try:
-        record = session.run(cell, lambda what, images: pipe.send(Progress(cell.cell_id, what, images)))
+        if beside:
+            session.time_together([cell, *beside], report)
+            report(TIMED, 0)
+        record = session.run(cell, report)
         return record.checked()  # here, so that a row that does not fit costs its own cell and no other
     except (Exception, SystemExit) as error:  # a cell may fail in any way; the others go on
         record = failed(cell, _reason(error), started, traceback.format_exc())
