@@ -55,6 +55,35 @@ def load_grid(path: Path | str) -> Tiles:
     return Tiles(tiles, indices)
 
 
+def save_sources(sources: Any, masks: Any | None, path: Path | str) -> None:
+    """Keep what the images of the grid at `path` began with beside it: uint8 N×3×H×W, masks N×1×H×W with 1 = repainted.
+
+    The sources and, where there are masks, as many tiles more, white where an image was repainted.
+    """
+    tiles = np.asarray(sources)
+    if masks is not None:
+        tiles = np.concatenate([tiles, np.repeat(255 * (np.asarray(masks) > 0).astype(np.uint8), 3, axis=1)])
+    save_grid(tiles, beside(path))
+
+
+def load_sources(path: Path | str, count: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Sources N×H×W×3 and masks N×H×W (bool, None for a task without) of the grid at `path`, which has `count` tiles.
+
+    None where an older run kept none; a ValueError or OSError for a file that is damaged.
+    """
+    if not beside(path).is_file():
+        return None
+    tiles = load_grid(beside(path)).images
+    if len(tiles) not in (count, 2 * count):
+        raise ValueError(f"{beside(path)} has {len(tiles)} tiles for {count} images")
+    return tiles[:count], tiles[count:, :, :, 0] > 127 if len(tiles) > count else None
+
+
+def beside(path: Path | str) -> Path:
+    """Where the sources of a grid are kept."""
+    return Path(path).parent / "sources" / Path(path).name
+
+
 def _shrunk(tile: Image.Image) -> Image.Image:
     scale = LONGEST_SIDE / max(tile.size)
     if scale >= 1:

@@ -20,7 +20,7 @@ from harness.cell import Cell
 from harness.executors.base import Record
 from harness.generate import Generator
 from harness.golden import sketch
-from harness.grid import save_grid
+from harness.grid import save_grid, save_sources
 from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
@@ -152,7 +152,7 @@ class Session:
         """Generate every image once, feed the metrics batch by batch; cell columns and a row an image."""
         metrics = self._metrics(cell, generator)
         rows: list[dict[str, Any]] = []
-        shown: list[torch.Tensor] = []
+        shown: list[tuple[torch.Tensor | None, ...]] = []  # images, sources, masks
         began, generating, memory = time.perf_counter(), 0.0, {}
         for start in range(0, cell.n_images, cell.batch_size):
             indices = range(start, min(start + cell.batch_size, cell.n_images))
@@ -171,7 +171,7 @@ class Session:
             )
             rows += _image_rows(cell, batch, [metric.update(batch) for metric in metrics])
             if generator.model.makes_images:
-                shown.append(made.images[: max(0, GRID_IMAGES - start)])
+                shown.append(_first(made, GRID_IMAGES - start))
             report("images", indices.stop)
         report("metrics", cell.n_images)
         values: dict[str, Any] = {}
@@ -181,7 +181,7 @@ class Session:
                 for row, value in zip(rows, column, strict=True):
                     row[name] = float(value)
         if shown:
-            save_grid(torch.cat(shown), self.results / "grids" / f"{cell.cell_id}.png")
+            _keep_first(shown, self.results / "grids" / f"{cell.cell_id}.png")
         values.update(memory, images_per_s=cell.n_images / generating, quality_s=time.perf_counter() - began)
         return values, rows
 
@@ -257,6 +257,18 @@ def keep_plan(plan: Plan, levels: NoiseLevels, results: Path) -> str:
         with whole(path) as file:
             file.write(text.encode())
     return path.stem
+
+
+def _first(made: Any, count: int) -> tuple[torch.Tensor | None, ...]:
+    """The first images of a batch with their sources and masks, where it has any."""
+    return tuple(None if part is None else part[: max(0, count)] for part in (made.images, made.sources, made.masks))
+
+
+def _keep_first(shown: list[tuple[torch.Tensor | None, ...]], path: Path) -> None:
+    images, sources, masks = (None if part[0] is None else torch.cat(part) for part in zip(*shown, strict=True))
+    save_grid(images, path)
+    if sources is not None:
+        save_sources(sources, masks, path)
 
 
 def _image_rows(cell: Cell, batch: Batch, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:

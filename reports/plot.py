@@ -23,6 +23,7 @@ from harness.errors import InputError, interruptible, one_line
 from harness.store import Store
 from harness.verdict.table import NARROW
 from reports import options
+from reports.apart import Evidence
 from reports.figures import (
     coefficients,
     convergence,
@@ -54,6 +55,9 @@ CHARTS = {
     "latency against steps": latency,
 }
 SHEET = "image sheet"
+COMPARING = (samplers, pareto, steps, guidance)  # they show differences between cells
+# The picture that says most, by the names of files: the first that was drawn is the one to open.
+FIRST = ("samplers", "convergence", "cfg", "steps", "pareto", "strength", "law", "precision", "discretisation", "sheet")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -83,6 +87,7 @@ def report(
         raise InputError(f"no cell in {results} ended well ({len(cells)} failed or skipped): nothing to draw")
     looks = Looks(sorted(cells["label"].unique()))
     written: list[Path] = []
+    pictures: list[Path] = []  # one a figure
     try:
         out.mkdir(parents=True, exist_ok=True)
         with settings(), warnings.catch_warnings():
@@ -91,17 +96,28 @@ def report(
                 drawn = [drawing for drawing in drawings if drawing.figure is not None]
                 for drawing in drawn:
                     written += save(drawing, out, formats)
+                    pictures.append(written[-len(formats)])
                 _tell(console, title, drawings, found)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}; free it or give --out DIR") from error
     written += options.write_table(show(cells, console, Store(results)), table)
     console.print(f"{len(written)} files written to {out}", markup=False, highlight=False, soft_wrap=True)
+    if pictures:
+        console.print(f"open first: {first(pictures)}", markup=False, highlight=False, soft_wrap=True)
     return written
 
 
+def first(pictures: Sequence[Path]) -> Path:
+    """The picture to open: of the kinds in FIRST the foremost, of several of a kind the group with the most cells."""
+    kinds = [next((k for k, kind in enumerate(FIRST) if path.stem.startswith(kind)), len(FIRST)) for path in pictures]
+    return pictures[kinds.index(min(kinds))]
+
+
 def _all(found: list[Group], looks: Looks, store: Store) -> Iterator[tuple[str, list[Drawing]]]:
+    evidence = Evidence(store)
     for title, chart in CHARTS.items():
-        yield title, [chart.draw(group, looks) for group in found]
+        more = (evidence,) if chart in COMPARING else ()
+        yield title, [chart.draw(group, looks, *more) for group in found]
     yield "coefficients of the plans", [coefficients.draw(group, store) for group in found]
     yield SHEET, [drawing for group in found for drawing in sheet.draw(group, store)]
 

@@ -86,9 +86,11 @@ class Looks:
         }
 
 
-def panels(count: int, title: str, selection: Selection, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, title: str, selection: Selection, height: float = 3.3, notes: Sequence[str] = ()
+) -> tuple[Figure, list[Axes]]:
     """A row of axes under a title, with room for `legend`; what is held and what is left out stand in small print."""
-    notes = [f"held: {selection.held}" if selection.held else "", selection.left_out]
+    notes = [*notes, f"held: {selection.held}" if selection.held else "", selection.left_out]
     labels = list(selection.cells["label"].unique())
     if len(labels) > MOST_BELOW:
         side = LETTER_IN * max(map(len, labels)) + 0.8

@@ -106,11 +106,32 @@ def write(store: Store, row: dict, pictures: bool = True) -> str:
     """Record a cell with its images' rows and, where asked, its grid."""
     if pictures and row["status"] == "ok":
         row = {**row, "plan_id": _save_plan(store, row["sampler"], row["steps"])}
-    images = [{"image_index": k, "seed": 0, "prompt_id": k, "prompt": prompt} for k, prompt in enumerate(PROMPTS)]
-    store.write(row, images, [{"run": 0, "kind": "timed", "total_s": row.get("latency_s"), "steps": [0.02]}])
+    store.write(row, image_rows(row), [{"run": 0, "kind": "timed", "total_s": row.get("latency_s"), "steps": [0.02]}])
     if pictures and row["status"] == "ok":
         save_grid(_pictures(row), store.grid_path(row["cell_id"]))
     return row["cell_id"]
+
+
+def image_rows(row: dict, count: int = 48) -> list[dict]:
+    """Rows of images whose means are the cell's values: what a prompt is worth is shared, noise is the cell's own."""
+    shared, own = np.random.default_rng(0), np.random.default_rng(int(row["cell_id"][:8], 16))
+    error = row.get("discretisation_error") or 0.0
+    clip = shared.normal(0, 2, count) + error * own.normal(0, 1, count)
+    influence = shared.normal(0, 4, count) + 4 * error * own.normal(0, 1, count)
+    size = np.exp(0.4 * shared.normal(0, 1, count))
+    rows = [
+        {"image_index": k, "seed": 0, "prompt_id": k, "prompt": PROMPTS[k] if k < len(PROMPTS) else f"drawing {k}"}
+        for k in range(count)
+    ]
+    columns = {"fid_influence": influence - influence.mean()} if row.get("fid") is not None else {}
+    if row.get("clip_score") is not None:
+        columns["clip_score"] = row["clip_score"] + clip - clip.mean()
+    if error:
+        columns["discretisation_error"] = error * size / np.sqrt((size**2).mean())
+    for name, values in columns.items():
+        for one, value in zip(rows, values, strict=True):
+            one[name] = float(value)
+    return rows
 
 
 def full_sweep(results: Path) -> Store:

@@ -10,8 +10,11 @@ import pytest
 import records
 from matplotlib.text import Text
 
+from harness.grid import load_sources, save_sources
 from harness.store import Store
-from reports.figures import convergence, discretisation, latency
+from reports import plot
+from reports.apart import Evidence
+from reports.figures import coefficients, convergence, discretisation, latency, pareto, samplers, sheet, steps
 from reports.lettering import fit, spread
 from reports.records import Group, groups, load
 from reports.style import Drawing, Looks, save, settings
@@ -178,3 +181,171 @@ def test_steps_mean_those_asked_for_and_say_how_many_ran(tmp_path):
     assert drawing.figure.axes[0].get_xlabel() == "steps asked for (3 to 12 ran)"
     (plain,) = recorded(tmp_path / "plain", [records.cell_row(steps=steps) for steps in (5, 10)])
     assert asked_steps(plain.cells) == "steps"
+
+
+def three_of_which_two_are_tied(folder: Path) -> Group:
+    """20 and 50 steps within chance of each other, 5 steps far off; what a prompt is worth is the same in all."""
+    store, rng = Store(folder), np.random.default_rng(1)
+    prompts = rng.normal(0, 4, 64)
+    for count, fid, noise in ((5, 9.0, 1.0), (20, 2.02, 0.05), (50, 2.01, 0.05)):
+        row = records.cell_row(steps=count, fid=fid, fid_low=fid - 0.8, fid_high=fid + 0.8, latency_s=count / 50)
+        own = rng.normal(0, noise, 64)
+        images = [
+            {"image_index": k, "seed": 0, "prompt_id": k, "prompt": f"p{k}", "fid_influence": value}
+            for k, value in enumerate(prompts + own - own.mean())
+        ]
+        store.write(row, images, [])
+    (group,) = groups(load(folder))
+    return group
+
+
+def test_a_figure_over_steps_shows_differences_and_says_which_are_tied(tmp_path):
+    group = three_of_which_two_are_tied(tmp_path)
+    with settings():
+        drawing = steps.draw(group, looks(group), Evidence(Store(tmp_path)))
+    said = texts(drawing)
+    assert "FID: 50 steps is best, not to be told from 20 steps; 5 steps is worse" in said
+    assert "0 = 2.01 ± 0.8" in said and "difference to the best" in said
+    panel = drawing.figure.axes[0]
+    bars = panel.containers[0]
+    assert np.allclose(bars.lines[0].get_ydata(), [6.99, 0.01, 0])
+    (hollow,) = [line for line in panel.lines if line.get_markerfacecolor() == "white"]
+    assert np.allclose(hollow.get_ydata(), [0.01, 0])
+    lengths = [np.ptp(segment[:, 1]) for segment in bars.lines[2][0].get_segments()]
+    assert 0 < lengths[1] < 0.1 < lengths[0]  # the values' own intervals are 1.6 wide
+
+
+def test_of_tied_cells_the_cheapest_leads_the_front_and_the_tie_is_said(tmp_path):
+    group = three_of_which_two_are_tied(tmp_path)
+    with settings():
+        drawing = pareto.draw(group, looks(group), Evidence(Store(tmp_path)))
+    panel = drawing.figure.axes[0]
+    (ring,) = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
+    assert np.allclose(ring.get_xdata(), [0.1, 0.4])
+    (hollow,) = [line for line in panel.lines if line.get_markerfacecolor() == "white"]
+    assert np.allclose(hollow.get_xdata(), [1.0])
+    assert "1 5 steps 2 20 steps; dearer, no better: 50 steps" in texts(drawing)
+
+
+def test_without_rows_of_images_the_figure_says_that_nothing_is_paired(tmp_path):
+    for n in (5, 10):
+        Store(tmp_path).write(records.cell_row(steps=n), [], [])
+    (group,) = groups(load(tmp_path))
+    drawing = steps.draw(group, looks(group), Evidence(Store(tmp_path)))
+    assert "intervals of values that share nothing" in texts(drawing)
+
+
+def test_the_picture_to_open_first_is_named():
+    drawn = [Path(f"{name}-txt2img-embedded.png") for name in ("pareto", "steps", "latency", "sheet")]
+    assert plot.first(drawn).stem == "steps-txt2img-embedded"
+    assert plot.first([Path("parity.png"), Path("cfg-a.png"), Path("cfg-b.png")]).stem == "cfg-a"
+
+
+def table_of_samplers(folder: Path, values: dict[str, dict[int, float]]) -> Group:
+    store, rng = Store(folder), np.random.default_rng(1)
+    prompts = rng.normal(0, 4, 64)
+    for name, by_steps in values.items():
+        for count, fid in by_steps.items():
+            row = records.cell_row(name, count, fid=fid, fid_low=fid - 0.8, fid_high=fid + 0.8, n_images=64)
+            row |= {"discretisation_error": None}
+            own = rng.normal(0, 0.05, 64)
+            images = [
+                {"image_index": k, "seed": 0, "prompt_id": k, "prompt": f"p{k}", "fid_influence": value}
+                for k, value in enumerate(prompts + own - own.mean())
+            ]
+            store.write(row, images, [])
+    (group,) = groups(load(folder))
+    return group
+
+
+def test_the_table_frames_no_tie_and_shades_no_difference_below_the_interval(tmp_path):
+    values = {"a": {5: 9.0, 10: 2.001}, "b": {5: 6.0, 10: 2.0}, "c": {5: 9.001, 10: 5.0}, "slow": {80: 2.0}}
+    group = table_of_samplers(tmp_path, values)
+    evidence = Evidence(Store(tmp_path))
+    with settings():
+        drawing = samplers.draw(group, looks(group), evidence)
+    panel = drawing.figure.axes[0]
+    bold = sorted(text.get_text() for text in panel.texts if text.get_weight() == "bold")
+    assert bold == ["2.0", "2.0", "6.0"]  # both tied ones of 10 calls, the one best of 5
+    frames = [patch for patch in panel.patches if patch.get_linewidth() == 1.6]
+    assert len(frames) == 1 and round(frames[0].get_x()) == 0  # of 5 calls alone
+    number = samplers.shades(evidence, group.cells, "fid")
+    names = zip(group.cells["sampler"], group.cells["steps"], strict=True)
+    shade = {name: number[place] for name, place in zip(names, group.cells.index, strict=True)}
+    assert shade["a", 10] == shade["b", 10] == 0 and shade["a", 5] == shade["c", 5]
+    assert shade["a", 10] < shade["c", 10] < shade["b", 5] < shade["a", 5]
+    assert "More calls than any column pays for: slow (80 calls)." in texts(drawing)
+
+
+@pytest.mark.parametrize(("more_is_better", "chosen"), [(False, "a"), (True, "b")])
+def test_the_star_stands_at_the_fewest_calls_of_the_best_shade(more_is_better, chosen):
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        [("c", 5.0, 9.0, 1), ("b", 8.0, 4.9, 0), ("a", 8.0, 4.3, 0), ("a", 20.0, 4.0, 0)],
+        columns=["label", "nfe", "value", "shade"],
+    )
+    found = samplers.fastest(samplers.Measure("fid", more_is_better), rows.assign(budget=rows["nfe"]))
+    assert (found["nfe"], found["label"]) == (8.0, chosen)
+
+
+def test_plans_of_two_strengths_are_never_side_by_side(tmp_path):
+    rows = [
+        records.cell_row(name, 10, task="img2img", strength=strength)
+        for name, strength in (("dpmpp", 0.3), ("dpmpp", 0.6), ("euler", 0.6), ("unipc", 0.9))
+    ]
+    (group,) = recorded(tmp_path, rows, pictures=True)
+    drawing = coefficients.draw(group, Store(tmp_path))
+    assert "10 steps at strength 0.6 (6 ran)" in texts(drawing)
+    titles = [panel.get_title(loc="left") for panel in drawing.figure.axes if panel.get_title(loc="left")]
+    assert titles == ["dpmpp", "euler"]
+
+
+def test_sheets_show_the_source_and_the_outline_of_its_mask(tmp_path):
+    rows = [records.cell_row("dpmpp", 10, task="inpaint", strength=strength) for strength in (0.3, 0.6)]
+    (group,) = recorded(tmp_path, rows, pictures=True)
+    store = Store(tmp_path)
+    with settings():
+        before = sheet.draw(group, store)[0]
+    assert "no sources: the records are of a version that did not keep them" in texts(before)
+    sources = np.full((6, 3, 64, 64), 90, np.uint8)
+    masks = np.zeros((6, 1, 64, 64), np.uint8)
+    masks[:, :, 16:32, 16:32] = 1
+    save_sources(sources, masks, store.grid_path(rows[1]["cell_id"]))
+    kept = load_sources(store.grid_path(rows[1]["cell_id"]), 6)
+    assert np.array_equal(kept[0], sources.transpose(0, 2, 3, 1)) and np.array_equal(kept[1], masks[:, 0] > 0)
+    with settings():
+        after = sheet.draw(group, store)[0]
+    assert "source, mask outlined" in texts(after) and "no sources" not in texts(after)
+    shown = after.figure.axes[0].images[0].get_array()[:64, :64]
+    edge = sheet.outlined(np.full((64, 64, 3), 90, np.uint8), masks[0, 0] > 0)
+    assert np.array_equal(shown, edge)
+    assert (edge[16, 16:32] == 0).all() and (edge[15, 16:32] == 255).all() and (edge[20, 20] == 90).all()
+    store.grid_path(rows[1]["cell_id"]).parent.joinpath("sources", f"{rows[1]['cell_id']}.png").write_bytes(b"no")
+    with settings(), pytest.warns(UserWarning, match="are damaged"):
+        assert "no sources" in texts(sheet.draw(group, store)[0])
+
+
+def test_a_run_keeps_the_sources_and_masks_of_its_grid(tmp_path):
+    from types import SimpleNamespace
+
+    import torch
+
+    from harness.run import _first, _keep_first
+
+    chance = torch.Generator().manual_seed(0)
+    batches = [
+        SimpleNamespace(
+            images=torch.randint(0, 256, (3, 3, 8, 8), generator=chance, dtype=torch.uint8),
+            sources=torch.randint(0, 256, (3, 3, 8, 8), generator=chance, dtype=torch.uint8),
+            masks=torch.randint(0, 2, (3, 1, 8, 8), generator=chance, dtype=torch.uint8),
+        )
+        for _ in range(2)
+    ]
+    _keep_first([_first(batches[0], 5), _first(batches[1], 2)], tmp_path / "grid.png")
+    sources, masks = load_sources(tmp_path / "grid.png", 5)
+    assert np.array_equal(sources[3:], batches[1].sources[:2].permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(masks[:3], batches[0].masks[:, 0].numpy() > 0)
+    bare = [SimpleNamespace(images=batches[0].images, sources=None, masks=None)]
+    _keep_first([_first(bare[0], 8)], tmp_path / "bare.png")
+    assert load_sources(tmp_path / "bare.png", 3) is None

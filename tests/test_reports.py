@@ -17,7 +17,8 @@ from harness.grid import LONGEST_SIDE, load_grid, save_grid
 from harness.schema import to_arrow
 from harness.store import Store
 from reports import plot
-from reports.figures import coefficients, guidance, pareto, samplers, sheet, steps
+from reports.apart import Evidence
+from reports.figures import coefficients, guidance, samplers, sheet, steps
 from reports.records import Group, groups, load
 from reports.style import Drawing, Looks, save, settings
 from reports.wording import axis_label
@@ -88,7 +89,10 @@ def test_no_text_is_smaller_than_8_points(tmp_path):
 
     (group,) = recorded(tmp_path, [records.cell_row(steps=steps) for steps in (5, 10)], pictures=True)
     with settings():
-        for drawing in (steps.draw(group, looks(group)), *sheet.draw(group, Store(tmp_path))):
+        for drawing in (
+            steps.draw(group, looks(group), Evidence(Store(tmp_path))),
+            *sheet.draw(group, Store(tmp_path)),
+        ):
             assert all(text.get_fontsize() >= 8 for text in drawing.figure.findobj(Text))
 
 
@@ -124,30 +128,13 @@ def test_the_table_of_samplers_ranks_frames_and_says_what_fewer_calls_give(tmp_p
     at_10 = tables[error][tables[error]["budget"] == 10].sort_values("value")["label"].tolist()
     assert samplers.ranking(tables, [5, 8, 10, 20]) == ([*at_10, "ddim leading"], "10")
     with settings():
-        drawing = samplers.draw(group, looks(group))
+        drawing = samplers.draw(group, looks(group), Evidence(Store(tmp_path)))
         said = texts(drawing)
-    assert "Ranked at 10 calls" in said and "they draw noise" in said and "denoiser calls at most" in said
+    assert "Rows by their value at 10 calls" in said and "they draw noise" in said and "denoiser calls at most" in said
     names = [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()]
     assert names == [*at_10, "ddim leading"]
     slanted = [t for panel in drawing.figure.axes for t in panel.texts if t.get_style() == "italic"]
     assert len(slanted) == 3  # FID of ddim, which uses 5, 7, 9 and 19 calls
-    framed = [t for t in drawing.figure.axes[0].texts if t.get_weight() == "bold"]
-    assert [t.get_text() for t in framed] == [
-        samplers._short(v) for v in tables[error].groupby("budget")["value"].min()
-    ]
-
-
-@pytest.mark.parametrize(("more_is_better", "chosen"), [(False, 8.0), (True, 5.0)])
-def test_the_fastest_is_the_first_that_cannot_be_told_from_the_best(more_is_better, chosen):
-    import pandas as pd
-
-    rows = pd.DataFrame(
-        [("a", 5.0, 9.0), ("b", 5.0, 7.0), ("a", 8.0, 4.3), ("b", 8.0, 4.9), ("a", 20.0, 4.0)],
-        columns=["label", "nfe", "value"],
-    )
-    rows = rows.assign(budget=rows["nfe"], low=rows["value"] - 0.5, high=rows["value"] + 0.5)
-    found = samplers.fastest(samplers.Measure("fid", more_is_better), rows)
-    assert (found["nfe"], found["label"]) == (chosen, "a")
 
 
 def test_short_numbers():
@@ -179,7 +166,7 @@ def test_one_line_never_mixes_extractors(tmp_path):
     rows = [records.cell_row(steps=steps) for steps in (5, 10, 20)]
     rows += [records.cell_row(steps=steps, fid_extractor="inception-v3") for steps in (30, 40)]
     (group,) = recorded(tmp_path, rows)
-    drawing = steps.draw(group, looks(group))
+    drawing = steps.draw(group, looks(group), Evidence(Store(tmp_path)))
     assert "FID (embedded-v1-96d, N=256)" in texts(drawing) and "inception" not in texts(drawing)
     assert drawing.note == "2 of 5 cells not shown: other fid extractor or alone on their line"
 
@@ -214,7 +201,7 @@ def test_guidance_off_belongs_to_the_curve_though_rescale_has_no_effect_there(tm
     (group,) = recorded(tmp_path, rows)
     chosen = group.select("cfg", needs=["fid"])
     assert sorted(chosen.cells["cfg"]) == [1.0, 3.0, 5.0] and chosen.left_out == ""
-    assert "12" not in texts(guidance.draw(group, looks(group))).split()
+    assert "12" not in texts(guidance.draw(group, looks(group), Evidence(Store(tmp_path)))).split()
 
 
 def test_labels_say_only_what_tells_variants_apart(tmp_path):
@@ -234,20 +221,13 @@ def test_a_cell_run_again_elsewhere_counts_once(tmp_path):
     assert sorted(group.select("steps", needs=["fid"]).cells["fid"]) == sorted([99.0, rows[1]["fid"]])
 
 
-def test_pareto_front():
-    latency = np.array([1.0, 2.0, 3.0, 3.0, 4.0, 0.5])
-    fid = np.array([9.0, 7.0, 8.0, 5.0, 5.0, 9.0])
-    assert pareto.front(latency, fid, lower_is_better=True).tolist() == [5, 1, 3]
-    assert pareto.front(latency, fid, lower_is_better=False).tolist() == [5]
-
-
 def test_names_and_prompts_are_never_read_as_formulas(tmp_path):
     strange = "a $\\frac{1}{2}$ _b^c <script> $x"
     rows = [records.cell_row(steps=steps, fid_extractor=strange, model="$m$") for steps in (5, 10)]
     (group,) = recorded(tmp_path, rows, pictures=True)
     with settings():
         (by_steps,) = sheet.draw(group, Store(tmp_path))
-        for drawing in (steps.draw(group, looks(group)), by_steps):
+        for drawing in (steps.draw(group, looks(group), Evidence(Store(tmp_path))), by_steps):
             paths = save(drawing, tmp_path, ["png", "svg"])
             assert all(path.stat().st_size > 2000 for path in paths)
     assert "<script>" not in paths[-1].read_text()

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.store import CELL_ID, Store
-from reports.records import Group
+from reports.records import QUALITY_AXES, Group
 from reports.style import COLOURS, MARKERS, Drawing, titled
 
 MOST_PLANS = 4
+WITHOUT_EFFECT = [
+    a for a in QUALITY_AXES if a not in ("task", "task_knobs", "model", "steps", "strength", "keep_steps")
+]
 MOST_BYTES = 64 << 20  # of a plan's file
 MOST_BACK = 6  # outputs older than that are not told apart
 
@@ -42,9 +46,11 @@ def draw(group: Group, store: Store) -> Drawing:
     cells = group.cells[group.cells["plan_id"].notna()] if "plan_id" in group.cells else group.cells[:0]
     if cells.empty:
         return Drawing(name, None, "no cell has a plan in results/plans")
-    counts = cells.groupby("steps")["label"].nunique()
-    steps = int(counts[counts == counts.max()].index[(counts == counts.max()).sum() // 2])
-    chosen = cells[cells["steps"] == steps].drop_duplicates("label").sort_values("label")
+    # A plan follows from the sampler, its levels and how many of them run: nothing of the rest need be the same.
+    selection = Group(group.task, group.model, cells).select(
+        "label", needs=["plan_id"], free=WITHOUT_EFFECT, lines=False
+    )
+    chosen = selection.cells.drop_duplicates("label").sort_values("label")
     plans = {}
     for label, plan_id in zip(chosen["label"], chosen["plan_id"], strict=True):
         named = CELL_ID.fullmatch(str(plan_id))  # a hash of the same form; anything else could lead out of the folder
@@ -55,7 +61,16 @@ def draw(group: Group, store: Store) -> Drawing:
         return Drawing(name, None, f"the plans of {len(chosen)} cells are missing or damaged")
     shown = dict(list(plans.items())[:MOST_PLANS])
     left = f"{len(plans) - len(shown)} of {len(plans)} samplers not shown" if len(shown) < len(plans) else ""
-    return Drawing(name, _figure(shown, f"{group.task}, {group.model}, {steps} steps", left), left)
+    return Drawing(name, _figure(shown, f"{group.task}, {group.model}, {_steps(chosen.iloc[0])}", left), left)
+
+
+def _steps(row: pd.Series) -> str:
+    """Steps and, where only a part of the schedule runs, its strength: no figure has two of them."""
+    said = f"{row['steps']:g} steps"
+    if pd.isna(row["strength"]):
+        return said
+    ran = "" if pd.isna(row["steps_run"]) else f" ({row['steps_run']:g} ran)"
+    return f"{said} at strength {row['strength']:g}{ran}"
 
 
 def _read(path: Path) -> Weights | None:

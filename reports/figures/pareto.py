@@ -1,24 +1,34 @@
-"""Quality against latency with the cells that no other cell beats in both."""
+"""Quality against latency, and the cells that are worth their time: the Pareto front of what can be told apart."""
 
 from __future__ import annotations
+
+import textwrap
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from harness.verdict.names import joined
+from reports.apart import Evidence, difference_axis, points
 from reports.records import COST_AXES, FID_AXES, Group, Selection
-from reports.style import Drawing, Looks, intervals, legend, log_axis, panels
+from reports.style import LINE_PT, Drawing, Looks, intervals, legend, log_axis, panels
 from reports.wording import axis_label
 
 TITLE = "Quality against latency"
 NEEDS = "needs two or more cells with latency and with FID or CLIP score measured"
 LOWER_IS_BETTER = {"fid": True, "clip_score": False}
 FREE = ("cfg", "precision", "guidance_rescale", "guidance_knobs")
-MOST_NAMED = 9
+MOST_NAMED = 8
+LETTERS = 44  # of a line above a panel
+MOST_TIED = 3  # tied cells that are named beside the one that leads them
 TOO_NEAR = 0.06  # share of a panel that a number needs
+NOTE = (
+    "Ringed and numbered: on the front, better than every cell as cheap, beyond chance. Hollow: dearer than a cell "
+    "of the front and not to be told from it. Bars: 95 % intervals; of quality, of the difference to the best cell."
+)
 
 
-def draw(group: Group, looks: Looks) -> Drawing:
+def draw(group: Group, looks: Looks, evidence: Evidence) -> Drawing:
     name = f"pareto-{group.slug}"
     timed = Group(group.task, group.model, group.cells[group.cells["latency_s"].notna()])
     axes_held = [axis for axis in (*COST_AXES, *FID_AXES) if axis != "peak_memory_kind"]
@@ -26,72 +36,80 @@ def draw(group: Group, looks: Looks) -> Drawing:
     if selection is None or len(selection.cells) < 2:
         return Drawing(name, None, NEEDS)
     columns = [column for column in LOWER_IS_BETTER if selection.cells[column].notna().any()]
-    figure, axes = panels(len(columns), f"{TITLE}: {group.task}, {group.model}", selection, height=4.3)
+    led = {column: evidence.front(selection.cells, column, "latency_s") for column in columns}
+    said = {column: _said(selection.cells, led[column]) for column in columns}
+    title, lines = f"{TITLE}: {group.task}, {group.model}", max(map(len, said.values()))
+    figure, axes = panels(len(columns), title, selection, 3.4 + lines * LINE_PT / 72, notes=[NOTE])
     for panel, column in zip(axes, columns, strict=True):
-        _panel(panel, selection, column, looks)
+        _panel(panel, selection, column, looks, evidence, led[column])
+        panel.set_title(
+            "\n".join([panel.get_title(loc="left"), *said[column]]), loc="left", fontsize=8, linespacing=1.2
+        )
     legend(figure, axes[0])
     return Drawing(name, figure, selection.left_out)
 
 
-def front(latency: np.ndarray, quality: np.ndarray, lower_is_better: bool) -> np.ndarray:
-    """Indices of the cells that no other beats in both, fastest first."""
-    worse = quality if lower_is_better else -quality
-    kept, best = [], np.inf
-    for k in np.lexsort((worse, latency)):
-        if worse[k] < best:
-            kept.append(int(k))
-            best = worse[k]
-    return np.array(kept, int)
-
-
-def _panel(axes: Axes, selection: Selection, column: str, looks: Looks) -> None:
+def _panel(axes: Axes, selection: Selection, column: str, looks: Looks, evidence: Evidence, led: pd.DataFrame) -> None:
     cells = selection.cells[selection.cells[column].notna()]
+    found = evidence.differences(cells, column)
     for label, rows in selection.lines("latency_s"):
-        rows = rows[rows[column].notna()]
-        bars = {
-            "xerr": intervals(rows, "latency_s", "latency_low", "latency_high"),
-            "yerr": intervals(rows, column, f"{column}_low", f"{column}_high"),
-        }
-        style = {**looks(label), "linestyle": "none"}
-        axes.errorbar(rows["latency_s"], rows[column], **bars, elinewidth=0.6, capsize=0, label=label, **style)
-    found = front(cells["latency_s"].to_numpy(float), cells[column].to_numpy(float), LOWER_IS_BETTER[column])
-    best = cells.iloc[found]
+        rows = rows[rows.index.isin(found.index)]
+        across = intervals(rows, "latency_s", "latency_low", "latency_high")
+        look = {**looks(label), "linestyle": "none"}
+        points(axes, rows["latency_s"].to_numpy(float), rows, found, label, look, led["tied"], across)
+    best = cells.loc[led.index[led["front"] & led.index.isin(found.index)]]
+    height = found["difference"].reindex(best.index).astype(float)
     axes.margins(0.12)  # room for the numbers
-    axes.step(
-        best["latency_s"], best[column], where="post", color="#000000", linewidth=1, zorder=1, label="Pareto front"
-    )
+    axes.step(best["latency_s"], height, where="post", color="#000000", linewidth=1, zorder=1, label="Pareto front")
     axes.plot(
-        *(best["latency_s"], best[column]), linestyle="none", marker="o", markersize=10, markerfacecolor="none",
-        markeredgecolor="#000000", zorder=4,
+        *(best["latency_s"], height), linestyle="none", marker="o", markersize=10, markerfacecolor="none",
+        markeredgecolor="#000000", zorder=6,
     )  # fmt: skip
-    if column == "fid" and cells["fid"].min() > 0 and cells["fid"].max() > 10 * cells["fid"].min():
-        log_axis(axes.yaxis)
+    difference_axis(axes, found, column, cells)
     log_axis(axes.xaxis)
-    _name(axes, cells, best, column)
+    _number(axes, best.assign(height=height), column)
     axes.set_xlabel(axis_label(cells, "latency_s"))
-    axes.set_ylabel(axis_label(cells, column))
 
 
-def _name(axes: Axes, cells: pd.DataFrame, best: pd.DataFrame, column: str) -> None:
-    """Numbers at the front's cells, and what they are in a list above the panel."""
-    heading = "Pareto front:"
-    if len(best) > MOST_NAMED:
-        heading = f"Pareto front ({MOST_NAMED} of its {len(best)} cells):"
-        best = best.iloc[np.unique(np.linspace(0, len(best) - 1, MOST_NAMED).round().astype(int))]
-    several = {axis for axis in ("cfg", "precision") if cells[axis].nunique() > 1}
-    points = best[["latency_s", column]].to_numpy(float)
+def _number(axes: Axes, best: pd.DataFrame, column: str) -> None:
+    """Numbers at the front's cells, those that are named."""
+    points = best.loc[_named(best.index), ["latency_s", "height"]].to_numpy(float)
     offset = (-8, -8) if LOWER_IS_BETTER[column] else (-8, 8)
     style = {"fontsize": 8, "textcoords": "offset points", "ha": "right", "va": "center"}
-    for first, last in _close(axes, points):
+    for first, last in _close(axes, points) if len(points) else []:
         number = str(first + 1) if first == last else f"{first + 1}–{last + 1}"
         axes.annotate(number, points[first], xytext=offset, **style)
-    names = []
-    for number, row in enumerate(best.itertuples(), start=1):
-        words = [row.label, f"{row.steps} steps"]
-        words += [f"cfg {row.cfg:g}"] if "cfg" in several else []
-        words += [row.precision] if "precision" in several else []
-        names.append(f"{number}  {', '.join(words)}")
-    axes.set_title("\n".join([heading, *names]), loc="left", fontsize=8, linespacing=1.2)
+
+
+def _named(places: pd.Index) -> pd.Index:
+    """The front's cells that have room for a name."""
+    if len(places) <= MOST_NAMED:
+        return places
+    return places[np.unique(np.linspace(0, len(places) - 1, MOST_NAMED).round().astype(int))]
+
+
+def _said(cells: pd.DataFrame, led: pd.DataFrame) -> list[str]:
+    """The cells of the front by their numbers, the cheapest first, each with those that are no better and dearer."""
+    best = led.index[led["front"]]
+    some = f" ({MOST_NAMED} of its {len(best)} cells)" if len(best) > MOST_NAMED else ""
+    lines = [f"Pareto front{some}:"]
+    for number, place in enumerate(_named(best), start=1):
+        tied = led.index[led["tied"] & (led["leader"] == cells.loc[place, "cell_id"])]
+        words = [_called(cells, other) for other in tied[:MOST_TIED]]
+        words += [f"{len(tied) - MOST_TIED} more"] if len(tied) > MOST_TIED else []
+        text = f"{number}  {_called(cells, place)}{f'; dearer, no better: {joined(words)}' if words else ''}"
+        lines += textwrap.wrap(text, LETTERS, subsequent_indent="    ", max_lines=2, placeholder=" …")
+    return lines
+
+
+def _called(cells: pd.DataFrame, place: object) -> str:
+    """A cell by what tells it from the others of the panel."""
+    row = cells.loc[place]
+    words = [str(row["label"])] if cells["label"].nunique() > 1 else []
+    words.append(f"{row['steps']:g} steps")
+    words += [f"cfg {row['cfg']:g}"] if cells["cfg"].nunique() > 1 else []
+    words += [str(row["precision"])] if cells["precision"].nunique() > 1 else []
+    return " ".join(words)
 
 
 def _close(axes: Axes, points: np.ndarray) -> list[tuple[int, int]]:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from scipy.stats import rankdata
 
+from reports.apart import Evidence
 from reports.records import FID_AXES, Group
 from reports.style import WIDTH, Drawing, Looks, titled
 from reports.wording import axis_label
@@ -22,6 +22,7 @@ MOST_BUDGETS = 8
 ROW = 0.185  # inches
 LABELS = 1.75  # inches for the names
 CELL = 0.42  # inches
+MOST_SHADES = 7  # a reader tells no more apart; the last one holds all that is worse
 SHADES = colormaps["cividis"]
 
 
@@ -38,7 +39,7 @@ class Measure:
 MEASURES = (Measure("discretisation_error"), Measure("fid"), Measure("attributes_all", more_is_better=True))
 
 
-def draw(group: Group, looks: Looks) -> Drawing:
+def draw(group: Group, looks: Looks, evidence: Evidence) -> Drawing:
     """Rows are samplers, columns budgets of calls; a sampler that cannot use a budget up shows what it does with less.
 
     Deterministic samplers come first, ranked by discretisation error at about PICK calls; then the others, by FID.
@@ -57,8 +58,11 @@ def draw(group: Group, looks: Looks) -> Drawing:
     order, ranked = ranking(tables, columns)
     notes = [
         f"held: {selection.held}" if selection.held else "",
-        f"Ranked at {ranked} calls. Framed: best of its column. Star: fewest calls whose interval reaches the panel's "
-        "best. Slanted: what fewer calls give, where a sampler cannot use all of them up.",
+        f"Rows by their value at {ranked} calls. Bold: cannot be told from the best of its column; framed: better than "
+        "all others of it. Colour: each shade is what cannot be told from its best, brightest where that is the "
+        "panel's best. Star: fewest calls of the brightest. Slanted: what fewer calls give, where a sampler cannot use "
+        "all of them up.",
+        dear(cells, tables),
         selection.left_out,
     ]
     width = max(WIDTH, LABELS + CELL * len(columns) * len(tables))
@@ -67,7 +71,7 @@ def draw(group: Group, looks: Looks) -> Drawing:
     for k, (axes, (measure, values)) in enumerate(
         zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables.items(), strict=True)
     ):
-        _heat(axes, measure, values, order, columns, cells)
+        _heat(axes, measure, values, order, columns, cells, evidence)
         if k == 0:
             axes.set_yticks(np.arange(len(order)) + 0.5, order)
             axes.set_ylim(len(order), 0)
@@ -102,8 +106,16 @@ def table(cells: pd.DataFrame, measure: Measure, columns: list[float]) -> pd.Dat
                 value = cell[measure.column]
                 ends = [cell.get(f"{measure.column}_{end}", np.nan) for end in ("low", "high")]
                 low, high = (value if pd.isna(end) else end for end in ends)
-                rows.append((label, budget, value, low, high, cell["nfe"]))
-    return pd.DataFrame(rows, columns=["label", "budget", "value", "low", "high", "nfe"])
+                rows.append((label, budget, value, low, high, cell["nfe"], paid.index[-1]))
+    return pd.DataFrame(rows, columns=["label", "budget", "value", "low", "high", "nfe", "place"])
+
+
+def dear(cells: pd.DataFrame, tables: dict[Measure, pd.DataFrame]) -> str:
+    """Which samplers are in no column, because their cheapest cell takes more calls than the last one pays for."""
+    shown = {label for values in tables.values() for label in values["label"]}
+    least = cells[~cells["label"].isin(shown)].groupby("label")["nfe"].min()
+    named = ", ".join(f"{label} ({calls:g} calls)" for label, calls in least.items())
+    return f"More calls than any column pays for: {named}." if named else ""
 
 
 def ranking(tables: dict[Measure, pd.DataFrame], columns: list[float]) -> tuple[list[str], str]:
@@ -118,31 +130,58 @@ def ranking(tables: dict[Measure, pd.DataFrame], columns: list[float]) -> tuple[
     return order, f"{pick:g}"
 
 
+def shades(evidence: Evidence, cells: pd.DataFrame, column: str) -> pd.Series:
+    """A number a cell: 0 cannot be told from the best of all, 1 not from the best of the others, and so on.
+
+    Cells of one number are no worse than their best beyond chance; so no shade shows less than an interval.
+    """
+    out, rest, number = pd.Series(dtype=int), cells[cells[column].notna()], 0
+    while len(rest):
+        found = evidence.differences(rest, column)
+        same = found.index[found["tied"]] if number < MOST_SHADES - 1 else rest.index
+        out = pd.concat([out, pd.Series(number, same)]).astype(int)
+        rest, number = rest.drop(same), number + 1
+    return out
+
+
 def fastest(measure: Measure, values: pd.DataFrame) -> pd.Series:
-    """The row of fewest calls whose interval reaches the best value's interval; the better one of equals."""
-    near, far = ("high", "low") if measure.more_is_better else ("low", "high")
-    best = values.loc[measure.better(values["value"]).idxmin()]
-    reaches = measure.better(values[near]) <= measure.better(pd.Series([best[far]])).iloc[0]
-    found = values[reaches].assign(rank=measure.better(values["value"]))
-    return found.sort_values(["nfe", "rank", "budget"]).iloc[0]
+    """The row of fewest calls among those of shade 0; the better one of equals."""
+    found = values[values["shade"] == 0]
+    return found.assign(rank=measure.better(found["value"])).sort_values(["nfe", "rank", "budget"]).iloc[0]
+
+
+def leading(evidence: Evidence, cells: pd.DataFrame, values: pd.DataFrame, column: str) -> pd.Series:
+    """Of each row whether it cannot be told from the best of its column (budget)."""
+    out = pd.Series(False, values.index)
+    for _, rows in values.groupby("budget"):
+        found = evidence.differences(cells.loc[rows["place"]], column)
+        out[rows.index] = rows["place"].map(found["tied"]).eq(True).to_numpy()
+    return out
 
 
 def _heat(
-    axes: Axes, measure: Measure, values: pd.DataFrame, order: list[str], columns: list[float], cells: pd.DataFrame
+    axes: Axes,
+    measure: Measure,
+    values: pd.DataFrame,
+    order: list[str],
+    columns: list[float],
+    cells: pd.DataFrame,
+    evidence: Evidence,
 ) -> None:
-    shades = dict(zip(values.index, _shades(measure, values["value"].to_numpy(float)), strict=True))
-    best = values.loc[values.groupby("budget")["value"].agg(lambda v: measure.better(v).idxmin())]
-    quick = fastest(measure, values)
+    number = shades(evidence, cells.loc[values["place"].unique()], measure.column)
+    values = values.assign(shade=values["place"].map(number), bold=leading(evidence, cells, values, measure.column))
+    alone = values.groupby("budget")["bold"].sum() == 1
+    among = values.groupby("budget").size()
+    quick, worst = fastest(measure, values), max(values["shade"].max(), 1)
     for row in values.itertuples():
         x, y = columns.index(row.budget), order.index(row.label)
-        colour = shades[row.Index]
+        colour = SHADES(1 - row.shade / worst)
         dark = np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
-        first = row.Index in best.index
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
-        if first:
+        if row.bold and alone[row.budget] and among[row.budget] > 1:
             frame = {"facecolor": "none", "edgecolor": "black", "linewidth": 1.6, "zorder": 3}
             axes.add_patch(Rectangle((x + 0.03, y + 0.06), 0.94, 0.88, **frame))
-        looks = {"color": "white" if dark else "black", "weight": "bold" if first else "normal", "fontsize": 8}
+        looks = {"color": "white" if dark else "black", "weight": "bold" if row.bold else "normal", "fontsize": 8}
         looks["style"] = "italic" if row.nfe < row.budget else "normal"
         axes.text(x + 0.5, y + 0.54, _short(row.value), ha="center", va="center", **looks)
         if row.Index == quick.name:
@@ -160,12 +199,6 @@ def _heat(
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-
-
-def _shades(measure: Measure, values: np.ndarray) -> np.ndarray:
-    """RGBA (N, 4), bright where good: by rank among the panel's cells, so that one failure does not dim the rest."""
-    worse = rankdata(values if measure.more_is_better else -values) - 1
-    return SHADES(worse / max(len(values) - 1, 1))
 
 
 def _short(value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.grid import Tiles, load_grid
+from harness.grid import Tiles, load_grid, load_sources
 from harness.store import Store
 from reports.records import VARIANT, Group, Selection, plain
 from reports.style import PRECISIONS, WIDTH, Drawing, titled
@@ -58,6 +58,12 @@ def _sheet(name: str, group: Group, axis: str, title: str, selection: Selection,
     notes = [f"columns: {title}; rows: prompts, with the same noise in every column", held, several]
     heads = [plain(value) for value in cells[axis]]
     tiles = [[grids[cell_id].images[grids[cell_id].indices.index(k)] for cell_id in cells["cell_id"]] for k in indices]
+    begun = _sources(store, list(cells["cell_id"]), grids, indices)
+    if begun is not None:
+        heads = ["source, mask outlined" if group.task == "inpaint" else "source", *heads]
+        tiles = [[first, *row] for first, row in zip(begun, tiles, strict=True)]
+    elif group.task != "txt2img":
+        notes.append("no sources: the records are of a version that did not keep them")
     figure = _layout(f"Images by {title}: {group.task}, {group.model}", notes, heads, prompts, tiles)
     return Drawing(name, figure, several)
 
@@ -111,6 +117,38 @@ def _grids(cells: pd.DataFrame, store: Store) -> dict[str, Tiles]:
         except (OSError, ValueError) as error:
             warnings.warn(f"image grid of {cell_id} is damaged: {plain(error)}", stacklevel=2)
     return grids
+
+
+def _sources(store: Store, cell_ids: list[str], grids: dict[str, Tiles], indices: list[int]) -> list[np.ndarray] | None:
+    """What the images `indices` began with, of the first cell that kept it, with the outline of what is repainted."""
+    for cell_id in cell_ids:
+        path, grid = store.grid_path(cell_id), grids[cell_id]
+        try:
+            kept = load_sources(path, len(grid.indices))
+        except (OSError, ValueError) as error:
+            warnings.warn(f"sources of {cell_id} are damaged: {plain(error)}", stacklevel=2)
+            continue
+        if kept is not None and kept[0].shape == grid.images.shape:
+            sources, masks = kept
+            rows = [grid.indices.index(index) for index in indices]
+            return [sources[k] if masks is None else outlined(sources[k], masks[k]) for k in rows]
+    return None
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A copy of `picture` (H, W, 3) with the edge of `mask` (H, W) in black on white, seen on any ground."""
+    inner = _eroded(mask)
+    outer = ~_eroded(~mask)
+    out = picture.copy()
+    out[outer & ~mask] = 255
+    out[mask & ~inner] = 0
+    return out
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """Without the pixels that touch one outside, by an edge; the border of the picture is no outside."""
+    wide = np.pad(mask, 1, mode="edge")
+    return mask & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
 
 
 def _prompts(store: Store, cell_id: str, indices: list[int]) -> list[str]:
