@@ -6,6 +6,7 @@ difference, from the images that both have.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ from reports.wording import axis_label
 METRICS = ("fid", "clip_score", "discretisation_error", "attributes_all")
 MARKS = "0 is the best cell; hollow: cannot be told from it; bars: 95 % interval of the difference, image by image."
 FREE = ("negative_prompt",)  # cells at cfg 1 stand in a curve whatever the prompt of the half that they do not compute
+ABOVE = 38  # letters of a line above a panel
 WIDE = 30  # from so many half-widths on a linear axis would hide the interval
 
 
@@ -121,7 +123,8 @@ def difference_axis(axes: Axes, found: pd.DataFrame, metric: str, cells: pd.Data
         low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
         width = "" if pd.isna(low) or pd.isna(high) else f" ± {(high - low) / 2 * what.scale:.2g}"
         value = what.form.format(row[metric] * what.scale)
-        axes.set_title(f"0 = {value}{width}: {names(cells).of(best[0])}", loc="left", fontsize=8, color="#444444")
+        said = "\n".join(textwrap.wrap(f"0 = {value}{width}: {names(cells).of(best[0])}", ABOVE))
+        axes.set_title(said, loc="left", fontsize=8, color="#444444")
     if len(found) and not found["paired"].any():
         said = "no rows of images: intervals of values that share nothing"
         axes.annotate(said, (0.01, 0.01), xycoords="axes fraction", fontsize=8, color="#444444")

@@ -22,7 +22,7 @@ MOST_BUDGETS = 8
 ROW = 0.185  # inches
 LABELS = 1.75  # inches for the names
 CELL = 0.42  # inches
-MOST_SHADES = 7  # a reader tells no more apart; the last one holds all that is worse
+MOST_SHADES = 24  # the last one holds all that is worse
 SHADES = colormaps["cividis"]
 
 
@@ -172,10 +172,12 @@ def _heat(
     values = values.assign(shade=values["place"].map(number), bold=leading(evidence, cells, values, measure.column))
     alone = values.groupby("budget")["bold"].sum() == 1
     among = values.groupby("budget").size()
-    quick, worst = fastest(measure, values), max(values["shade"].max(), 1)
+    quick = fastest(measure, values)
+    bright = 1 - values["shade"].rank(method="average").sub(1) / max(len(values) - 1, 1)
+    bright = (bright - bright.min()) / (np.ptp(bright) or 1)  # one brightness a shade: its share of cells decides
     for row in values.itertuples():
         x, y = columns.index(row.budget), order.index(row.label)
-        colour = SHADES(1 - row.shade / worst)
+        colour = SHADES(bright[row.Index])
         dark = np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.5))
         if row.bold and alone[row.budget] and among[row.budget] > 1:
