@@ -58,7 +58,7 @@ def _panels(
     for axes, measure in zip(grid, measures, strict=False):
         _panel(axes, found[(found["measure"] == measure) & found["pair"].isin(shown)], measure)
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_yticks(list(shown), [matched.titles[k] for k in shown] if len(shown) > 1 else [""])
+        axes.set_yticks(*([list(shown), [matched.titles[k] for k in shown]] if len(shown) > 1 else [[]]))
     for axes in grid[len(measures) :]:
         axes.set_visible(False)
     seen = {}
