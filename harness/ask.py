@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness import paths
 from harness.cell import (
     IMPLEMENTATIONS,
     NOISES,
@@ -89,10 +90,10 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     from harness.models.load import fingerprint as model_fingerprint
     from harness.tasks.load import load as load_task
 
-    task, model = values["task"], values["model"]
+    task, model = values["task"], paths.found("model", values["model"])
     once(check_model, model, task["name"])
     sampler, schedule = _settled(values["sampler"], values["schedule"], model)
-    data = _resolve(values["data"], "data", model.get("default_data"))
+    data = paths.found("data", _resolve(values["data"], "data", model.get("default_data")))
     guidance = Guidance.parse(_cfg(values, model), values["guidance"])
     guidance.check(bool(model.get("pixel_range", False)))
     strength = _strength(values["strength"], task)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.errors import InputError, nearest
+from harness.paths import by_content
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 TIMINGS = ("quick", "full", "off")
@@ -50,13 +51,20 @@ class Cell:
     timing_batch: int
 
     def canonical(self) -> str:
-        """JSON with sorted keys: the same cell gives the same text on every machine."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+        """JSON with sorted keys: everything that was asked, the places of its files included."""
+        return _json(self._values())
 
     @cached_property
     def cell_id(self) -> str:
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+        """16 hexadecimal digits. Files enter by their fingerprints: where they lie, and how that was written, does not."""
+        return _hash(by_content(self._values()))
+
+    def has_id(self, recorded: str) -> bool:
+        """Whether a record's id belongs to this question; older records hashed the paths as well."""
+        return recorded in (self.cell_id, _hash(self._values()))
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_canonical(cls, text: str) -> Cell:
@@ -112,6 +120,14 @@ def allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json(values).encode()).hexdigest()[:16]
 
 
 def _knobs(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,15 @@ import sys
 from collections.abc import Callable, Iterable
 
 
+LONGEST = 500  # letters of a message
+
+
 class InputError(ValueError):
-    """What was given, what is valid, what to do: in one line."""
+    """What was given, what is valid, what to do: in one line of at most LONGEST letters, whatever it quotes."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        super().__init__(text if len(text) <= LONGEST else f"{text[:300]} … {text[-(LONGEST - 303) :]}")
 
 
 class Terminated(KeyboardInterrupt):

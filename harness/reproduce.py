@@ -77,7 +77,7 @@ def find(store: Store, beginning: str) -> dict[str, Any]:
 def cell_of(row: dict[str, Any], allow_pickle: bool = False) -> Cell:
     """The recorded question. `allow_pickle`: whoever runs it again says so; a record cannot say it for them."""
     cell = _recorded(row)
-    if cell.cell_id != row["cell_id"]:
+    if not cell.has_id(row["cell_id"]):
         raise InputError(f"cell {row['cell_id']} was changed after it was recorded: its question has another id")
     trusted = [cell.model, *(metric for metric in cell.metrics if isinstance(metric, dict))]
     if not allow_pickle and any(group.get("allow_pickle") for group in trusted):

@@ -42,6 +42,7 @@ class Asked:
 def enumerate_cells(words: Sequence[str]) -> Asked:
     """Every cell that the words of a command line ask for. Raises InputError before anything runs."""
     from harness.commandline import read
+    from harness.data.load import remarks as data_remarks
 
     asked = read(words)
     settings = check_settings(asked.settings)
@@ -52,7 +53,8 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
             values = {**values, "threads": max(1, allowed_cores() // settings["workers"])}
         cell = ask(values, remembered)
         cells.setdefault(cell.cell_id, cell)
-    return Asked(cells, settings, asked.notes)
+    remarks = (remark for cell in cells.values() for remark in remembered(data_remarks, cell.data))
+    return Asked(cells, settings, [*asked.notes, *dict.fromkeys(remarks)])
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -293,7 +293,7 @@ def test_bad_input_is_one_clear_line(tmp_path):
     ):
         refused(message, spec(write_csv(root, text)))
     (root / "captions.csv").rename(root / "captions.jsonl")
-    refused("cannot be read as jsonl", spec(root))
+    refused("line 1 .*cannot be read as JSON", spec(root))
     (root / "captions.jsonl").rename(root / "captions.json")
     refused("is not .*COCO", spec(root))
     (root / "captions.json").rename(root / "captions.parquet")
@@ -302,7 +302,7 @@ def test_bad_input_is_one_clear_line(tmp_path):
     empty.write_text("\n \n")
     refused("has no prompt in it", spec(prompts=str(empty)))
     empty.write_bytes(b"\xff\xfe\x00")
-    refused("is not UTF-8", spec(prompts=str(empty)))
+    refused("cannot be read as UTF-8", spec(prompts=str(empty)))
     refused("is not a file", spec(prompts=str(tmp_path / "no.txt")))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from harness.data import captions, resize
-from harness.data.masks import check_masks, mask_file
+from harness.data.masks import check_masks, mask_file, read_mask
+from harness.data.pictures import read_rgb
 from harness.errors import InputError
 
 
@@ -21,7 +22,7 @@ class FolderData:
 
     def __init__(self, spec: Mapping[str, Any], size: tuple[int, int], fingerprint: str) -> None:
         self.size, self.fingerprint = (int(size[0]), int(size[1])), fingerprint
-        self.fit, self.source, self.mask_folder = spec["fit"], spec["source"], spec["masks"]
+        self.fit, self.source, self.mask_folder, self.top = spec["fit"], spec["source"], spec["masks"], spec["path"]
         self.resizer = resize.name(self.fit)
         self.entries = captions.entries(spec)
         self._reference = captions.images_of(spec)
@@ -44,6 +45,11 @@ class FolderData:
     def masks(self, indices: Sequence[int]) -> torch.Tensor:
         masks = [self._mask(self._path(i)) for i in indices]
         return torch.from_numpy(np.stack(masks))[:, None]
+
+    def mask_name(self, index: int) -> str:
+        """How a message names the mask of a prompt: its file, or the image under the box in the middle."""
+        path = self._path(index)
+        return path.name if self.mask_folder == "center" else str(mask_file(self.mask_folder, path, self.top))
 
     def reference(self, n: int, batch: int = 256) -> Iterator[torch.Tensor]:
         """`n` images spread evenly over the folder; all of them where it has no more."""
@@ -80,32 +86,8 @@ class FolderData:
             return mask
         if self.mask_folder is None:
             raise InputError("inpaint needs masks: give data.masks=FOLDER (white = repaint) or data.masks=center")
-        check_masks(self.mask_folder, (path,))
-        mask = _open(mask_file(self.mask_folder, path)).convert("L")
+        check_masks(self.mask_folder, (path,), self.top)
+        from PIL import Image
+
+        mask = Image.fromarray(read_mask(mask_file(self.mask_folder, path, self.top)).astype(np.uint8) * 255)
         return (np.asarray(resize.fit_image(mask, self.size, self.fit, nearest=True)) >= 128).astype(np.uint8)
-
-
-def read_rgb(path: Path):
-    """The picture as people see it: turned as its EXIF says, transparency over white."""
-    from PIL import Image as pil
-
-    image = _open(path)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _open(path: Path):
-    from PIL import Image as pil
-    from PIL import ImageOps
-
-    try:
-        with pil.open(path, formats=captions.IMAGE_FORMATS) as image:
-            if image.width * image.height > captions.MOST_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are more than {captions.MOST_PIXELS}")
-            return ImageOps.exif_transpose(image)
-    except Exception as error:  # what a damaged file makes a decoder raise has no common type
-        raise InputError(
-            f"image {str(path)!r} cannot be read ({captions.first_line(error)}): mend or remove it"
-        ) from None

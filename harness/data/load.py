@@ -58,7 +58,16 @@ def check(spec: Mapping[str, Any], n_images: int | None = None, task: str | None
         from harness.data.masks import check_masks
 
         known = captions.entries(full)[:n_images]
-        check_masks(full["masks"], dict.fromkeys(entry.image for entry in known))
+        check_masks(full["masks"], dict.fromkeys(entry.image for entry in known), full["path"])
+
+
+def remarks(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line each on what a reader may not expect of the data, such as images without captions."""
+    if spec.get("name") != "folder":
+        return ()
+    from harness.data import captions
+
+    return captions.remarks(complete(spec))
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:
@@ -66,9 +75,9 @@ def fingerprint(spec: Mapping[str, Any]) -> str:
     full = complete(spec)
     if full["name"] == "classes":
         return hashlib.sha256(json.dumps(full["classes"]).encode()).hexdigest()[:16]
-    from harness.data import captions
+    from harness.data import fingerprints
 
-    return captions.fingerprint(full) if full["name"] == "folder" else captions.world_fingerprint(full)
+    return fingerprints.of_folder(full) if full["name"] == "folder" else fingerprints.of_embedded(full)
 
 
 def load(spec: Mapping[str, Any], size: tuple[int, int]) -> Data:
