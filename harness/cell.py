@@ -56,7 +56,7 @@ class Cell:
 
     @cached_property
     def cell_id(self) -> str:
-        """16 hexadecimal digits. Files enter by their fingerprints: where they lie, and how that was written, does not."""
+        """16 hexadecimal digits. Files enter by their fingerprints: where these lie does not."""
         return _hash(by_content(self._values()))
 
     def has_id(self, recorded: str) -> bool:

@@ -6,7 +6,6 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
-
 LONGEST = 500  # letters of a message
 
 

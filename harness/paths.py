@@ -36,7 +36,7 @@ def _found(value: Any) -> Any:
     try:
         if path.is_dir():
             return str(path.resolve())
-        # A file that is a link keeps its own name, which says its kind: caches of downloads link x.safetensors to a hash.
+        # A file that is a link keeps its own name, its kind: caches link x.safetensors to a hash.
         return str(path.parent.resolve() / path.name) if path.exists() else value
     except (OSError, ValueError, RuntimeError):
         return value

@@ -1,4 +1,4 @@
-"""Masks are read by what they hold: range, alpha, colour. What is not clear is refused, what repaints nothing is told."""
+"""Masks are read by what they hold: range, alpha, colour. What is not clear is refused."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_the_mirrored_place_of_a_mask_is_looked_up_first(tmp_path):
     (tmp_path / "masks" / "a" / "0.PNG").unlink()
     assert load.load(spec, (32, 32)).masks([0]).all()  # by name alone, where the tree is not mirrored
     (tmp_path / "masks" / "0.png").unlink()
-    with pytest.raises(InputError, match="no mask for '0.png'"):
+    with pytest.raises(InputError, match=r"no mask for '0\.png'"):
         load.check(spec, 2, "inpaint")
 
 

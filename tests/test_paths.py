@@ -87,7 +87,7 @@ def test_home_is_expanded_everywhere(home):
     load.check(spec, 2, "inpaint")
     assert load.load(spec, (8, 8)).masks([0]).all()
     assert load.load({"name": "folder", "prompts": "~/prompts.txt"}, (8, 8)).prompts([1]) == ["b"]
-    with pytest.raises(InputError, match="data.masks='~nobody-of-that-name/x' is not a folder"):
+    with pytest.raises(InputError, match=r"data\.masks='~nobody-of-that-name/x' is not a folder"):
         load.check({**spec, "masks": "~nobody-of-that-name/x"}, 2, "inpaint")
 
 

@@ -1,4 +1,4 @@
-"""Caption files that are tables: CSV by its own delimiter, JSON lines, JSON, parquet. Each becomes (file name, caption).
+"""Caption files that are tables: CSV by its own delimiter, JSON lines, JSON, parquet; rows of (file name, caption).
 
 Imports no torch. Whatever is wrong is an InputError that names the file and the row.
 """

@@ -1,9 +1,10 @@
-"""Text files as people have them: UTF-8 with or without a mark, UTF-16 with one, lines that end at \\n, \\r\\n or \\r."""
+"""Text files as people have them: UTF-8 with or without a mark, UTF-16 with one; lines end at \\n, \\r\\n, \\r."""
 
 from __future__ import annotations
 
 import codecs
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from harness.errors import InputError
@@ -61,7 +62,7 @@ def _guess(raw: bytes) -> str | None:
     fitting = [name for name in GUESSES if _decodes(sample, name)]
     # A text of two-byte letters has them side by side; Latin text has single ones among ASCII.
     high = sum(byte >= 0x80 for byte in sample)
-    pairs = sum(a >= 0x80 and b >= 0x40 and not chr(b).isspace() for a, b in zip(sample, sample[1:], strict=False))
+    pairs = sum(a >= 0x80 and b >= 0x40 and not chr(b).isspace() for a, b in pairwise(sample))
     wide = [name for name in fitting if name not in ("cp1252", "latin-1")]
     if wide and high > 3 and pairs > 0.6 * high and re.search(rb"[\x80-\xff]{4}", sample):
         return wide[0]
