@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import records
+from rich.console import Console
 
 from harness import statistics
 from harness.errors import InputError
@@ -267,7 +270,7 @@ def timed(store, cell_ids: list[str], seconds: list[float], block: str, count: i
 
 def test_latency_stands_beside_the_fastest_cell_of_its_rounds(tmp_path):
     from harness.store import Store
-    from harness.verdict.table import end_table
+    from harness.verdict.table import end_table, show
 
     store = Store(tmp_path)
     for steps in (5, 10, 20, 50):
@@ -277,6 +280,13 @@ def test_latency_stands_beside_the_fastest_cell_of_its_rounds(tmp_path):
     timed(store, ids[3:], [0.05], "two")  # another sitting: the fastest, but not beside the others
     table = end_table(store.cells().sort_values("steps"), store)
     texts = table.texts()["latency s"]
+    out = io.StringIO()
+    show(table, Console(file=out, width=400))
+    assert "times as long as the fastest" in out.getvalue() and "changed its pace" not in out.getvalue()
+    drifted = end_table(store.cells().sort_values("steps").assign(timing_drift=[True, False, None, None]), store)
+    assert "(fastest, drift)" in drifted.texts()["latency s"][0] and "drift" not in drifted.texts()["latency s"][1]
+    show(drifted, Console(file=out, width=400))
+    assert "changed its pace" in out.getvalue()
     assert "(fastest)" in texts[0] and "(" not in texts[3]
     for text, ratio in zip(texts[1:3], (2, 4), strict=True):
         told, low, high = (float(part) for part in text.split("×")[1].rstrip(")").replace("–", ", ").split(", "))

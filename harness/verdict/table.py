@@ -62,6 +62,12 @@ class EndTable:
             out[what.heading] = [self._cost(what, place) for place in places]
         return out | measured
 
+    @property
+    def drifted(self) -> set[object]:
+        """The cells that were timed while the machine changed its pace."""
+        flags = self.cells.get("timing_drift", pd.Series(dtype=object))
+        return {place for place, flag in flags.items() if pd.notna(flag) and bool(flag)}
+
     def _cost(self, what: Measure, place: object) -> str:
         value = self.cells.loc[place, what.column]
         if pd.isna(value):
@@ -71,7 +77,7 @@ class EndTable:
             if place in self.ratios:
                 ratio = self.ratios[place]
                 said.append("fastest" if ratio is None else f"×{ratio.ratio:.2f}, {ratio.low:.2f}–{ratio.high:.2f}")
-            if self.cells.loc[place].get("timing_drift") is True:
+            if place in self.drifted:
                 said.append("drift")
         return f"{text} ({', '.join(said)})" if said else text
 
@@ -112,9 +118,11 @@ def show(table: EndTable, console: Console, most: int | None = None) -> None:
             console.print(part)
     for sentence in table.sentences:
         _line(console, sentence)
-    compared = [
-        found for found in table.found.values() if (found["to"].notna() & (found["cell_id"] != found["to"])).any()
-    ]
+    if table.ratios:
+        _line(console, RATIOS)
+    if table.drifted:
+        _line(console, DRIFT)
+    compared = [found for found in table.found.values() if len(_others(found))]
     if compared:
         _line(console, LEGEND)
         if any(_unpaired(found) for found in compared):
