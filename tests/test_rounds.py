@@ -63,11 +63,11 @@ def test_a_cell_that_has_enough_leaves_the_rounds_and_each_gets_its_seconds(cloc
     assert [made[name].columns["timing_runs"] for name in ("fast", "slow")] == [16, 5]
 
 
-def test_a_block_holds_what_there_is_time_for_and_its_first_cell_in_any_case(clock):
+def test_a_block_holds_what_there_is_time_for_and_three_cells_in_any_case(clock):
     runs = {f"cell{k}": clock.run(f"cell{k}", 1.0) for k in range(9)}  # 9 runs each
     assert len(rounds.time_block(runs, SHORT, "cpu")) == int(rounds.BLOCK_S // 9)
-    long = {name: clock.run(name, 100.0) for name in ("a", "b")}
-    assert list(rounds.time_block(long, SHORT, "cpu")) == ["a"]
+    long = {name: clock.run(name, 100.0) for name in ("a", "b", "c", "d")}
+    assert list(rounds.time_block(long, SHORT, "cpu")) == ["a", "b", "c"]
 
 
 def test_a_cell_that_breaks_leaves_the_block_and_the_first_one_ends_it(clock):
