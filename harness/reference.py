@@ -3,6 +3,8 @@
 The limit of a cell integrates the same probability-flow ODE (same model, prompts, guidance, sources and noise) with
 200 steps of DPM++ 2M on Karras levels, from the noisiest level (txt2img) or from the level where the cell enters
 (img2img, inpaint), to the cell's own last level: a schedule that ends at σmin is not blamed for the noise it leaves.
+On the embedded model it is 1.0e-4 off UniPC of order 3 with 1000 steps (4 images, relative); cheaper runs are farther:
+DPM++ 2M with 100 steps 1.7e-4, UniPC of order 3 with 100 steps 1.5e-4, with 64 2.9e-4, with 50 4.9e-4.
 
 An analytic model knows the solution of its ODE itself, between the cell's own first and last level.
 """
