@@ -30,6 +30,7 @@ class Display:
         self.started: dict[str, float] = {}  # cell_id → when its first word came
         self.loading: dict[str, float] = {}  # cell_id → since when it loads what it needs
         self.models: set[tuple] = set()  # keys of those that were said to be loaded
+        self.told: set[str] = set()  # notable words: said of the first cell that they are true of
         self.done = 0  # cells
         self.work = 0.0  # of the cells that ended here, in `_work`
         self.left = sum(map(_work, cells))
@@ -69,7 +70,8 @@ class Display:
             self.started[word.cell_id] = self.clock()
             self.say(f"started {word.cell_id} {cell.label}")
         self._loading(cell, word.what)
-        if word.notable:
+        if word.notable and word.what not in self.told:
+            self.told.add(word.what)
             self.say(f"{word.cell_id} {cell.label}: {word.what}")
         if self.bars:
             self.bars.images_of(one_line(f"{cell.label}: {word.what}"), word.images, cell.n_images)

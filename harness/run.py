@@ -17,10 +17,11 @@ import torch
 from harness import measure, rounds
 from harness.atomic import whole
 from harness.cell import Cell
-from harness.executors.base import Record
+from harness.executors.base import Notable, Record
 from harness.generate import Generator
 from harness.golden import sketch
 from harness.grid import save_grid, save_sources
+from harness.mask_share import MaskShare
 from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
@@ -153,6 +154,7 @@ class Session:
         metrics = self._metrics(cell, generator)
         rows: list[dict[str, Any]] = []
         shown: list[tuple[torch.Tensor | None, ...]] = []  # images, sources, masks
+        masks = MaskShare(generator.data)
         began, generating, memory = time.perf_counter(), 0.0, {}
         for start in range(0, cell.n_images, cell.batch_size):
             indices = range(start, min(start + cell.batch_size, cell.n_images))
@@ -172,7 +174,10 @@ class Session:
             rows += _image_rows(cell, batch, [metric.update(batch) for metric in metrics])
             if generator.model.makes_images:
                 shown.append(_first(made, GRID_IMAGES - start))
+            masks.add(indices, made.masks)
             report("images", indices.stop)
+        for word in masks.words():
+            report(Notable(word), cell.n_images)
         report("metrics", cell.n_images)
         values: dict[str, Any] = {}
         for metric in metrics:
@@ -182,7 +187,12 @@ class Session:
                     row[name] = float(value)
         if shown:
             _keep_first(shown, self.results / "grids" / f"{cell.cell_id}.png")
-        values.update(memory, images_per_s=cell.n_images / generating, quality_s=time.perf_counter() - began)
+        values.update(
+            memory,
+            mask_share=masks.mean,
+            images_per_s=cell.n_images / generating,
+            quality_s=time.perf_counter() - began,
+        )
         return values, rows
 
     def _metrics(self, cell: Cell, generator: Generator) -> list[Any]:

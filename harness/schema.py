@@ -97,6 +97,7 @@ ASKED = [
     Column("negative_prompt", "text", "", "prompt of the unconditional half"),
     Column("strength", "float", "", "share of the schedule that runs (img2img, inpaint), 0..1"),
     Column("keep_steps", "bool", "", "whether the number of steps is kept whatever the strength"),
+    Column("mask_share", "float", "share", "mean share of pixels repainted (inpaint), 0..1; at the images' size"),
     Column("precision", "text", "", "fp64, fp32, bf16 or fp16: weights and activations"),
     Column("height", "int", "pixels", "height of the images"),
     Column("width", "int", "pixels", "width of the images"),

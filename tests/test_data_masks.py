@@ -150,3 +150,22 @@ def test_an_unclear_mask_is_refused_before_a_model_is_loaded(tmp_path):
     with pytest.raises(InputError, match="several colours"):
         load.check(spec, 2, "inpaint")
     load.check(spec, 2, "txt2img")
+
+
+def test_the_share_repainted_is_counted_and_extremes_are_named(tmp_path):
+    from harness.mask_share import MaskShare
+
+    spec = nested(tmp_path)
+    data = load.load(spec, (32, 32))
+    counted = MaskShare(data)
+    assert counted.mean is None
+    counted.add(range(2), None)
+    assert counted.mean is None and counted.words() == []
+    counted.add(range(2), data.masks(range(2)))
+    assert counted.mean == 0.5 and counted.words() == []
+    Image.new("L", (32, 32), 0).save(tmp_path / "masks" / "a" / "0.PNG")
+    Image.new("L", (32, 32), 255).save(tmp_path / "masks" / "b" / "c" / "0.PNG")
+    counted.add(range(2), data.masks(range(2)))
+    nothing, everything = counted.words()
+    assert counted.mean == 0.5 and nothing.startswith("1 of 2 masks repaint nothing") and "a/0.PNG" in nothing
+    assert everything.startswith("1 of 2 masks repaint everything") and "c/0.PNG" in everything

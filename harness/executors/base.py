@@ -26,6 +26,12 @@ class Record:
         return Record(row, plain("images", self.images), plain("timings", self.timings), self.traceback)
 
 
+class Notable(str):
+    """What a session reports that is worth a line that stays; a sweep shows the same words once."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Progress:
     """A running cell's word on how far it is. `notable`: worth a line that stays."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.atomic import mark
 from harness.cell import Cell
-from harness.executors.base import TIMED, Claim, Progress, Record
+from harness.executors.base import TIMED, Claim, Notable, Progress, Record
 
 START_S = 600.0  # a process that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 TOGETHER = 24  # cells offered to be timed in turn; how many there is time for, the worker finds (harness/rounds.py)
@@ -232,7 +232,7 @@ def _result(session: Any, cell: Cell, beside: tuple[Cell, ...], pipe: Connection
     started = time.time()
 
     def report(what: str, images: int) -> None:
-        pipe.send(Progress(cell.cell_id, what, images))
+        pipe.send(Progress(cell.cell_id, str(what), images, notable=isinstance(what, Notable)))
 
     try:
         if beside:
