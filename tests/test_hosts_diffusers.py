@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -303,9 +304,8 @@ def test_img2img_begins_with_a_plan_for_the_levels_that_are_left(sampler, kind, 
     given = registry.load(sampler) if isinstance(sampler, str) else {**registry.load("euler"), "s_churn": 2.0}
     plan = registry.build_plan(given, levels.from_(4))
     first = plan.stages[0].level
-    if plan.stages[0].churn != (1, 0):
-        stages = (plan.stages[0].__class__(*[*vars(plan.stages[0]).values()][:-1]), *plan.stages[1:])
-        plan = type(plan)(first, stages, plan.capabilities)
+    # The start stands at the level to which a churn of the first call would raise it.
+    plan = replace(plan, start=first, stages=(replace(plan.stages[0], churn=(1.0, 0.0)), *plan.stages[1:]))
 
     def denoise(x, level):
         a, b = model.x0(level)
@@ -317,11 +317,42 @@ def test_img2img_begins_with_a_plan_for_the_levels_that_are_left(sampler, kind, 
     assert relative(x, expected * model.shown(levels[8])) <= 3e-5
 
 
-def test_a_start_inside_a_step_is_refused():
-    scheduler = PlanScheduler.replacing(stock("EulerDiscreteScheduler", **SD), sampler="dpmpp_2s")
+@pytest.mark.parametrize(("sampler", "at"), [("dpmpp_2s", 3), ("heun", 3), ("dpmpp_3s", 4), ("dpmpp_3s", 5)])
+def test_a_start_inside_a_step_goes_to_its_end_by_euler(sampler, at):
+    """Flow pipelines count calls where they say steps: half of the strengths lead into the middle of Heun's."""
+    scheduler = PlanScheduler.replacing(stock("DDIMScheduler", **SD, clip_sample=False), sampler=sampler)
+    scheduler.set_timesteps(6)
+    scheduler.set_begin_index(at)
+    clean, told = unit(3), []
+    x = scheduler.add_noise(clean, unit(4), scheduler.timesteps[at : at + 1])
+    for t in scheduler.timesteps[at:]:
+        told.append(float(t))
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    model, full = Replaced("DDIMScheduler", SD), scheduler.plan
+    levels = model.lay(6).levels
+    size = scheduler.order
+    after = -(-at // size)  # the step that begins next
+    y = full.stages[at].level.alpha * clean + full.stages[at].level.sigma * unit(4)
+
+    def denoise(x, level):
+        a, b = model.x0(level)
+        return a * x + b * network(x, torch.tensor(level.time, dtype=torch.float32))
+
+    ways = [stage.level for stage in full.stages[at : after * size]] + [levels[after]]
+    for now, then in itertools.pairwise(ways):
+        if then.ratio < now.ratio:
+            x0 = denoise(y, now)
+            y = then.alpha * x0 + then.sigma * (y - now.alpha * x0) / now.sigma
+    y = integrate(registry.build_plan(registry.load(sampler), levels.from_(after)), denoise, y)
+    assert relative(x, y) <= 3e-5 and told == scheduler.timesteps[at:].tolist()
+
+
+def test_a_start_from_which_a_sampler_makes_other_calls_is_refused():
+    """PLMS has one call more in its first step, wherever that is."""
+    scheduler = PlanScheduler.replacing(stock("DDIMScheduler", **SD), sampler="plms")
     scheduler.set_timesteps(6)
     scheduler.set_begin_index(3)
-    with pytest.raises(ValueError, match="call 3, where no step of dpmpp_2s begins") as caught:
+    with pytest.raises(ValueError, match="call 3 of 7, but plms cannot go on") as caught:
         scheduler.step(unit(), scheduler.timesteps[3], unit())
     assert len(str(caught.value)) <= 500 and "\n" not in str(caught.value)
 

@@ -107,16 +107,11 @@ def test_any_sampler_runs_and_an_image_depends_neither_on_its_batch_nor_on_earli
     for sampler in OURS:
         schedule = "karras" if sampler in ("dpmpp", "sa_solver") else "stock"
         case.pipe.scheduler = PlanScheduler.replacing(own, sampler=sampler, schedule=schedule)
-        try:
-            three = zoo.sample(case, 3)
-        except ValueError as error:
-            assert "no step of" in str(error) and case.pipe.scheduler.plan.nfe > 4 and name.endswith(MID_RUN)
-            continue
+        three = zoo.sample(case, 3)
         alone = zoo.sample(case, first=1)
         assert three.isfinite().all() and relative(alone, three[1:2]) <= 3e-5
         assert torch.equal(zoo.sample(case, first=1), alone)
         results[sampler] = three
-    assert len(results) >= 6
     results.pop("restart", None)  # Heun's where four steps leave no room for its intervals
     every = [*results.values()]
     assert all(relative(a, b) > 1e-5 for k, a in enumerate(every) for b in every[:k])  # samplers, not one sampler

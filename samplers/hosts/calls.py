@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from samplers import registry
-from samplers.levels import NoiseLevels
-from samplers.plan import Plan
+from samplers.levels import Level, NoiseLevels
+from samplers.plan import Plan, Stage, first_order
 
 
 def first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
@@ -16,6 +18,25 @@ def first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
             break
         first.append(last_at[levels[k]] + 1)
     return first
+
+
+def by_euler(levels: list[Level]) -> list[Stage] | None:
+    """A call at each level but the last, and Euler's step to the next; None where that has more noise."""
+    stages = []
+    for now, then in pairwise(levels):
+        if near(now) == near(then):  # the second call of Heun's method looks where its step ends
+            stages.append(Stage(now, then, (1.0,), ()))
+        elif then.ratio < now.ratio:
+            a, b = first_order(now, then)
+            stages.append(Stage(now, then, (a,), (b,)))
+        else:
+            return None
+    return stages
+
+
+def near(level: Level) -> tuple[float, float, float]:
+    """A level but for rounding."""
+    return round(level.alpha, 9), round(level.sigma, 9), round(level.time, 6)
 
 
 def planned(sampler: dict, host: str) -> dict:

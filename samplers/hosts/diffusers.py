@@ -24,7 +24,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from samplers import registry, schedules
-from samplers.hosts.calls import first_calls, planned
+from samplers.hosts.calls import by_euler, first_calls, near, planned
 from samplers.hosts.replaced import KINDS, Laid, Replaced
 from samplers.levels import Level, NoiseLevels
 from samplers.noise import NoiseStreams
@@ -62,7 +62,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     none to `step`, as those of flow models do, every image's noise follows from its own first state.
 
     Every ValueError is one line: an unknown scheduler, sampler, schedule or knob; a sampler that chooses its steps
-    while it runs; levels that cannot be walked; a start inside a step of several calls.
+    while it runs; levels that cannot be walked; a start from which a sampler makes other calls.
     """
 
     config_name = "scheduler_config.json"
@@ -329,21 +329,26 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return next((k for k in near if k in self._first_calls), near[0])
 
     def _tail(self, index: int) -> Plan:
-        """The plan for the levels from call `index` on; it must make the calls that the pipeline has seen already."""
-        levels = self._laid.levels
-        if index in self._first_calls:
-            start = self._first_calls.index(index)
+        """A plan that makes the calls from `index` on, which the pipeline has seen already, and remembers none before.
+
+        It is the sampler's own over the levels that are left; up to there, from inside a step of several calls, it goes
+        from call to call by Euler's steps.
+        """
+        levels, stages = self._laid.levels, self.plan.stages
+        ahead = [(step, first) for step, first in enumerate(self._first_calls) if first >= index]
+        for step, first in ahead[:2]:
             sampler = dict(self._sampler)
             churn = registry.knobs(sampler).get("s_churn")
             if churn:  # it counts a step: as many steps less, as much less
-                sampler["s_churn"] = churn * (levels.steps - start) / levels.steps
-            plan = registry.build_plan(sampler, levels.from_(start))
-            if [_near(stage.level) for stage in plan.stages] == [_near(s.level) for s in self.plan.stages[index:]]:
-                return plan
+                sampler["s_churn"] = churn * (levels.steps - step) / levels.steps
+            rest = registry.build_plan(sampler, levels.from_(step))
+            before = by_euler([*(stage.level for stage in stages[index:first]), levels[step]])
+            same = [near(stage.level) for stage in rest.stages] == [near(stage.level) for stage in stages[first:]]
+            if same and before is not None:
+                return Plan(stages[index].level, (*before, *rest.stages), rest.capabilities)
         raise ValueError(
-            f"the run is to begin at call {index}, where no step of {self._sampler.get('name')} begins (they begin at "
-            f"{_shortened(self._first_calls)}): take another strength or number of steps, or a sampler of one call a "
-            "step"
+            f"the run is to begin at call {index} of {len(stages)}, but {self._sampler.get('name')} cannot go on from "
+            "there by the same calls: take another strength, number of steps or sampler (one of one call a step can)"
         )
 
     # ------------------------------------------------------------------------------------------------------- noise
@@ -493,14 +498,6 @@ def _shares(element: Tensor, whole: Tensor) -> bool:
     if element.numel() != 1 or element.dtype != whole.dtype or element.device != whole.device:
         return False
     return element.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
-
-
-def _near(level: Level) -> tuple[float, float]:
-    return round(level.alpha, 9), round(level.time, 6)
-
-
-def _shortened(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:12])) + (", …" if len(numbers) > 12 else "")
 
 
 def _column(values: list[float], like: Tensor) -> Tensor | float:
