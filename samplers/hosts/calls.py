@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from samplers import registry
@@ -18,6 +19,14 @@ def first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
             break
         first.append(last_at[levels[k]] + 1)
     return first
+
+
+def calls_a_step(first_calls: list[int], calls: int, steps: int) -> int:
+    """Calls of a step, as most steps have it; 1 where the plan's steps are not the levels' own."""
+    if len(first_calls) != steps:
+        return 1
+    sizes = [b - a for a, b in zip(first_calls, [*first_calls[1:], calls], strict=True)]
+    return Counter(sizes).most_common(1)[0][0]
 
 
 def by_euler(levels: list[Level]) -> list[Stage] | None:

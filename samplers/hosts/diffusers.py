@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,20 +18,20 @@ import diffusers
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerOutput
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from samplers import registry, schedules
-from samplers.hosts.calls import by_euler, first_calls, near, planned
+from samplers import registry
+from samplers.hosts.asked import Spec, as_many, is_even, named, plain, spaced
+from samplers.hosts.calls import by_euler, calls_a_step, first_calls, near, planned
+from samplers.hosts.draws import Drawn, by_start
 from samplers.hosts.replaced import KINDS, Laid, Replaced
-from samplers.levels import Level, NoiseLevels
+from samplers.levels import Level
 from samplers.noise import NoiseStreams
 from samplers.plan import Plan
 from samplers.walk import Walk
 
 STOCK = "stock"  # the levels that the replaced scheduler itself would have walked
 OWN = ("replaced", "sampler", "schedule")  # what the configuration holds beside that of the replaced scheduler
-Spec = str | Mapping[str, Any]  # a name, or {"name": …, **knobs}
 
 
 class Call(NamedTuple):
@@ -96,8 +94,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if not isinstance(config, Mapping):
             raise ValueError(f"from_config needs a configuration, not {type(config).__name__}: from_pretrained loads")
         # Another class that was made from our configuration carries it along: what it is now counts.
-        named = config.get("_class_name")
-        name = config.get("replaced", named) if named in (None, cls.__name__) else named
+        own = config.get("_class_name")
+        name = config.get("replaced", own) if own in (None, cls.__name__) else own
         if name is None or name == cls.__name__:
             raise ValueError(
                 "this configuration does not say which scheduler it is of: use PlanScheduler.replacing(pipe.scheduler)"
@@ -113,10 +111,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return (made, unused) if return_unused_kwargs else made
 
     def _adopt(self, model: Replaced, sampler: Spec, schedule: Spec, config: Mapping[str, Any]) -> None:
-        self._sampler, self._schedule = planned(_named(sampler, "sampler"), "a pipeline"), _named(schedule, "schedule")
+        self._sampler, self._schedule = planned(named(sampler, "sampler"), "a pipeline"), named(schedule, "schedule")
         if self._schedule["name"] != STOCK:
-            _spaced(self._schedule, model, 2)  # says now what is wrong with a name or a knob
-        own = {"replaced": model.name, "sampler": _json("sampler", sampler), "schedule": _json("schedule", schedule)}
+            spaced(self._schedule, model, 2)  # says now what is wrong with a name or a knob
+        own = {"replaced": model.name, "sampler": plain("sampler", sampler), "schedule": plain("schedule", schedule)}
         known = {key: value for key, value in config.items() if key not in ("_class_name", "_diffusers_version", *OWN)}
         self.register_to_config(**{**model.config, **known, **own})
         self._replaced, self._seen_config = model, self._internal_dict
@@ -165,7 +163,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         ]
         self._reached, self._last_shown, self._limit = reached, shown[-1], model.limit()
         self._first_calls = first_calls(self.plan, self._laid.levels)
-        self.order = 1 if self._laid.given else _order(self._first_calls, len(stages), self.num_inference_steps)
+        self.order = 1 if self._laid.given else calls_a_step(self._first_calls, len(stages), self.num_inference_steps)
         told = torch.tensor([self._laid.told(level) for level in reached[:-1]], dtype=torch.float64)
         whole = not torch.is_floating_point(model.scheduler.timesteps) and bool((told == told.round()).all())
         self._told = told.to(torch.int64 if whole else torch.float32)
@@ -178,15 +176,15 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if self._schedule["name"] == STOCK:
             return model.lay(steps, timesteps, sigmas, mu)
         if timesteps is None and sigmas is None:
-            return Laid(_as_many(_spaced(self._schedule, model, steps), steps, self._schedule), model.told)
-        if not (model.flow and sigmas is not None and _even(sigmas)):
+            return Laid(as_many(spaced(self._schedule, model, steps), steps, self._schedule), model.told)
+        if not (model.flow and sigmas is not None and is_even(sigmas)):
             raise ValueError(
                 f"levels are given twice, by {'timesteps=' if sigmas is None else 'sigmas='} and by schedule="
                 f"{self._schedule['name']}: set schedule='stock' to walk those that are given"
             )
         told = model.lay(None, timesteps, sigmas, mu).told
         steps = len(sigmas)
-        return Laid(_as_many(_spaced(self._schedule, model, steps), steps, self._schedule), told, True)
+        return Laid(as_many(spaced(self._schedule, model, steps), steps, self._schedule), told, True)
 
     @property
     def init_noise_sigma(self) -> float:
@@ -259,9 +257,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def _noise(self, state: Tensor, generator: Any) -> Any:
         if self.noise is not None or generator is not None:
-            return self.noise or _Drawn(state, generator)
+            return self.noise or Drawn(state, generator)
         if self._own_noise is None:
-            self._own_noise = _by_start(state)
+            self._own_noise = by_start(state)
         return self._own_noise
 
     def _take(self, walk: Walk, sample: Tensor, call: Call) -> Tensor:
@@ -425,72 +423,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         return self.config["num_train_timesteps"]
-
-
-class _Drawn:
-    """Noise from the pipeline's generators, in the state's type; drawn where they live, as diffusers draws it."""
-
-    def __init__(self, like: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> None:
-        self._like, self._generator = like, generator
-
-    def draw(self, above: float | None = None, below: float | None = None) -> Tensor:
-        like = self._like
-        return randn_tensor(like.shape, generator=self._generator, device=like.device, dtype=like.dtype)
-
-
-def _by_start(state: Tensor) -> NoiseStreams:
-    """Streams that depend on the signs of each image's first state alone: on its initial noise, not on its batch.
-
-    This waits for the device, once a run. Signs, because a source image is not encoded to the same bits in every batch.
-    """
-    flat = state.flatten(1)
-    bits = flat[:, :: max(1, flat.shape[1] // 32)][:, :32].signbit().tolist()
-    indices = [sum(bit << k for k, bit in enumerate(row)) for row in bits]
-    return NoiseStreams(0, indices, tuple(state.shape[1:]), state.device)
-
-
-def _named(spec: Spec, what: str) -> dict[str, Any]:
-    if isinstance(spec, str):
-        return {"name": spec}
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-        raise ValueError(f"{what}={spec!r} is not valid: give a name, or a mapping of its name and knobs")
-    return dict(spec)
-
-
-def _json(what: str, spec: Spec) -> Spec:
-    """As the configuration holds it: plain values, which can be saved."""
-    try:
-        return json.loads(json.dumps(spec if isinstance(spec, str) else dict(spec)))
-    except TypeError as error:
-        raise ValueError(f"{what}={spec!r} holds a value that cannot be saved: {error}") from error
-
-
-def _spaced(schedule: Mapping[str, Any], model: Replaced, steps: int | None) -> NoiseLevels:
-    return schedules.build(process=model.process, steps=steps, **schedule)
-
-
-def _as_many(levels: NoiseLevels, steps: int | None, schedule: Mapping[str, Any]) -> NoiseLevels:
-    """The levels, if they are as many as were asked for: a pipeline counts on it."""
-    if levels.steps != steps:
-        raise ValueError(
-            f"schedule={schedule['name']} has {levels.steps} steps: ask for num_inference_steps={levels.steps}, "
-            f"not {steps}"
-        )
-    return levels
-
-
-def _order(first_calls: list[int], calls: int, steps: int) -> int:
-    """Calls of a step, as most steps have it; 1 where the plan's steps are not the levels' own."""
-    if len(first_calls) != steps:
-        return 1
-    sizes = [b - a for a, b in zip(first_calls, [*first_calls[1:], calls], strict=True)]
-    return Counter(sizes).most_common(1)[0][0]
-
-
-def _even(values: Any) -> bool:
-    t = torch.as_tensor(values, dtype=torch.float64).flatten()
-    steps = t.diff()
-    return len(t) < 3 or bool((steps - steps.mean()).abs().max() <= 1e-3 * steps.mean().abs())
 
 
 def _shares(element: Tensor, whole: Tensor) -> bool:
