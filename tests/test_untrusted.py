@@ -82,7 +82,7 @@ def pickled(path: Path, marker: Path) -> Path:
 
 
 def model_folder(tmp_path: Path) -> Path:
-    """The shipped model's configuration with empty weights: enough for everything that is checked before loading."""
+    """The shipped model with links to its weights: everything that is checked before loading."""
     folder = tmp_path / "model"
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         (folder / part).mkdir(parents=True)
@@ -90,7 +90,7 @@ def model_folder(tmp_path: Path) -> Path:
             (folder / part / file.name).write_bytes(file.read_bytes())
         if (folder / part / "config.json").exists():
             stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-            (folder / part / f"{stem}.safetensors").touch()
+            (folder / part / f"{stem}.safetensors").symlink_to(locate.EMBEDDED / part / f"{stem}.safetensors")
     return folder
 
 
@@ -121,7 +121,8 @@ def test_an_index_of_safetensors_cannot_name_pickles(tmp_path, marker):
         index.write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": "part.bin"}}))
         with pytest.raises(InputError, match=r"part\.bin is a pickled checkpoint"):
             models.check(spec(folder))
-        index.write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": "part.safetensors"}}))
+        whole = "diffusion_pytorch_model.safetensors"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": whole}}))
         assert models.check(spec(folder)) is not None
 
 
@@ -201,8 +202,12 @@ def test_no_file_of_ours_unpickles_or_trusts_remote_code():
 
 
 def test_the_index_of_a_pipeline_imports_nothing_of_others(tmp_path, marker):
+    from safetensors.numpy import save_file
+
     folder, file = model_folder(tmp_path), tmp_path / "one.safetensors"
-    file.touch()
+    unet = "model.diffusion_model.input_blocks.0.0.weight"
+    names = (unet, "first_stage_model.x", "cond_stage_model.x")
+    save_file({name: np.zeros((1, 4), np.float32) for name in names}, file)
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline", "unet": ["evil", "Model"]}')
     with pytest.raises(InputError, match="unet is of 'evil'; valid: diffusers, transformers"):
         models.check(spec(file, config=str(folder)))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from harness import pickles
 from harness.cell import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models import locate, mixture
-from harness.models.locate import Facts, Place, Spec, facts, place, read_json, vae_place
+from harness.models.files import read_json
+from harness.models.locate import Facts, Spec, facts, place
 from samplers.levels import TRAINING_SCHEDULES, DiscreteVP, Process, RectifiedFlow, rescaled_to_zero_snr
 from samplers.levels import alphas_cumprod as of_training
 
@@ -50,6 +49,12 @@ KEYS = (
 )
 TIMES = ("continuous", "rounded")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow_prediction")
+# What they are also called.
+OTHER_NAMES = {
+    **dict.fromkeys(("v", "vprediction", "v_pred", "velocity"), "v_prediction"),
+    **dict.fromkeys(("eps", "epsilon_prediction", "eps_prediction"), "epsilon"),
+    **dict.fromkeys(("x0", "x_0", "sample_prediction"), "sample"),
+}
 
 
 def named(name: str, **changes: Any) -> Spec:
@@ -72,9 +77,8 @@ def check(spec: Spec, task: str | None = None) -> Facts | None:
             raise InputError(f"model.{key} is unknown; {nearest(key, KEYS)}")
     _one_of(spec, "time", TIMES, "continuous")
     _one_of(spec, "vae_precision", ("same", *PRECISIONS), "same")
-    if spec.get("prediction_type") is not None:
-        _one_of(spec, "prediction_type", PREDICTION_TYPES, "epsilon")
     known = facts(spec)
+    _check_noise(spec)
     extra = known.in_channels - known.latent_channels
     if extra not in (0, 1 + known.latent_channels):
         raise InputError(
@@ -115,14 +119,14 @@ def load(spec: Spec, precision: str, device: str) -> LatentModel | AnalyticModel
     if known is None:
         return _analytic(spec, precision, device)
     from harness.models.latent import LatentModel
+    from harness.models.networks import load_parts
 
-    found = place(spec, weights=True)
+    found, noise = place(spec, weights=True), _noise(spec)
     dtype = _dtype(precision)
     same = spec.get("vae_precision") in (None, "same")
-    parts, noise = _parts(spec, found, dtype, dtype if same else _dtype(spec["vae_precision"]), device)
     return LatentModel(
         name=str(spec.get("name")),
-        parts=parts,
+        parts=load_parts(spec, found, dtype, dtype if same else _dtype(spec["vae_precision"]), device),
         process=_process(noise),
         prediction_type=_predicts(spec, noise),
         size=known.size,
@@ -142,14 +146,20 @@ def process(spec: Spec) -> Process:
     """The model's forward process, known before it is loaded: noise levels are checked against it. Without torch."""
     if is_analytic(spec):
         return mixture.process(spec)
-    return _process(read_json(place(spec, weights=False).folder / "scheduler" / "scheduler_config.json"))
+    return _process(_noise(spec))
+
+
+def _noise(spec: Spec) -> dict[str, Any]:
+    """The configuration of the noise that the model was trained with."""
+    return read_json(place(spec, weights=False).folder / "scheduler" / "scheduler_config.json")
 
 
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 
 
 def _is_flow(noise: Mapping[str, Any]) -> bool:
-    return noise.get("_class_name") in FLOW_SCHEDULERS or noise.get("prediction_type") == "flow_prediction"
+    told = noise.get("prediction_type")
+    return noise.get("_class_name") in FLOW_SCHEDULERS or (bool(told) and _canonical(told) == "flow_prediction")
 
 
 def _process(noise: Mapping[str, Any]) -> Process:
@@ -160,14 +170,37 @@ def _process(noise: Mapping[str, Any]) -> Process:
 
 def _predicts(spec: Spec, noise: Mapping[str, Any]) -> str:
     """The prediction type: what the spec says, else the scheduler's configuration. InputError where they cannot fit."""
-    given = spec.get("prediction_type") or noise.get("prediction_type")
-    given = given or ("flow_prediction" if _is_flow(noise) else "epsilon")
+    told = spec.get("prediction_type") or noise.get("prediction_type")
+    given = _canonical(told) if told else "flow_prediction" if _is_flow(noise) else "epsilon"
+    if given not in PREDICTION_TYPES:
+        where = "model.prediction_type" if spec.get("prediction_type") else "prediction_type in scheduler_config.json"
+        raise InputError(
+            f"model {spec.get('name')}: {where} is {told!r}, which is not known; {nearest(given, PREDICTION_TYPES)}"
+        )
     if (given == "flow_prediction") != _is_flow(noise):
         raise InputError(
             f"model {spec.get('name')}: prediction_type={given} does not go with its scheduler "
             f"{noise.get('_class_name')}: flow_prediction is of rectified-flow models, the others of diffusion models"
         )
     return given
+
+
+def _canonical(told: Any) -> str:
+    """A prediction type as it is called here: `v-prediction`, `V_Prediction`, `v` and `velocity` are one."""
+    words = "_".join(str(told).lower().replace("-", " ").replace("_", " ").split())
+    return OTHER_NAMES.get(words, words)
+
+
+def _check_noise(spec: Spec) -> None:
+    """How noise is predicted is known, fits the scheduler, and can be done at every level."""
+    noise = _noise(spec)
+    predicts = _predicts(spec, noise)
+    if predicts == "epsilon" and (noise.get("rescale_betas_zero_snr") or alphas_cumprod(noise)[-1] <= 0):
+        raise InputError(
+            f"model {spec.get('name')}: its scheduler_config.json says zero terminal SNR and prediction_type=epsilon, "
+            "which cannot be: pure noise tells nothing of the image. Set rescale_betas_zero_snr to false there or, if "
+            "the model was trained so, model.prediction_type=v_prediction"
+        )
 
 
 MOST_TRAIN_STEPS = 1_000_000  # the table of levels is held in memory
@@ -200,90 +233,6 @@ def _alphas_cumprod(noise: Mapping[str, Any]) -> np.ndarray:
         raise InputError(f"the model's scheduler has beta_schedule={kind!r}; {nearest(kind, TRAINING_SCHEDULES)}")
     start, end = float(noise.get("beta_start", 1e-4)), float(noise.get("beta_end", 0.02))
     return of_training(kind, start, end, _train_steps(noise), zero_snr)
-
-
-def _parts(
-    spec: Spec, found: Place, dtype: torch.dtype, vae_dtype: torch.dtype, device: str
-) -> tuple[Any, dict[str, Any]]:
-    """The networks, and the configuration of the noise they were trained with."""
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    from harness.models.latent import Parts
-
-    safe = None if spec.get("allow_pickle") else True
-    here = {"local_files_only": True, "use_safetensors": safe, "output_loading_info": True}
-    own = {"variant": spec.get("variant"), **here}
-    folder, vae = found.folder, None
-    with _quiet(), pickles.weights_only():
-        if found.file:
-            unet, vae, text_encoder = _from_single_file(found, dtype)
-        else:
-            subfolder = spec.get("unet") or "unet"
-            unet = _whole(UNet2DConditionModel.from_pretrained(folder, subfolder=subfolder, torch_dtype=dtype, **own))
-            text_encoder = _whole(CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype, **own))
-        if vae is None or spec.get("vae"):
-            where, subfolder = vae_place(spec, weights=True)
-            own["variant"] = _vae_variant(where / (subfolder or "")) if spec.get("vae") else spec.get("variant")
-            vae = _whole(AutoencoderKL.from_pretrained(where, subfolder=subfolder, torch_dtype=vae_dtype, **own))
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-        # channels_last: convolutions take it faster (figures in latent.py).
-        fast = torch.channels_last
-        parts = Parts(
-            unet=unet.to(device).to(memory_format=fast),
-            vae=vae.to(device).to(vae_dtype).to(memory_format=fast),
-            text_encoder=text_encoder.to(device),
-            tokenizer=tokenizer,
-        )
-    return parts, read_json(folder / "scheduler" / "scheduler_config.json")
-
-
-def _whole(loaded: tuple[Any, dict[str, Any]]) -> Any:
-    """The network, if its files held every weight: a missing one would be left at random values."""
-    network, info = loaded
-    missing = [*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys", []))]
-    if missing:
-        raise InputError(
-            f"the weights of {type(network).__name__} do not fit its config.json: {len(missing)} tensors are missing "
-            f"or of another shape, {missing[0]} first; fetch the model again, or the right model.variant"
-        )
-    return network
-
-
-def _from_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    from diffusers import StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_single_file(
-        str(found.file), config=str(found.folder), torch_dtype=dtype, local_files_only=True, safety_checker=None
-    )
-    return pipe.unet, pipe.vae, pipe.text_encoder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and hints of the libraries while weights load: the sweep shows its own, errors still raise."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    before = [library.get_verbosity() for library in (of_diffusers, of_transformers)]
-    for library in (of_diffusers, of_transformers):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip((of_diffusers, of_transformers), before, strict=True):
-            library.set_verbosity(level)
-            library.enable_progress_bar()
-
-
-def _vae_variant(folder: Path) -> str | None:
-    """A VAE from elsewhere has the variants that it has: the plain file, else the first other."""
-    files = sorted(path.name for path in folder.glob("diffusion_pytorch_model*.safetensors"))
-    if "diffusion_pytorch_model.safetensors" in files or not files:
-        return None
-    return files[0].split(".")[1]
 
 
 def _dtype(precision: str) -> torch.dtype:

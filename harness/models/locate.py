@@ -7,7 +7,6 @@ single checkpoint file, for which a folder or hub id gives the configuration and
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from typing import Any
 
 from harness import pickles
 from harness.errors import InputError
+from harness.models import parts
+from harness.models.files import check_is_weights, read_json, safetensors_shapes
 from harness.pickles import PICKLED
 
 Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded" / "weights"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-MOST_JSON = 64 * 2**20  # bytes of a configuration file, and of the header of a .safetensors file
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # that the model_index.json of a pipeline may import from
 SMALL_FOLDER = 64 * 2**20  # bytes: up to here a fingerprint is of the content, above it of names, sizes and times
 # Files of a pipeline that are not weights: what tells its sizes, its noise schedule and its vocabulary.
@@ -148,6 +148,11 @@ def _single_file(spec: Spec, path: Path) -> Place:
         raise InputError(f"model.path={path}: there is no such file")
     if path.suffix in PICKLED and not spec.get("allow_pickle"):
         pickles.refuse(path, "model.allow_pickle")
+    shapes = {} if path.suffix in PICKLED else safetensors_shapes(path)
+    if path.suffix in PICKLED:
+        check_is_weights(path)
+    else:
+        parts.check_single_file(path, shapes, bool(spec.get("vae")))
     config = spec.get("config")
     if config:
         folder = Path(str(config)).expanduser()
@@ -156,7 +161,6 @@ def _single_file(spec: Spec, path: Path) -> Place:
         raise InputError(
             f"model.path={path}: say whose configuration and tokenizer fit it, model.config=FOLDER_OR_HUB_ID"
         )
-    shapes = safetensors_shapes(path)
     first, text = (
         shapes.get(f"model.diffusion_model.input_blocks.{name}")
         for name in ("0.0.weight", "1.1.transformer_blocks.0.attn2.to_k.weight")
@@ -173,19 +177,6 @@ def _single_file(spec: Spec, path: Path) -> Place:
         raise InputError(
             f"model.path={path} needs a configuration and tokenizer beside its weights: {error}"
         ) from error
-
-
-def safetensors_shapes(path: Path) -> dict[str, list[int]]:
-    """Name -> shape of every tensor in a .safetensors file, read from its header alone."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > MOST_JSON:
-                raise ValueError(f"its header would have {length} bytes")
-            header = json.loads(file.read(length))
-        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable .safetensors file: {error}") from error
 
 
 # ----------------------------------------------------------------------------------------------------------- checking
@@ -206,13 +197,16 @@ def _facts(spec: Spec) -> Facts:
     _check_parts(spec, found)
     unet = read_json(found.folder / _unet(spec) / "config.json")
     vae_folder, subfolder = vae_place(spec, weights=False)
-    _check_harmless(spec, found, (found.folder / _unet(spec), vae_folder / (subfolder or "")))
-    vae = read_json(vae_folder / (subfolder or "") / "config.json")
+    vae_folder /= subfolder or ""
+    _check_harmless(spec, found, (found.folder / _unet(spec), vae_folder))
+    vae = read_json(vae_folder / "config.json")
     if unet.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel" or unet.get("addition_embed_type"):
         raise InputError(
             f"model {spec.get('name')}: {unet.get('_class_name')} with addition_embed_type="
             f"{unet.get('addition_embed_type')} is not the UNet of a Stable Diffusion 1.x or 2.x, as model= takes it"
         )
+    _check_fit(spec, found, unet, vae)
+    _check_weights(spec, found, vae_folder)
     downscale = 2 ** (len(vae.get("block_out_channels", [64])) - 1)
     side = unet.get("sample_size") or 64
     own = [side, side] if isinstance(side, int) else side
@@ -233,7 +227,7 @@ def _pixels(spec: Spec, name: str, own: int, downscale: int) -> int:
 
 
 def _check_parts(spec: Spec, found: Place) -> None:
-    """Every part's configuration, and (but for a hub id, whose weights can be fetched yet) its weights."""
+    """Every part's configuration is there."""
     name, folder, unet = spec.get("name"), found.folder, _unet(spec)
     if not folder.is_dir():
         what = "the embedded weights" if folder == EMBEDDED else "the folder"
@@ -242,19 +236,45 @@ def _check_parts(spec: Spec, found: Place) -> None:
         unet: "config.json",
         "text_encoder": "config.json",
         "scheduler": "scheduler_config.json",
-        "tokenizer": "*",
+        "tokenizer": "*",  # which of its files are needed: parts.check_tokenizer
     }
     if not spec.get("vae"):
         needed["vae"] = "config.json"
-    missing = [f"{part}/" for part, file in needed.items() if not any((folder / part).glob(file))]
+    missing = [f"{part}/{file}".rstrip("*") for part, file in needed.items() if not any((folder / part).glob(file))]
     if missing:
         raise InputError(
             f"model {name}: {folder} has no {', '.join(missing)}: give model.path the folder of a diffusers pipeline "
             "(unet/, vae/, text_encoder/, tokenizer/, scheduler/)"
         )
-    if found.file is None and found.hub_id is None:
-        for part in [part for part in needed if part not in ("scheduler", "tokenizer")]:
-            _check_weights(spec, folder / part)
+
+
+def _check_fit(spec: Spec, found: Place, unet: Spec, vae: Spec) -> None:
+    """The parts are of the kinds and sizes that go together, by their configurations and the vocabulary."""
+    text = read_json(found.folder / "text_encoder" / "config.json")
+    parts.check_together(found.folder, _unet(spec), unet, vae, text)
+    parts.check_tokenizer(found.folder / "tokenizer", text)
+    if found.file is not None and found.file.suffix not in PICKLED:
+        parts.check_single_unet(found.file, safetensors_shapes(found.file), unet)
+
+
+def _check_weights(spec: Spec, found: Place, vae: Path) -> None:
+    """The files of weights are there (but for a hub's, which can be fetched yet) and whole."""
+    name, variant, pickled = str(spec.get("name")), spec.get("variant"), bool(spec.get("allow_pickle"))
+    if found.file is None:
+        for kind, folder in (("unet", _unet(spec)), ("text_encoder", "text_encoder")):
+            parts.check_network(name, kind, found.folder / folder, variant, pickled, found.hub_id is None)
+    if spec.get("vae"):
+        parts.check_network(name, "vae", vae, vae_variant(vae), pickled, "snapshots" not in vae.parts)
+    elif found.file is None:
+        parts.check_network(name, "vae", vae, variant, pickled, found.hub_id is None)
+
+
+def vae_variant(folder: Path) -> str | None:
+    """A VAE from elsewhere has the variants that it has: the plain file, else the first other."""
+    files = sorted(path.name for path in folder.glob("diffusion_pytorch_model*.safetensors"))
+    if "diffusion_pytorch_model.safetensors" in files or not files:
+        return None
+    return parts.variant_of(files[0], parts.STEM)
 
 
 def _check_harmless(spec: Spec, found: Place, networks: tuple[Path, Path]) -> None:
@@ -280,34 +300,6 @@ def _check_harmless(spec: Spec, found: Place, networks: tuple[Path, Path]) -> No
 
 def _values(mapping: Any) -> list[str]:
     return [str(value) for value in mapping.values()] if isinstance(mapping, dict) else []
-
-
-def _check_weights(spec: Spec, folder: Path) -> None:
-    stem = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
-    there = sorted(p.name for p in folder.iterdir() if p.name.startswith(stem) and "index" not in p.name)
-    variant = spec.get("variant")
-    fitting = [
-        n for n in there if _variant(n, stem) == variant and (n.endswith(".safetensors") or spec.get("allow_pickle"))
-    ]
-    if fitting:
-        return
-    kinds = sorted({_variant(n, stem) or "none" for n in there if n.endswith(".safetensors")})
-    say = f"there are: {', '.join(there)}" if there else "there are no weights at all"
-    if any(k != (variant or "none") for k in kinds):
-        do = f"say model.variant={'null' if kinds[0] == 'none' else kinds[0]}"
-    elif there:
-        do = "convert them to safetensors, or say model.allow_pickle=true if you trust their author"
-    else:
-        do = "give model.path another folder"
-    wanted = f"variant {variant}" if variant else "weights without a variant"
-    raise InputError(f"model {spec.get('name')}: {folder} has no {wanted} in safetensors ({say}): {do}")
-
-
-def _variant(file: str, stem: str) -> str | None:
-    """`fp16` of `model.fp16.safetensors` and `model.fp16-00001-of-00002.safetensors`; None of `model.safetensors`."""
-    middle = file[len(stem) :].rsplit(".", 1)[0]
-    match = re.fullmatch(r"\.([A-Za-z]\w*)(-\d+-of-\d+)?", middle)
-    return match.group(1) if match else None
 
 
 # -------------------------------------------------------------------------------------------------------- identity
@@ -354,16 +346,3 @@ def _given(spec: Spec) -> str:
 
 def _unet(spec: Spec) -> str:
     return spec.get("unet") or "unet"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a configuration file. InputError for anything else."""
-    try:
-        if path.stat().st_size > MOST_JSON:
-            raise ValueError(f"it has {path.stat().st_size >> 20} MiB")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a configuration: it holds a {type(content).__name__}, not an object")
-    return content

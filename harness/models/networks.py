@@ -1,0 +1,199 @@
+"""The networks of a model from their files: every weight from there, or an InputError. Imports torch while it loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness import pickles
+from harness.errors import InputError, one_line
+from harness.models.files import safetensors_shapes
+from harness.models.locate import Place, Spec, vae_place, vae_variant
+from harness.models.parts import listed
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.models.latent import Parts
+
+MOST_QUOTED = 250  # letters of a library's error
+
+
+def load_parts(spec: Spec, found: Place, dtype: torch.dtype, vae_dtype: torch.dtype, device: str) -> Parts:
+    """UNet, VAE, text encoder and tokenizer on `device`. InputError where their files do not make them whole."""
+    import torch
+    from transformers import CLIPTokenizer
+
+    from harness.models.latent import Parts
+
+    with _quiet(), pickles.weights_only():
+        if found.file:
+            unet, text_encoder = _of_single_file(found, dtype)
+            vae = _vae(spec, vae_dtype) if spec.get("vae") else _vae_of_single_file(found, vae_dtype)
+        else:
+            unet, text_encoder = _of_folder(spec, found, dtype)
+            vae = _vae(spec, vae_dtype)
+        with _naming("tokenizer"):
+            tokenizer = CLIPTokenizer.from_pretrained(found.folder, subfolder="tokenizer", local_files_only=True)
+    # channels_last: convolutions take it faster (figures in latent.py).
+    fast = torch.channels_last
+    return Parts(
+        unet=unet.to(device).to(memory_format=fast),
+        vae=vae.to(device).to(vae_dtype).to(memory_format=fast),
+        text_encoder=text_encoder.to(device),
+        tokenizer=tokenizer,
+    )
+
+
+def _how(spec: Spec, variant: str | None) -> dict[str, Any]:
+    """How diffusers and transformers read a folder: what does not fit is listed, and no error of many lines."""
+    return {
+        "variant": variant,
+        "local_files_only": True,
+        "use_safetensors": None if spec.get("allow_pickle") else True,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # _whole refuses them
+    }
+
+
+def _of_folder(spec: Spec, found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    own, subfolder = _how(spec, spec.get("variant")), spec.get("unet") or "unet"
+    with _naming(subfolder):
+        loaded = UNet2DConditionModel.from_pretrained(found.folder, subfolder=subfolder, torch_dtype=dtype, **own)
+        unet = _whole(loaded, subfolder)
+    with _naming("text_encoder"):
+        loaded = CLIPTextModel.from_pretrained(found.folder, subfolder="text_encoder", dtype=dtype, **own)
+        return unet, _whole(loaded, "text_encoder")
+
+
+def _vae(spec: Spec, dtype: torch.dtype) -> Any:
+    """The model's own VAE or the one that `model.vae` names."""
+    from diffusers import AutoencoderKL
+
+    where, subfolder = vae_place(spec, weights=True)
+    variant = vae_variant(where / (subfolder or "")) if spec.get("vae") else spec.get("variant")
+    with _naming("vae"):
+        own = _how(spec, variant)
+        return _whole(AutoencoderKL.from_pretrained(where, subfolder=subfolder, torch_dtype=dtype, **own), "vae")
+
+
+def _whole(loaded: tuple[Any, dict[str, Any]], part: str) -> Any:
+    """The network, if its files held every weight: a missing one would be left at random values."""
+    network, info = loaded
+    missing = sorted(info["missing_keys"])
+    other = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get("mismatched_keys", []))
+    if missing or other:
+        raise _misfit(part, missing, other)
+    return network
+
+
+def _misfit(part: str, missing: list[str], other: list[str]) -> InputError:
+    said = [f"{len(missing)} tensors are missing: {listed(missing)}"] if missing else []
+    said += [f"{len(other)} are of another shape: {listed(other)}"] if other else []
+    return InputError(
+        f"the weights of {part} do not fit its config.json: {'; '.join(said)}. Fetch the model again, or the right "
+        "model.variant"
+    )
+
+
+def _of_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
+    """UNet and text encoder of an original checkpoint; the VAE, which may come from elsewhere, is apart."""
+    from diffusers import StableDiffusionPipeline
+
+    with _naming(str(found.file)), _comparing(found, "unet"):
+        pipe = StableDiffusionPipeline.from_single_file(
+            str(found.file),
+            config=str(found.folder),
+            torch_dtype=dtype,
+            local_files_only=True,
+            safety_checker=None,
+            vae=None,
+        )
+    # What the file lacked has a shape and no values.
+    missing = [name for name, value in pipe.text_encoder.state_dict().items() if value.is_meta]
+    if missing:
+        raise _misfit(f"the text_encoder in {found.file.name}", missing, [])
+    return pipe.unet, pipe.text_encoder
+
+
+def _vae_of_single_file(found: Place, dtype: torch.dtype) -> Any:
+    from diffusers import AutoencoderKL
+
+    with _naming(f"the VAE of {found.file}"), _comparing(found, "vae"):
+        return AutoencoderKL.from_single_file(
+            str(found.file), config=str(found.folder), subfolder="vae", torch_dtype=dtype, local_files_only=True
+        )
+
+
+@contextmanager
+def _comparing(found: Place, part: str) -> Iterator[None]:
+    """Where diffusers fails on a single file: which tensors of a UNet or VAE the file lacks or has in other shapes.
+
+    diffusers itself says "Cannot copy out of meta tensor", whatever is missing. The names are those of its folders.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        try:
+            wanted, given = _shapes_of_single_file(found, part)
+        except Exception:  # what cannot be compared is told in the words of diffusers
+            raise error from None
+        missing = sorted(wanted.keys() - given.keys())
+        other = sorted(name for name, shape in wanted.items() if given.get(name, shape) != shape)
+        if missing or other:
+            raise _misfit(f"the {part} in {found.file.name}", missing, other) from error
+        raise
+
+
+def _shapes_of_single_file(found: Place, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Name -> shape of the tensors that the part's config.json asks for, and of those that the file gives."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+    classes = {
+        "unet": (UNet2DConditionModel, convert_ldm_unet_checkpoint),
+        "vae": (AutoencoderKL, convert_ldm_vae_checkpoint),
+    }
+    network, convert = classes[part]
+    with torch.device("meta"):  # shapes without values
+        wanted = network.from_config(network.load_config(found.folder, subfolder=part))
+        held = {name: torch.empty(shape) for name, shape in safetensors_shapes(found.file).items()}
+    given = convert(held, config=dict(wanted.config))
+    shapes = [{name: tuple(v.shape) for name, v in values.items()} for values in (wanted.state_dict(), given)]
+    return shapes[0], shapes[1]
+
+
+@contextmanager
+def _naming(part: str) -> Iterator[None]:
+    """Whatever a library says of files that it cannot read, in one line that names the part."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError) as error:
+        raise InputError(f"{part} cannot be loaded: {one_line(error)[:MOST_QUOTED]}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and hints of the libraries while weights load: the sweep shows its own, errors still raise."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    before = [library.get_verbosity() for library in (of_diffusers, of_transformers)]
+    for library in (of_diffusers, of_transformers):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip((of_diffusers, of_transformers), before, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
