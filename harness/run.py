@@ -26,6 +26,7 @@ from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
+from harness.prompt_lengths import PromptLengths
 from harness.reference import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
 from samplers import plan_json
 from samplers.levels import NoiseLevels
@@ -154,7 +155,7 @@ class Session:
         metrics = self._metrics(cell, generator)
         rows: list[dict[str, Any]] = []
         shown: list[tuple[torch.Tensor | None, ...]] = []  # images, sources, masks
-        masks = MaskShare(generator.data)
+        masks, prompts = MaskShare(generator.data), PromptLengths(generator.model, cell.negative_prompt)
         began, generating, memory = time.perf_counter(), 0.0, {}
         for start in range(0, cell.n_images, cell.batch_size):
             indices = range(start, min(start + cell.batch_size, cell.n_images))
@@ -175,8 +176,9 @@ class Session:
             if generator.model.makes_images:
                 shown.append(_first(made, GRID_IMAGES - start))
             masks.add(indices, made.masks)
+            prompts.add(indices, made.prompts)
             report("images", indices.stop)
-        for word in masks.words():
+        for word in (*masks.words(), *prompts.words()):
             report(Notable(word), cell.n_images)
         report("metrics", cell.n_images)
         values: dict[str, Any] = {}
@@ -190,6 +192,7 @@ class Session:
         values.update(
             memory,
             mask_share=masks.mean,
+            prompts_truncated=prompts.truncated,
             images_per_s=cell.n_images / generating,
             quality_s=time.perf_counter() - began,
         )

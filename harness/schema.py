@@ -95,6 +95,7 @@ ASKED = [
     Column("guidance_rescale", "float", "", "φ of 2305.08891; 0 = off"),
     Column("guidance_knobs", "json", "", "thresholding and other options of the guidance"),
     Column("negative_prompt", "text", "", "prompt of the unconditional half"),
+    Column("prompts_truncated", "int", "prompts", "prompts longer than the tokenizer's limit, cut; null: no tokenizer"),
     Column("strength", "float", "", "share of the schedule that runs (img2img, inpaint), 0..1"),
     Column("keep_steps", "bool", "", "whether the number of steps is kept whatever the strength"),
     Column("mask_share", "float", "share", "mean share of pixels repainted (inpaint), 0..1; at the images' size"),

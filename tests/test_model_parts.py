@@ -391,3 +391,52 @@ def test_a_single_file_that_is_none(state, made, tmp_path, spoil):
     file = written(tmp_path / "one.safetensors", state)
     spoil(file)
     refused(tiny.spec(file, config=str(made)), "is empty|Git LFS|web page|truncated|pickled")
+
+
+# ------------------------------------------------------------------------------------------------- prompts too long
+
+LONG = "a large red circle on a white background left of a small blue square " * 3
+
+
+def test_prompts_that_are_cut_are_counted_and_said_once(made, tmp_path):
+    from PIL import Image
+    from rich.console import Console
+
+    from harness.display import Display
+    from harness.executors.base import Notable, Progress
+    from harness.run import Session
+    from harness.sweep import enumerate_cells
+
+    data = tmp_path / "data"
+    data.mkdir()
+    for k, caption in enumerate(["a red circle", LONG, "a blue square", LONG + "again"]):
+        Image.new("RGB", (32, 32)).save(data / f"{k}.png")
+        (data / f"{k}.txt").write_text(caption)
+    words = ["model=diffusers", f"model.path={made}", "data=folder", f"data.path={data}", "n_images=4", "batch_size=2"]
+    words += ["timing=off", "metrics=[]", "threads=1", "steps=1,2", "cfg=1,3", f"negative_prompt={LONG}", "device=cpu"]
+    cells, session = list(enumerate_cells(words).cells.values()), Session(tmp_path / "results")
+    display = Display(cells, Console(file=(tmp_path / "said").open("w")))
+    assert len(cells) == 4
+    for cell in cells:
+
+        def report(what, images, cell=cell):
+            display.show(Progress(cell.cell_id, str(what), images, notable=isinstance(what, Notable)))
+
+        assert session.run(cell, report).checked().cell["prompts_truncated"] == 2
+    said = (tmp_path / "said").read_text()
+    assert said.count("prompts_truncated") == 1 and "prompt 1 ('a large red" in said and "24 tokens" in said
+    assert said.count("the negative prompt is cut") == 1
+
+
+def test_a_prompt_at_the_limit_is_whole(made):
+    model = load(tiny.spec(made), "fp32", "cpu")
+    words = model.token_limit - 2
+    assert model.too_long([" ".join(["red"] * words), " ".join(["red"] * (words + 1)), ""]) == [False, True, False]
+
+
+def test_without_a_tokenizer_nothing_is_cut():
+    from harness.prompt_lengths import PromptLengths
+
+    counted = PromptLengths(object(), LONG)
+    counted.add(range(1), [LONG])
+    assert counted.truncated is None and counted.words() == []

@@ -73,12 +73,24 @@ class LatentModel:
 
     # ---------------------------------------------------------------------------------------------------- text
 
+    @property
+    def token_limit(self) -> int:
+        """Tokens of a prompt that are read, start and end included."""
+        return min(self.parts.tokenizer.model_max_length, self.parts.text_encoder.config.max_position_embeddings)
+
+    def too_long(self, prompts: Sequence[str]) -> list[bool]:
+        """For each prompt whether `encode_text` cuts it short."""
+        if not prompts:
+            return []
+        tokens = self.parts.tokenizer(list(prompts), truncation=False, verbose=False).input_ids
+        return [len(row) > self.token_limit for row in tokens]
+
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """(N, tokens, width) in the model's precision. A prompt that is given twice is encoded once."""
         distinct = list(dict.fromkeys(prompts))
         tokenizer, encoder = self.parts.tokenizer, self.parts.text_encoder
-        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        tokens = tokenizer(distinct, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        how = {"padding": "max_length", "max_length": self.token_limit, "truncation": True, "return_tensors": "pt"}
+        tokens = tokenizer(distinct, **how)
         # Stable Diffusion shows its padding to the UNet; only a text encoder that asks for the mask gets it.
         mask = tokens.attention_mask.to(self.device) if getattr(encoder.config, "use_attention_mask", False) else None
         embedded = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
