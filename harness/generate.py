@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.cell import Cell
 from harness.guidance import Guidance
 from harness.measure import Marks, count_flops
+from harness.models import blame
 from harness.models.latent import Denoise, LatentModel
 from harness.tasks.base import Hook
 from harness.tasks.load import Start, load
@@ -142,7 +143,25 @@ class Generator:
         source_latents: Tensor | None,
         marks: Marks | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """uint8 images and their latents."""
+        """uint8 images and their latents. FloatingPointError that names the part which first gave NaN or infinity."""
+        try:
+            return self._from_text(indices, given, context, uncond, source_latents, marks)
+        except FloatingPointError as error:
+
+            def again() -> None:
+                self._from_text(indices, given, *self._text(given.prompts), None)
+
+            raise FloatingPointError(blame.first_to_fail(self.model, again) or str(error)) from error
+
+    def _from_text(
+        self,
+        indices: Sequence[int],
+        given: Inputs,
+        context: Tensor,
+        uncond: Tensor | None,
+        source_latents: Tensor | None,
+        marks: Marks | None = None,
+    ) -> tuple[Tensor, Tensor]:
         start = self._start(indices, given, source_latents, self.levels)
         latents = start.state
         if self.levels is not None:

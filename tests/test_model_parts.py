@@ -440,3 +440,65 @@ def test_without_a_tokenizer_nothing_is_cut():
     counted = PromptLengths(object(), LONG)
     counted.add(range(1), [LONG])
     assert counted.truncated is None and counted.words() == []
+
+
+# ---------------------------------------------------------------------------------------------------- NaN and infinity
+
+
+def ends(model, tmp_path, made, *words: str) -> str:
+    """How a cell of this model fails."""
+    from harness.run import Session
+    from harness.sweep import enumerate_cells
+
+    asked = ["model=diffusers", f"model.path={made}", "data=embedded", "n_images=2", "timing=off", "metrics=[]"]
+    (cell,) = enumerate_cells([*asked, "threads=1", "steps=2", "device=cpu", *words]).cells.values()
+    session = Session(tmp_path / "results")
+    session.model, session.model_key = model, cell.model_key
+    with pytest.raises(FloatingPointError) as caught:
+        session.run(cell, lambda what, images: None)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("part", "tensor", "task", "said"),
+    [
+        ("text_encoder", "layers.1.mlp.fc1.weight", "txt2img", "the text encoder first gave"),
+        ("unet", "mid_block.resnets.0.conv1.weight", "txt2img", "the unet first gave"),
+        ("vae", "decoder.conv_in.weight", "txt2img", r"the vae \(decoder\) first gave"),
+        ("vae", "encoder.conv_in.weight", "img2img", r"the vae \(encoder\) first gave"),
+    ],
+)
+def test_the_part_that_first_gives_nan_is_named(made, tmp_path, value, part, tensor, task, said):
+    import re
+
+    model = load(tiny.spec(made), "fp32", "cpu")
+    (name,) = [n for n, _ in getattr(model.parts, part).named_parameters() if n.endswith(tensor)]
+    weight = getattr(model.parts, part).get_parameter(name)
+    weight.data[(0,) * weight.ndim] = value
+    line = ends(model, tmp_path, made, f"task={task}")
+    assert re.search(said, line) and f"1 of its tensors hold such values, {name} first" in line
+
+
+def test_a_sampler_that_gives_nan_is_named(made, tmp_path, monkeypatch):
+    from harness import generate
+
+    model = load(tiny.spec(made), "fp32", "cpu")
+
+    def spoilt(plan, denoise, x, *others):
+        for _ in range(2):
+            x = denoise(x, model.process.level(1.0)) if x is not None else x
+            x = x * float("inf")
+        return x
+
+    monkeypatch.setattr(generate, "integrate", spoilt)
+    assert "the sampler, and no network, first gave NaN" in ends(model, tmp_path, made)
+
+
+def test_what_half_precision_cannot_hold_is_said_so(made, tmp_path):
+    model = load(tiny.spec(made), "fp32", "cpu")
+    unet = model.parts.unet.half()
+    model.dtype = torch.float16
+    unet.conv_in.weight.data.fill_(6e4)
+    line = ends(model, tmp_path, made)
+    assert "the unet first gave NaN or infinity in torch.float16" in line and "precision=bf16" in line
