@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness import paths
+from harness.bounds import MOST_STEPS, check_knobs
 from harness.cell import (
     IMPLEMENTATIONS,
     NOISES,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from samplers.plan import Plan
 
 ENDS = 2  # steps of a schedule that only gives an adaptive solver its two ends: the second call is its lowest level
+TRAINED = 1500  # timesteps, at least, that models are trained at: 1,000 of nearly all
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -90,6 +92,7 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     from harness.models.load import fingerprint as model_fingerprint
     from harness.tasks.load import load as load_task
 
+    check_knobs(values)
     task, model = values["task"], paths.found("model", values["model"])
     once(check_model, model, task["name"])
     sampler, schedule = _settled(values["sampler"], values["schedule"], model)
@@ -107,7 +110,7 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     asked = _Asked(task, load_task(task), model, sampler, schedule, strength, keep_steps)
     steps, stochastic = asked.steps(values)
     _check_implementation(implementation, sampler, task["name"], asked.levels(steps))
-    n_images = whole(values, "n_images", 1)
+    n_images = whole(values, "n_images")
     once(check_data, data, n_images, task["name"])
     once(check_use, model, data, precision, str(values["negative_prompt"] or ""))
     metrics = once(_metrics, values["metrics"])
@@ -129,15 +132,15 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
         keep_steps=keep_steps,
         negative_prompt="" if off else str(values["negative_prompt"] or ""),
         precision=precision,
-        seed=whole(values, "seed", 0),
+        seed=whole(values, "seed"),
         n_images=n_images,
-        batch_size=whole(values, "batch_size", 1),
+        batch_size=whole(values, "batch_size"),
         device=device,
         threads=_threads(values, device),
         metrics=metrics,
-        reference_count=whole(values, "reference_count", 2, ": FID needs a covariance"),
+        reference_count=whole(values, "reference_count", ": FID needs a covariance"),
         timing=choice(values["timing"], "timing", TIMINGS),
-        timing_batch=whole(values, "timing_batch", 1),
+        timing_batch=whole(values, "timing_batch"),
     )
 
 
@@ -198,7 +201,7 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
 
 def _cfg(values: dict[str, Any], model: dict[str, Any]) -> float:
-    return number({"cfg": model["default_cfg"] if values["cfg"] is None else values["cfg"]}, "cfg", 0.0)
+    return number({"cfg": model["default_cfg"] if values["cfg"] is None else values["cfg"]}, "cfg")
 
 
 @dataclass(frozen=True)
@@ -222,9 +225,9 @@ class _Asked:
         if self.schedule["name"] == "file":
             steps = self._of_file()
         elif values["nfe"] is not None:
-            steps = self._affordable(whole(values, "nfe", 1))
+            steps = self._affordable(whole(values, "nfe"))
         else:
-            steps = whole(values, "steps", 1)
+            steps = whole(values, "steps")
         plan = self._plan(steps)
         return steps, plan is not None and any(stage.noise for stage in plan.stages)
 
@@ -234,9 +237,12 @@ class _Asked:
 
         if self.task["name"] == "inpaint":
             raise InputError(f"sampler={self.sampler['name']} chooses its own steps and cannot blend: not with inpaint")
-        steps = whole(values, "steps", 1) if self.strength is not None else ENDS
+        steps = whole(values, "steps") if self.strength is not None else ENDS
         self.levels(steps)
-        return steps, registry.capabilities(self.sampler, steps).stochastic
+        try:
+            return steps, registry.capabilities(self.sampler, steps).stochastic
+        except ValueError as error:
+            raise self._cannot(error) from error
 
     def _of_file(self) -> int:
         """The steps of a file are its own; a strength takes its share of them."""
@@ -249,18 +255,24 @@ class _Asked:
         if self.strength == 0:  # nothing runs, whatever the steps
             return nfe
         share = 1.0 if self.strength is None or self.keep_steps else self.strength
-        for run in range(nfe, 0, -1):
-            steps = math.ceil((run + 1) / share - 1e-9) - 1  # the most of which a strength runs so many
+        run = min(nfe, MOST_STEPS)
+        while run >= 1:
+            most = min((run + 1) / share, MOST_STEPS + 1)
+            steps = math.ceil(most - 1e-9) - 1  # the most of which a strength runs so many
             plan = self._plan(steps, may_fail=run > 1)
             if plan is not None and plan.nfe <= nfe:
                 return steps
+            run -= _too_many(run, nfe, plan)
         raise InputError(f"nfe={nfe} does not pay for one step of sampler={self.sampler['name']}: give more")
 
     def levels(self, steps: int) -> NoiseLevels | None:
         """Those that run; None where nothing does."""
         try:
-            return self.how.levels(self._schedule, steps, self.strength, self.keep_steps)[0]
-        except ValueError as error:
+            with _strict():
+                return self.how.levels(self._schedule, steps, self.strength, self.keep_steps)[0]
+        except InputError:
+            raise
+        except (ValueError, ArithmeticError) as error:
             raise self._cannot(error) from error
 
     def _schedule(self, steps: int) -> NoiseLevels:
@@ -275,14 +287,31 @@ class _Asked:
 
         try:
             levels = self.levels(steps)
-            return None if levels is None else registry.build_plan(self.sampler, levels)
-        except ValueError as error:
+            with _strict():
+                return None if levels is None else registry.build_plan(self.sampler, levels)
+        except (ValueError, ArithmeticError) as error:
             if may_fail:
                 return None
             raise error if isinstance(error, InputError) else self._cannot(error) from error
 
-    def _cannot(self, error: ValueError) -> InputError:
+    def _cannot(self, error: Exception) -> InputError:
+        if isinstance(error, ArithmeticError):
+            error = f"their arithmetic fails ({error}): give values nearer to the defaults of conf"
         return InputError(f"{self.sampler['name']} with {self.schedule['name']} levels: {error}")
+
+
+def _strict() -> Any:
+    """What overflows or has no value is an error where it happens: no warning on the terminal, no NaN later."""
+    import numpy as np
+
+    return np.errstate(over="raise", divide="raise", invalid="raise")
+
+
+def _too_many(run: int, nfe: int, plan: Plan | None) -> int:
+    """By how many fewer steps to go on, so that no answer is jumped over, and yet it is not long in coming."""
+    if plan is None:  # no schedule has more levels than its model was trained at: in tenths to where that may end
+        return max(1, (run - TRAINED) // 10)
+    return max(1, (plan.nfe - nfe) // (2 * math.ceil(plan.nfe / run)))  # a step costs at most twice the average
 
 
 def _check_implementation(implementation: str, sampler: dict[str, Any], task: str, levels: NoiseLevels | None) -> None:
@@ -313,7 +342,7 @@ def _strength(given: Any, task: dict[str, Any]) -> float | None:
 def _threads(values: dict[str, Any], device: str) -> int | None:
     """By default all cores allowed on the CPU, whose rounding and times depend on them; a GPU's images do not."""
     if values["threads"] is not None:
-        return whole(values, "threads", 1)
+        return whole(values, "threads")
     return allowed_cores() if device == "cpu" else None
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from harness import bounds
 from harness.errors import InputError, nearest
 from harness.paths import by_content
 
@@ -134,20 +134,23 @@ def _knobs(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name not in ("name", "solver", "default_schedule")}
 
 
-def whole(values: Mapping[str, Any], name: str, low: int, hint: str = "") -> int:
-    """`values[name]` as an integer ≥ low, or an InputError that says what was given."""
-    given = values[name]
-    number_ = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
-    if not number_ or given != int(given) or given < low:
-        raise InputError(f"{name}={given!r} is not valid: give a whole number of at least {low}{hint}")
+def whole(values: Mapping[str, Any], name: str, hint: str = "") -> int:
+    """`values[name]` as an integer between its ends (harness/bounds.py), or an InputError that says what was given."""
+    given, (low, high) = values[name], bounds.AXES[name]
+    number_ = isinstance(given, (int, float)) and not isinstance(given, bool) and low <= given <= high
+    if not number_ or given != int(given):
+        said = bounds.said(low, high, "whole number")
+        raise InputError(f"{name}={bounds.shown(given)} is not valid: {said}{hint}")
     return int(given)
 
 
-def number(values: Mapping[str, Any], name: str, low: float, high: float = math.inf) -> float:
+def number(values: Mapping[str, Any], name: str, low: float | None = None, high: float | None = None) -> float:
+    """`values[name]` as a finite number from `low` to `high`, which are those of harness/bounds.py where not given."""
     given = values[name]
+    if low is None or high is None:
+        low, high = bounds.AXES[name]
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high:
-        bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-        raise InputError(f"{name}={given!r} is not valid: give a number {bounds}")
+        raise InputError(f"{name}={bounds.shown(given)} is not valid: {bounds.said(low, high)}")
     return float(given)
 
 

@@ -89,7 +89,7 @@ def summarise(rows: list[Row]) -> Row:
     """Cell columns from timing rows: quantiles of the timed runs, an interval of the median, the parts."""
     timed = [row for row in rows if row["kind"] == "timed"]
     total = np.array([row["total_s"] for row in timed])
-    low, high = median_interval(total)
+    low, high = median_interval(total) if len(total) > 1 else (None, None)
     part = {name: float(np.mean([row[name] for row in timed])) for name in ("text_s", "denoise_s", "decode_s")}
     return {
         "latency_s": float(np.median(total)),

@@ -40,13 +40,14 @@ def mean_interval(
     Agresti and Min (2005); anything else the studentised bootstrap (Efron and Tibshirani 1993, ch. 12), which unlike
     percentiles keeps its level at 16 skewed values, or Student's where too many resamples hold one value only. Of
     `differences` it is the wider of the two on either side: what differs in a few images only has heavy tails, under
-    which the bootstrap alone covers with 90 to 93 %, and Student's alone does so where they are skewed. One value, or
-    equal ones that are no shares, have no spread to judge by: the bounds are the value.
+    which the bootstrap alone covers with 90 to 93 %, and Student's alone does so where they are skewed. Equal values
+    that are no shares have no spread to judge by: the bounds are the value. One value says nothing about its error:
+    the bounds are NaN, which records keep as null and reports show as "–".
     """
     x = np.asarray(values, np.float64)
     columns = x[:, None] if x.ndim == 1 else x
     mean = np.clip(columns.mean(0), columns.min(0), columns.max(0))  # of equal values exactly the value
-    low, high = mean.copy(), mean.copy()
+    low, high = (mean.copy(), mean.copy()) if len(columns) > 1 else np.full((2, columns.shape[1]), np.nan)
     if len(columns) > 1:
         spread = (columns != columns[0]).any(0)
         if differences:  # all 0: nothing changed, and that is certain
@@ -149,7 +150,10 @@ def median_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, fl
 
 @dataclass(frozen=True)
 class Paired:
-    """Candidate minus baseline over n pairs; every field is a scalar, or (k,) for k columns."""
+    """Candidate minus baseline over n pairs; every field is a scalar, or (k,) for k columns.
+
+    One pair has no spread: its interval and its effect are NaN.
+    """
 
     n: int
     difference: np.ndarray  # mean
@@ -177,9 +181,9 @@ def paired(
     d = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
     low, high = mean_interval(d, resamples, seed, differences=True)
     mean, n = d.mean(0), len(d)
-    spread = d.std(0, ddof=1) if n > 1 else np.zeros_like(mean)
+    spread = d.std(0, ddof=1) if n > 1 else np.full_like(mean, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        effect = np.where(mean == 0, 0.0, mean / spread)  # ± infinity where all pairs differ by the same
+        effect = np.where((mean == 0) & (n > 1), 0.0, mean / spread)  # ± infinity where all pairs differ by the same
     superiority = (d > 0).mean(0) + 0.5 * (d == 0).mean(0)
     if ask_p is None:
         p = sign_flip_p(d)

@@ -59,10 +59,10 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the folder's `~` expanded; InputError where one cannot be."""
-    whole(settings, "workers", 1)
-    whole(settings, "retries", 0)
+    whole(settings, "workers")
+    whole(settings, "retries")
     if settings["cell_timeout"] is not None:
-        number(settings, "cell_timeout", 1e-3)
+        number(settings, "cell_timeout")
     for name in ("force", "debug", "plots"):
         yes_or_no(settings, name)
     folder = settings["results_dir"]

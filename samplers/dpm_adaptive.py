@@ -38,6 +38,7 @@ def capabilities(
     eta: float = 0.0,
     s_noise: float = 1.0,
 ) -> Capabilities:
+    _check(order, rtol, atol, h_init, eta, s_noise)
     return Capabilities(order=order, nfe=None, stochastic=eta > 0 and s_noise > 0)
 
 

@@ -50,11 +50,12 @@ def _whole(half: Stage, then: Level, eta: float, s_noise: float, r: float) -> St
     """
     now, mid = half.level, half.result
     whole = _step(now, then, eta, s_noise)
-    a, b, second = whole.states[0], whole.x0[0], 1 / (2 * r)
+    # First-order steps have one weight of each, or none of the state where η is so large that all noise is drawn anew.
+    a, b, second = sum(whole.states), sum(whole.x0), 1 / (2 * r)
     share = fresh = 0.0
     if half.noise:
         seen = min(1.0, (now.ratio - mid.ratio) / (now.ratio - then.ratio))
         share, fresh = whole.noise * math.sqrt(seen) / half.noise, whole.noise * math.sqrt(1 - seen)
-    states = (share, a - share * half.states[0])
-    x0 = (b * second, b * (1 - second) - share * half.x0[0])
+    states = (share, a - share * sum(half.states))
+    x0 = (b * second, b * (1 - second) - share * sum(half.x0))
     return Stage(mid, then, states, x0, fresh)

@@ -106,7 +106,7 @@ class DiscreteVP(Process):
         A terminal ᾱ of 0 (zero terminal SNR, 2305.08891) is held at 2⁻²⁴, as in diffusers, so that levels stay finite,
         and at a quarter of the ᾱ before where that is lower still, so that they grow.
         """
-        cumprod = np.array(alphas_cumprod, np.float64)
+        cumprod = _falling(np.array(alphas_cumprod, np.float64))
         if cumprod[-1] <= 0:
             cumprod[-1] = 2.0**-24 if cumprod[-2] > 2.0**-24 else cumprod[-2] / 4
         return cls(np.sqrt((1 - cumprod) / cumprod))
@@ -202,7 +202,15 @@ TRAINING_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 def alphas_cumprod(
     training_schedule: str, beta_start: float, beta_end: float, train_steps: int, zero_terminal_snr: bool = False
 ) -> np.ndarray:
-    """ᾱ (T,) float64 of the training schedules that diffusers names; β is not used by `squaredcos_cap_v2`."""
+    """ᾱ (T,) float64 of the training schedules that diffusers names; β is not used by `squaredcos_cap_v2`.
+
+    ValueError for an unknown name, and unless 0 < beta_start ≤ beta_end ≤ 1.
+    """
+    if training_schedule in ("linear", "scaled_linear") and not 0 < beta_start <= beta_end <= 1:
+        raise ValueError(
+            f"beta_start={beta_start!r} and beta_end={beta_end!r} are not valid: β is the share of noise that a "
+            "timestep adds, so give 0 < beta_start ≤ beta_end ≤ 1"
+        )
     if training_schedule == "linear":  # 2006.11239
         betas = np.linspace(beta_start, beta_end, train_steps)
     elif training_schedule == "scaled_linear":  # 2112.10752
@@ -216,9 +224,20 @@ def alphas_cumprod(
     return rescaled_to_zero_snr(cumprod) if zero_terminal_snr else cumprod
 
 
+def _falling(cumprod: np.ndarray) -> np.ndarray:
+    """ᾱ (T,) as it is; ValueError unless it falls from below 1 to 0 at least, as it does where every β is above 0."""
+    fine = cumprod.ndim == 1 and len(cumprod) > 1 and 0 < cumprod[0] < 1
+    if not fine or not (np.diff(cumprod) < 0).all() or not cumprod[-2] > 0 or not np.isfinite(cumprod[-1]):
+        raise ValueError(
+            "the signal that is left (alphas_cumprod) must fall at every timestep, from below 1 to 0 or above: every β "
+            "of the training schedule must be above 0 and at most 1"
+        )
+    return cumprod
+
+
 def rescaled_to_zero_snr(cumprod: np.ndarray) -> np.ndarray:
     """ᾱ (T,) with √ᾱ shifted to end in 0 and scaled to keep its first value (2305.08891, algorithm 1)."""
-    root = np.sqrt(cumprod)
+    root = np.sqrt(_falling(cumprod))
     return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric, Samples
 from harness.metrics.context import Context
-from harness.statistics import mean_interval
 
 
 class Discretisation(Metric):
@@ -41,7 +40,7 @@ class Discretisation(Metric):
         rows = np.stack([((got - reference) ** 2).sum(1).numpy(), (reference**2).sum(1).numpy()], 1)
         self.samples.add(indices, rows)
         out = np.full(len(batch.images), np.nan)
-        out[first] = np.sqrt(rows[:, 0] / rows[:, 1])
+        out[first] = np.sqrt(np.divide(rows[:, 0], rows[:, 1], out=np.full(len(rows), np.nan), where=rows[:, 1] > 0))
         return {"discretisation_error": out}
 
     def merge(self, other: Metric) -> None:
@@ -51,15 +50,17 @@ class Discretisation(Metric):
         if not len(self.samples):
             return dict.fromkeys(self.columns)
         rows = self.samples.sorted()[1]
+        if not rows[:, 1].sum() > 0:  # a reference that is 0 everywhere has no relative distance
+            return dict.fromkeys(self.columns)
         value = float(np.sqrt(rows[:, 0].sum() / rows[:, 1].sum()))
         # Derivative of the value in each image's weight: an interval of its mean is one of the value.
         share = rows / np.maximum(rows.mean(0), 1e-300)
         moved = value / 2 * (share[:, 0] - share[:, 1])
-        low, high = mean_interval(moved, self.options["resamples"], self.context.seed)
+        low, high = bootstrap.around(value, moved, self.options["resamples"], self.context.seed)
         return {
             "discretisation_error": value,
-            "discretisation_error_low": max(0.0, value + float(low)),
-            "discretisation_error_high": value + float(high),
+            "discretisation_error_low": bootstrap.at_least_0(low),
+            "discretisation_error_high": high,
             "discretisation_error_n": len(rows),
             "discretisation_reference": self.context.reference_name,
         }

@@ -9,7 +9,6 @@ import numpy as np
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric, Samples
 from harness.metrics.context import Context
-from harness.statistics import mean_interval
 
 
 class Exact(Metric):
@@ -56,14 +55,16 @@ class Exact(Metric):
         if not len(self.samples):
             return dict.fromkeys(self.columns)
         rows = self.samples.sorted()[1]
+        if not rows[:, 1].sum() > 0:  # a solution that is 0 everywhere has no relative distance
+            return dict.fromkeys(self.columns)
         value = float(np.sqrt(rows[:, 0].sum() / rows[:, 1].sum()))
         # Derivative of the value in each image's weight: an interval of its mean is one of the value.
         moved = value / 2 * (rows[:, 0] / (rows[:, 0].mean() or 1.0) - rows[:, 1] / rows[:, 1].mean())
-        low, high = mean_interval(moved, self.options["resamples"], self.context.seed)
+        low, high = bootstrap.around(value, moved, self.options["resamples"], self.context.seed)
         return {
             "error_to_exact": value,
-            "error_to_exact_low": max(0.0, value + float(low)),
-            "error_to_exact_high": value + float(high),
+            "error_to_exact_low": bootstrap.at_least_0(low),
+            "error_to_exact_high": high,
             "error_to_exact_n": len(rows),
             "error_to_exact_floor": float(np.sqrt(rows[:, 2].sum() / rows[:, 1].sum())) or None,
             "exact_definition": self.context.exact_name,

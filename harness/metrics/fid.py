@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from harness import statistics
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric
 from harness.metrics.context import Context
@@ -51,7 +50,8 @@ class FID(FeatureMetric):
         low, high = interval(self.moved, value, self.options["resamples"], self.context.seed)
         limit = infinity(features, target, value, self.options["splits"], self.context.seed)
         # To first order the limit errs as the value does: bias is what it is rid of.
-        below, above = (None, None) if limit is None else (limit + low - value, limit + high - value)
+        known = limit is not None and low is not None
+        below, above = (limit + low - value, limit + high - value) if known else (None, None)
         return {
             "fid": value,
             "fid_low": low,
@@ -91,7 +91,7 @@ def influence(features: np.ndarray, target: Gaussian) -> np.ndarray:
     return moved - moved.mean()
 
 
-def interval(moved: np.ndarray, value: float, resamples: int, seed: int) -> tuple[float, float]:
+def interval(moved: np.ndarray, value: float, resamples: int, seed: int) -> tuple[float | None, float | None]:
     """95 % interval of the distance at this number of images, for this reference, from the images' influence (N,).
 
     Resampling images and computing FID anew would not do: a resample has fewer distinct images, so its FID is far too
@@ -99,8 +99,7 @@ def interval(moved: np.ndarray, value: float, resamples: int, seed: int) -> tupl
     part has no such bias. It covers with 91 to 96 % where the two distributions differ; where they are equal the value
     has no linear part left and the interval is on the safe side: up to 1.7 times too wide.
     """
-    low, high = statistics.mean_interval(moved, resamples, seed)
-    return float(value + low), float(value + high)
+    return bootstrap.around(value, moved, resamples, seed)
 
 
 def infinity(features: np.ndarray, target: Gaussian, value: float, splits: int, seed: int) -> float | None:

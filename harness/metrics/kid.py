@@ -11,6 +11,7 @@ from harness.metrics.feature_metric import FeatureMetric
 from harness.statistics import resample_counts
 
 BLOCK = 1024  # rows of a kernel matrix held at once
+FEWEST = 5  # images with an interval: of 4, every other resample holds but one or two different ones
 
 
 class KID(FeatureMetric):
@@ -28,11 +29,18 @@ class KID(FeatureMetric):
         y, degree = reference.features.astype(np.float64), self.options["degree"]
         if ("kid", degree) not in reference.once:
             reference.once["kid", degree] = within(y, degree)
-        weights = resample_counts(len(x), self.options["resamples"], self.context.seed)
+        weights = self._weights(len(x))
         draws = mmd(x, y, degree, np.concatenate([np.ones((1, len(x))), weights]), reference.once["kid", degree])
         self.moved = influence(x, y, degree)
-        low, high = bootstrap.bounds(draws[1:], float(draws[0]))
+        low, high = bootstrap.bounds(draws[1:], float(draws[0])) if len(weights) else (None, None)
         return {"kid": float(draws[0]), "kid_low": low, "kid_high": high, "kid_n": len(x)}
+
+    def _weights(self, n: int) -> np.ndarray:
+        """How often each of n images counts in each resample that has a KID: one image over and over has no pair."""
+        if n < FEWEST:
+            return np.empty((0, n))
+        drawn = resample_counts(n, self.options["resamples"], self.context.seed)
+        return drawn[(drawn > 0).sum(1) > 1]
 
     def image_values(self) -> dict[str, np.ndarray]:
         return {} if self.moved is None else {"kid_influence": self.moved}

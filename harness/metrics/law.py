@@ -15,7 +15,6 @@ from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric, Samples
 from harness.metrics.context import Context
 from harness.models.mixture import Mixture
-from harness.statistics import mean_interval
 
 VALUES = ("law_mean_error", "law_covariance_error", "sliced_wasserstein")
 INFLUENCES = ("law_mean_influence", "law_covariance_influence", "sliced_wasserstein_influence")
@@ -58,8 +57,8 @@ class Law(Metric):
         out: dict[str, Any] = dict.fromkeys(self.columns)
         for name, (value, influence) in distances(x).items():
             self.moved[INFLUENCES[VALUES.index(name)]] = influence
-            low, high = mean_interval(influence, self.options["resamples"], self.context.seed)
-            bounds = {f"{name}_low": max(value + float(low), 0.0), f"{name}_high": value + float(high)}
+            low, high = bootstrap.around(value, influence, self.options["resamples"], self.context.seed)
+            bounds = {f"{name}_low": bootstrap.at_least_0(low), f"{name}_high": high}
             out |= {name: value, **bounds, f"{name}_n": len(x)}
         return out | self._floors(distances, ids)
 

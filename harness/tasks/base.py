@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from harness.bounds import MOST_STEPS
 from harness.errors import InputError, nearest
 from samplers.levels import Level, NoiseLevels
 
@@ -87,6 +88,12 @@ def tail(schedule: Schedule, steps: int, strength: float, keep_steps: bool) -> t
         return None, 0
     # A hair is added or taken because 50 · 0.58 is 28.999999999999996 in floating point and means 29.
     if keep_steps:
+        if steps / strength > MOST_STEPS:
+            raise InputError(
+                f"strength={strength!r} with keep_steps=true is not valid: {steps} steps would be the last of "
+                f"{steps / strength:.4g}, the most is {MOST_STEPS:,}; give a strength of at least "
+                f"{steps / MOST_STEPS:.3g}, fewer steps, or keep_steps=false"
+            )
         total, run = math.ceil(steps / strength - 1e-9), steps
     else:
         total, run = steps, max(1, math.floor(steps * strength + 1e-9))

@@ -110,6 +110,7 @@ def _verdicts(found: pd.DataFrame, policy: Policy) -> np.ndarray:
     difference, low, high = (found[name].to_numpy() for name in ("difference", "low", "high"))
     worse = np.select([either, lower], [np.abs(difference), -difference], difference)
     at_most = np.select([either, lower], [np.maximum(np.abs(low), np.abs(high)), -low], high)
+    at_most = np.where(np.isnan(at_most), np.inf, at_most)  # one image has no interval: it may be anything
     margin = found["margin"].to_numpy()
     significant = found["p_adjusted"].to_numpy() < policy.alpha
     enough = found["n"].to_numpy() >= policy.min_images

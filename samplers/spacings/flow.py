@@ -9,6 +9,8 @@ import numpy as np
 from samplers.levels import NoiseLevels, Process, RectifiedFlow
 from samplers.spacings.grid import ENDS, above, checked, one_of, spare
 
+MOST_MU = 10  # of the logarithm of a shift: 22,000 times
+
 
 def flow_shift(
     process: Process,
@@ -60,8 +62,12 @@ def _shift(
     if mu is not None and tokens is not None:
         raise ValueError("the flow_shift schedule takes mu or image_seq_len, not both")
     if tokens is not None:
+        if most[0] == base[0]:
+            raise ValueError(f"base_image_seq_len and max_image_seq_len must differ, not both be {base[0]}")
         slope = (most[1] - base[1]) / (most[0] - base[0])
         mu = base[1] + slope * (tokens - base[0])
+    if mu is not None and not abs(mu) <= MOST_MU:
+        raise ValueError(f"mu is {mu:.4g}, but shifts beyond exp(±{MOST_MU}) are none: mind the numbers of tokens")
     return above("shift", shift) if mu is None else math.exp(mu)
 
 

@@ -51,7 +51,8 @@ def vp(
     """
     if (beta_d is None) != (beta_min is None):
         raise ValueError("the vp schedule needs beta_d and beta_min, or neither")
-    above("eps_s", eps_s)
+    if not above("eps_s", eps_s) < 1:
+        raise ValueError(f"eps_s={eps_s} of the vp schedule is its last t, which begins at 1: give less than 1")
     if beta_d is None:
         low, high = np.log1p(np.square([process.ratio_min, process.ratio_max]))
         beta_d = 2 * (low / eps_s - high) / (eps_s - 1)

@@ -1,0 +1,134 @@
+"""What a number on a command line may be: every axis and every knob is finite and has two ends. Imports nothing heavy.
+
+The ends are where a value stops to be a question of sampling: beyond them lie a slip of the hand, an array that no
+machine holds, or arithmetic that overflows. What is possible between them is the business of whoever reads the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.errors import InputError
+
+MOST_STEPS = 5_000  # of a schedule, whatever runs of it: five times what models are trained at
+MOST_SEED = 2**63 - 1  # of a column of records
+LARGEST = 1e9  # of a knob that is not named below
+COORDINATES = 10_000_000  # modes times dimension of a drawn mixture: 80 MB a table
+
+# Axes and settings: both ends are valid.
+AXES: dict[str, tuple[float, float]] = {
+    "steps": (1, MOST_STEPS),
+    "nfe": (1, 10 * MOST_STEPS),
+    "cfg": (0, 1_000),
+    "seed": (0, MOST_SEED),
+    "n_images": (1, 1_000_000),
+    "batch_size": (1, 65_536),
+    "reference_count": (2, 1_000_000),
+    "timing_batch": (1, 65_536),
+    "threads": (1, 4_096),
+    "workers": (1, 1_024),
+    "retries": (0, 1_000),
+    "cell_timeout": (1e-3, 10_000_000),
+}
+_ORDER, _SHIFT, _LENGTH, _RHO, _SCALE = (0, 20), (-10, 10), (1, 10_000_000), (0, 100), (0, 1_000_000)
+KNOBS: dict[str, dict[str, tuple[float, float]]] = {
+    "task": {},
+    "guidance": {"rescale": (0, 1), "percentile": (0, 1)},
+    "model": {
+        "height": (1, 8_192),
+        "width": (1, 8_192),
+        "default_cfg": AXES["cfg"],
+        "seed": AXES["seed"],
+        "dimension": (1, 10_000),
+        "modes": (1, 10_000),
+        "classes": (1, 10_000),
+        "spread": (1e-6, 1e6),
+        "mean": (-1e6, 1e6),
+        "std_first": (1e-6, 1e6),
+        "std_last": (1e-6, 1e6),
+        "beta_start": (0, 1),
+        "beta_end": (0, 1),
+    },
+    "sampler": {
+        **dict.fromkeys(("order", "max_order", "predictor_order", "corrector_order"), _ORDER),
+        **dict.fromkeys(("eta", "tau", "rtol", "atol", "accept_safety"), (0, 10)),
+        **dict.fromkeys(("h_init", "r", "r_1", "r_2"), (1e-3, 10)),
+        **dict.fromkeys(("pcoeff", "icoeff", "dcoeff"), (-10, 10)),
+        **dict.fromkeys(("lower_order_final", "disable_corrector"), (0, MOST_STEPS)),
+        "s_churn": (0, 10_000),
+        "s_tmin": _SCALE,
+        "s_tmax": (0, math.inf),  # inf: churn from the noisiest level on
+        "s_noise": (0, 100),
+        "points": (1, 10_000),
+        "gamma": (0, 100),
+        "sweeps": (0, 100),
+        "sigma_data": (1e-3, 1_000),
+        "timestep_scaling": _SCALE,
+        "intervals": (0, 1_000),
+        "rho": (0, 100),
+    },
+    "schedule": {
+        **dict.fromkeys(("alpha", "beta"), (0.01, 100)),
+        **dict.fromkeys(("mu", "base_shift", "max_shift"), _SHIFT),
+        **dict.fromkeys(("image_seq_len", "base_image_seq_len", "max_image_seq_len"), _LENGTH),
+        **dict.fromkeys(("threshold_noise", "shift_terminal", "t_max", "t_min"), (0, 1)),
+        "eps_s": (1e-5, 0.99),  # below, the levels that span a model's range overflow
+        "beta_d": (0, 500),
+        "beta_min": (0, 100),
+        "shift": (1e-3, 1_000),
+        "coeff": (0.01, 100),
+        "rho": (0.1, 100),
+        "offset": (0, MOST_STEPS),
+        "linear_steps": (0, MOST_STEPS),
+    },
+    "data": {"start": (0, 1_000_000_000), "two_objects": (0, 1)},
+}
+
+
+def check_knobs(values: Mapping[str, Any]) -> None:
+    """InputError for a number in one of the groups that is not finite or beyond its ends.
+
+    `values` is a composed config. Only numbers are looked at, those in lists included: what is a text where a number
+    belongs is said by whoever reads the knob.
+    """
+    for group, known in KNOBS.items():
+        for knob, given in values[group].items():
+            low, high = known.get(knob, (-LARGEST, LARGEST))
+            for one in _numbers(given):
+                if not low <= one <= high:
+                    raise InputError(f"{group}.{knob}={shown(given)} is not valid: {said(low, high)}")
+    model = values["model"]
+    modes, dimension = model.get("modes"), model.get("dimension")
+    drawn = model.get("seed") is not None and all(isinstance(n, int) for n in (modes, dimension))
+    if drawn and modes * dimension > COORDINATES:
+        raise InputError(
+            f"model.modes={modes} with model.dimension={dimension} is not valid: give numbers whose product is at most "
+            f"{COORDINATES:,}"
+        )
+
+
+def said(low: float, high: float, kind: str = "number") -> str:
+    """What to do: "give a number from 0 to 1"."""
+    if math.isinf(high):
+        return f"give a {kind} of at least {_text(low)}"
+    return f"give a {kind} from {_text(low)} to {_text(high)}"
+
+
+def shown(given: Any) -> str:
+    """What was given, in at most 80 characters."""
+    text = repr(given)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _text(end: float) -> str:
+    return f"{end:,}" if isinstance(end, int) else f"{end:g}"
+
+
+def _numbers(given: Any) -> Iterator[float]:
+    if isinstance(given, (list, tuple)):
+        for one in given:
+            yield from _numbers(one)
+    elif isinstance(given, (int, float)) and not isinstance(given, bool):
+        yield given
