@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import statistics
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from harness.store import Store
 from harness.timing import paired_ratio
 from harness.verdict import ratios, table, words
@@ -248,4 +248,4 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

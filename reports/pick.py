@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pandas as pd
 from rich.console import Console
 
-from harness.errors import InputError, one_line
+from harness.errors import InputError, interruptible, one_line
 from harness.store import Store
 from harness.verdict import table, words
 from harness.verdict.measures import BY_NAME, COST, QUALITY, Measure, bounds, measure
@@ -235,4 +235,4 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -150,8 +150,11 @@ def parsed(monkeypatch, module: str, words: list[str]) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(sys, "argv", [module, *words])
-    main = importlib.import_module(module).main if module != "harness.store" else None
-    main = main or importlib.import_module("harness.upkeep").main  # what `python -m harness.store` runs
+    if module == "harness.store":
+        module = "harness.upkeep"  # what it runs
+    elif (ROOT / module.replace(".", "/")).is_dir():
+        module += ".__main__"
+    main = importlib.import_module(module).main
     with pytest.raises(Understood):
         main(words) if main.__code__.co_argcount else main()
 
@@ -181,6 +184,9 @@ def test_another_command_is_understood(monkeypatch, document, command):
 
 def check_tests(words: list[str]) -> None:
     """Every file or pattern that pytest is given is there; the suite itself runs this test."""
+    if "-m" in words:  # a mark: one that pyproject.toml declares
+        mark = words.pop(words.index("-m") + 1)
+        assert f'"{mark}: ' in (ROOT / "pyproject.toml").read_text()
     for word in words:
         assert word.startswith("-") or list(ROOT.glob(word)), f"no {word}"
 
