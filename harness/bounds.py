@@ -85,6 +85,9 @@ KNOBS: dict[str, dict[str, tuple[float, float]]] = {
     },
     "data": {"start": (0, 1_000_000_000), "two_objects": (0, 1)},
 }
+# Whole numbers of the metrics: at least 1, at most …
+METRICS = {"resamples": 100_000, "degree": 10, "splits": 1_000, "n": 1_000_000}
+MOST_OF_A_METRIC = 10_000
 
 
 def check_knobs(values: Mapping[str, Any]) -> None:

@@ -121,6 +121,17 @@ def test_no_number_of_a_setting_makes_a_traceback(setting):
         assert check_settings({**settings, setting: given})[setting] == given
 
 
+@pytest.mark.parametrize("path", sorted((CONF / "metric").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_number_of_a_metric_makes_a_traceback_or_takes_all_memory(path):
+    values = _composed("device=cpu")
+    for knob in numbers(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        for given in TRIED:
+            said = outcome(values, "metrics", [{"name": path.stem, knob: given}])
+            assert said.startswith(f"{knob}=") and "is not valid: give a whole number from 1 to" in said
+            assert is_one_line(said)
+        assert outcome(values, "metrics", [{"name": path.stem, knob: 1}]) == ""
+
+
 def test_the_ends_themselves_are_valid():
     values = _composed("model=gmm", "device=cpu")
     for axis in ("steps", "cfg", "seed", "n_images", "batch_size", "reference_count", "timing_batch", "threads"):

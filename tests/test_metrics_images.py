@@ -287,7 +287,8 @@ def test_names_and_knobs_that_are_not_there_are_refused_without_torch():
         (["fidd"], "did you mean 'fid'"),
         ([{"name": "fid", "extracter": "auto"}], "did you mean 'extractor'"),
         ([{"name": "fid", "extractor": "vgg"}], "valid: auto, embedded, inception"),
-        ([{"name": "fid", "resamples": 0}], "at least 1"),
+        ([{"name": "fid", "resamples": 0}], "from 1 to 100,000"),
+        ([{"name": "law", "directions": 10**9}], "from 1 to 10,000"),
         ([{"name": "similarity", "lpips": "resnet"}], "valid: alex, off, squeeze, vgg"),
         (["fid", "fid"], "named twice"),
     ):

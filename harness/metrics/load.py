@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness import bounds
 from harness.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def options(asked: Asked) -> dict[str, Any]:
             raise InputError(f"{knob!r} is not an option of metric {name}; {nearest(knob, defaults)}")
     full = {**defaults, **given}
     for knob, default in defaults.items():
-        if type(default) is int and (type(full[knob]) is not int or full[knob] < 1):
-            raise InputError(f"{knob}={full[knob]!r} of metric {name} is not valid: give a whole number of at least 1")
+        most = bounds.METRICS.get(knob, bounds.MOST_OF_A_METRIC)
+        if type(default) is int and (type(full[knob]) is not int or not 1 <= full[knob] <= most):
+            said = bounds.said(1, most, "whole number")
+            raise InputError(f"{knob}={bounds.shown(full[knob])} of metric {name} is not valid: {said}")
     return full
 
 
