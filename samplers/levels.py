@@ -106,7 +106,7 @@ class DiscreteVP(Process):
         A terminal ᾱ of 0 (zero terminal SNR, 2305.08891) is held at 2⁻²⁴, as in diffusers, so that levels stay finite,
         and at a quarter of the ᾱ before where that is lower still, so that they grow.
         """
-        cumprod = _falling(np.array(alphas_cumprod, np.float64))
+        cumprod = falling(np.array(alphas_cumprod, np.float64))
         if cumprod[-1] <= 0:
             cumprod[-1] = 2.0**-24 if cumprod[-2] > 2.0**-24 else cumprod[-2] / 4
         return cls(np.sqrt((1 - cumprod) / cumprod))
@@ -224,7 +224,7 @@ def alphas_cumprod(
     return rescaled_to_zero_snr(cumprod) if zero_terminal_snr else cumprod
 
 
-def _falling(cumprod: np.ndarray) -> np.ndarray:
+def falling(cumprod: np.ndarray) -> np.ndarray:
     """ᾱ (T,) as it is; ValueError unless it falls from below 1 to 0 at least, as it does where every β is above 0."""
     fine = cumprod.ndim == 1 and len(cumprod) > 1 and 0 < cumprod[0] < 1
     if not fine or not (np.diff(cumprod) < 0).all() or not cumprod[-2] > 0 or not np.isfinite(cumprod[-1]):
@@ -237,7 +237,7 @@ def _falling(cumprod: np.ndarray) -> np.ndarray:
 
 def rescaled_to_zero_snr(cumprod: np.ndarray) -> np.ndarray:
     """ᾱ (T,) with √ᾱ shifted to end in 0 and scaled to keep its first value (2305.08891, algorithm 1)."""
-    root = np.sqrt(_falling(cumprod))
+    root = np.sqrt(falling(cumprod))
     return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
 
 

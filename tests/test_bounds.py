@@ -225,3 +225,13 @@ def test_knowing_what_was_asked_shares_the_answers():
     for _ in range(2):
         with pytest.raises(InputError, match=r"^cfg=inf "):
             ask(values, remembered)
+
+
+@pytest.mark.parametrize("noise", [{"trained_betas": [0.1, 1.5, 0.2]}, {"beta_start": -1}, {"beta_end": 2}])
+def test_a_schedulers_configuration_with_such_betas_is_refused_in_one_line(noise):
+    from harness.models.load import alphas_cumprod
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=r"scheduler_config\.json is not valid: .*β"):
+            alphas_cumprod(noise)

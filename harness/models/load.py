@@ -14,7 +14,7 @@ from harness.errors import InputError, nearest
 from harness.models import locate, mixture
 from harness.models.files import read_json
 from harness.models.locate import Facts, Spec, facts, place
-from samplers.levels import TRAINING_SCHEDULES, DiscreteVP, Process, RectifiedFlow, rescaled_to_zero_snr
+from samplers.levels import TRAINING_SCHEDULES, DiscreteVP, Process, RectifiedFlow, falling, rescaled_to_zero_snr
 from samplers.levels import alphas_cumprod as of_training
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _train_steps(noise: Mapping[str, Any]) -> int:
 def _alphas_cumprod(noise: Mapping[str, Any]) -> np.ndarray:
     zero_snr = bool(noise.get("rescale_betas_zero_snr"))
     if noise.get("trained_betas") is not None:
-        cumprod = np.cumprod(1 - np.asarray(noise["trained_betas"], np.float64))
+        cumprod = falling(np.cumprod(1 - np.asarray(noise["trained_betas"], np.float64)))
         return rescaled_to_zero_snr(cumprod) if zero_snr else cumprod
     kind = noise.get("beta_schedule", "linear")
     if kind not in TRAINING_SCHEDULES:
