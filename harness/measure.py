@@ -86,11 +86,17 @@ def one_run(run: Callable[[Marks], None], device: str) -> Row:
 
 
 def summarise(rows: list[Row]) -> Row:
-    """Cell columns from timing rows: quantiles of the timed runs, an interval of the median, the parts."""
+    """Cell columns from timing rows: quantiles of the timed runs, an interval of the median, the parts.
+
+    The parts are means over the runs in the middle of all by their total (without a fifth on either side): they add up to
+    a whole, and one run that a neighbour slowed down tenfold does not make 30 steps dearer than 50.
+    """
     timed = [row for row in rows if row["kind"] == "timed"]
     total = np.array([row["total_s"] for row in timed])
     low, high = median_interval(total) if len(total) > 1 else (None, None)
-    part = {name: float(np.mean([row[name] for row in timed])) for name in ("text_s", "denoise_s", "decode_s")}
+    aside = len(timed) // 5
+    middle = np.argsort(total, kind="stable")[aside : len(timed) - aside]
+    part = {name: float(np.mean([timed[k][name] for k in middle])) for name in ("text_s", "denoise_s", "decode_s")}
     return {
         "latency_s": float(np.median(total)),
         "latency_low": low,
@@ -99,7 +105,7 @@ def summarise(rows: list[Row]) -> Row:
         "latency_p95_s": float(np.quantile(total, 0.95)),
         "first_call_s": rows[0]["total_s"],
         "step_s": float(np.median([s for row in timed for s in row["steps"]] or [np.nan])),
-        "other_s": float(total.mean()) - sum(part.values()),
+        "other_s": float(total[middle].mean()) - sum(part.values()),
         "timing_runs": len(timed),
         **part,
     }

@@ -48,7 +48,7 @@ def _parts(axes: Axes, label: str, rows: pd.DataFrame) -> None:
         bottom += height
     axes.set_xticks(range(len(rows)), [f"{steps:g}" for steps in rows["steps"]])
     axes.set_xlabel(asked_steps(rows))
-    axes.set_ylabel("time of a run by part (s, mean)")
+    axes.set_ylabel("time of a run by part (s, mean of the middle runs)")
     axes.set_title(f"parts of a run, {label}", loc="left", fontsize=8, color="#444444")
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper left")
