@@ -136,3 +136,9 @@ def test_names_say_what_differs_and_nothing_else():
 )  # fmt: skip
 def test_digits_follow_the_interval(value, half, text):
     assert words.difference({"difference": value, "low": value - half, "high": value + half}) == text
+
+
+def test_a_lopsided_interval_shows_both_ends():
+    """`worse, by 2.8 ± 3.9` would hold 0, which the interval 0.3 to 8.0 does not."""
+    assert words.difference({"difference": 2.8, "low": 0.25, "high": 8.05}) == "+2.8 (+0.2 to +8.1)"
+    assert words.difference({"difference": -2.8, "low": -3.8, "high": -1.7}) == "-2.8 ± 1.0"

@@ -12,6 +12,7 @@ from harness.verdict.names import Names, joined, phrase
 
 MOST_GROUPS = 4  # comparable groups of one measure that are told each by itself
 MOST_WORSE = 4  # worse cells that are named
+LOPSIDED = 1.5  # longer over shorter side of an interval from which on "±" would mislead
 
 
 def sentences(found: dict[Measure, pd.DataFrame], cells: pd.DataFrame, called: Names) -> list[str]:
@@ -58,7 +59,10 @@ def _group(what: Measure, rows: pd.DataFrame, called: Names) -> str:
 
 def _by(worse: pd.DataFrame, scale: float) -> str:
     if len(worse) == 1:
-        return difference(worse.iloc[0], scale).lstrip("+-−")
+        row = worse.iloc[0]
+        if row["difference"] < 0:
+            row = {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
+        return difference(row, scale).lstrip("+")
     sizes = worse["difference"].abs() * scale
     least, most = amount(sizes.min()), amount(sizes.max())
     return least if least == most else f"{least} to {most}"
@@ -75,7 +79,7 @@ def where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
 
 
 def difference(row: Mapping[str, float], scale: float = 1.0) -> str:
-    """`+0.013 ± 0.012`: as many digits as the half-width has two."""
+    """`+0.013 ± 0.012`, as many digits as the half-width has two; `+2.8 (+0.3 to +8.0)` where the interval is lopsided."""
     value, half = row["difference"] * scale, (row["high"] - row["low"]) * scale / 2
     if not math.isfinite(half):
         return f"{value:+.2g}"
@@ -85,6 +89,9 @@ def difference(row: Mapping[str, float], scale: float = 1.0) -> str:
         return f"{value:+.1e} ± {half:.0e}".replace("e-0", "e-")
     decimals = max(0, 1 - math.floor(math.log10(half)))
     decimals = min(decimals, max(0, 3 - math.floor(math.log10(max(abs(value), half)))))  # four digits are enough
+    low, high = row["low"] * scale, row["high"] * scale
+    if max(value - low, high - value) > LOPSIDED * min(value - low, high - value):
+        return f"{value:+.{decimals}f} ({low:+.{decimals}f} to {high:+.{decimals}f})"
     return f"{value:+.{decimals}f} ± {half:.{decimals}f}"
 
 
