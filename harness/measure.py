@@ -88,8 +88,8 @@ def one_run(run: Callable[[Marks], None], device: str) -> Row:
 def summarise(rows: list[Row]) -> Row:
     """Cell columns from timing rows: quantiles of the timed runs, an interval of the median, the parts.
 
-    The parts are means over the runs in the middle of all by their total (without a fifth on either side): they add up to
-    a whole, and one run that a neighbour slowed down tenfold does not make 30 steps dearer than 50.
+    The parts are means over the runs in the middle by their total (without a fifth on either side): they add up to a
+    whole, and one run that a neighbour slowed down tenfold does not make 30 steps dearer than 50.
     """
     timed = [row for row in rows if row["kind"] == "timed"]
     total = np.array([row["total_s"] for row in timed])

@@ -79,7 +79,7 @@ def where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
 
 
 def difference(row: Mapping[str, float], scale: float = 1.0) -> str:
-    """`+0.013 ± 0.012`, as many digits as the half-width has two; `+2.8 (+0.3 to +8.0)` where the interval is lopsided."""
+    """`+0.013 ± 0.012`, its half-width with two digits; `+2.8 (+0.3 to +8.0)` where lopsided."""
     value, half = row["difference"] * scale, (row["high"] - row["low"]) * scale / 2
     if not math.isfinite(half):
         return f"{value:+.2g}"
