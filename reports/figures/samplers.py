@@ -174,7 +174,7 @@ def _heat(
     among = values.groupby("budget").size()
     quick = fastest(measure, values)
     bright = 1 - values["shade"].rank(method="average").sub(1) / max(len(values) - 1, 1)
-    bright = (bright - bright.min()) / (np.ptp(bright) or 1)  # one brightness a shade: its share of cells decides
+    bright = 1 - (bright.max() - bright) / (np.ptp(bright) or 1)  # one brightness a shade: its share of cells decides
     for row in values.itertuples():
         x, y = columns.index(row.budget), order.index(row.label)
         colour = SHADES(bright[row.Index])
