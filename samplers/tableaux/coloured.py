@@ -8,12 +8,11 @@ branches t_1 … t_m weighs Σ_j a_ij^{(l)} Φ_j(t_1)…Φ_j(t_m), a chain of l 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 
-from samplers.tableaux.trees import TOLERANCE
+from samplers.tableaux.trees import TOLERANCE, forests
 
 Tree = tuple  # (is it an L-node, branches)
 
@@ -22,18 +21,7 @@ Tree = tuple  # (is it an L-node, branches)
 def trees(nodes: int) -> tuple[Tree, ...]:
     """Every two-coloured tree of so many nodes, each once: 2, 4, 11, 34, …"""
     chains = [(True, ())] if nodes == 1 else [(True, (below,)) for below in trees(nodes - 1)]
-    return (*chains, *((False, tuple(branches)) for branches in _forests(nodes - 1, nodes - 1, None)))
-
-
-def _forests(nodes: int, largest: int, last: tuple[int, int] | None) -> Iterator[list[Tree]]:
-    if nodes == 0:
-        yield []
-        return
-    for first in range(min(nodes, largest), 0, -1):
-        for k, tree in enumerate(trees(first)):
-            if last is None or (first, -k) <= (last[0], -last[1]):
-                for rest in _forests(nodes - first, first, (first, k)):
-                    yield [tree, *rest]
+    return (*chains, *((False, tuple(branches)) for branches in forests(trees, nodes - 1)))
 
 
 def size(tree: Tree) -> int:

@@ -7,7 +7,7 @@ hang on its root, so `()` is the single node.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -21,7 +21,7 @@ TOLERANCE = 1e-12
 @cache
 def trees(nodes: int) -> tuple[Tree, ...]:
     """Every rooted tree of so many nodes, each once: 1, 1, 2, 4, 9, 20, 48, 115, 286, 719."""
-    return tuple(tuple(branches) for branches in _forests(nodes - 1, nodes - 1, None))
+    return tuple(tuple(branches) for branches in forests(trees, nodes - 1))
 
 
 def size(tree: Tree) -> int:
@@ -34,15 +34,20 @@ def density(tree: Tree) -> int:
     return size(tree) * math.prod(map(density, tree))
 
 
-def _forests(nodes: int, largest: int, last: tuple[int, int] | None) -> Iterator[list[Tree]]:
-    """Multisets of trees with so many nodes in all, in falling order, so that each comes once."""
+def forests(
+    trees: Callable[[int], tuple[Tree, ...]],
+    nodes: int,
+    largest: int | None = None,
+    last: tuple[int, int] | None = None,
+) -> Iterator[list[Tree]]:
+    """Multisets of `trees` (by their nodes) with so many nodes in all, in falling order, so that each comes once."""
     if nodes == 0:
         yield []
         return
-    for first in range(min(nodes, largest), 0, -1):
+    for first in range(nodes if largest is None else min(nodes, largest), 0, -1):
         for k, tree in enumerate(trees(first)):
             if last is None or (first, -k) <= (last[0], -last[1]):
-                for rest in _forests(nodes - first, first, (first, k)):
+                for rest in forests(trees, nodes - first, first, (first, k)):
                     yield [tree, *rest]
 
 
@@ -85,12 +90,6 @@ def worst(a: np.ndarray, b: np.ndarray, nodes: int) -> tuple[float, float, Tree]
         missed = abs(float(exact.of(tree)) - 1 / density(tree))
         found.append((missed / max(float(terms.of(tree)), 1 / density(tree)), missed, tree))
     return max(found, key=lambda each: each[0])
-
-
-def principal_error(a: np.ndarray, b: np.ndarray, at: int) -> float:
-    """Size of the leading error: √Σ ((Φ − 1/γ)/symmetry)² over the trees of at + 1 nodes."""
-    weights = Weights(a, b)
-    return math.sqrt(sum(((weights.of(t) - 1 / density(t)) / symmetry(t)) ** 2 for t in trees(at + 1)))
 
 
 @cache
