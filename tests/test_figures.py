@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import records
+from figure_records import looks, recorded, texts
 from matplotlib.text import Text
 
 from harness.grid import load_sources, save_sources
@@ -17,26 +18,10 @@ from reports.apart import Evidence
 from reports.figures import coefficients, convergence, discretisation, latency, pareto, samplers, sheet, steps
 from reports.lettering import fit, spread
 from reports.records import Group, groups, load
-from reports.style import Drawing, Looks, save, settings
+from reports.style import save, settings
 from reports.wording import asked_steps
 
 MANY = [f"a_sampler_with_a_name_{k:02d}" for k in range(24)]
-
-
-def recorded(folder: Path, rows: list[dict], pictures: bool = False) -> list[Group]:
-    store = Store(folder)
-    for row in rows:
-        records.write(store, row, pictures)
-    return groups(load(folder))
-
-
-def looks(group: Group) -> Looks:
-    return Looks(sorted(group.cells["label"].unique()))
-
-
-def texts(drawing: Drawing) -> str:
-    assert drawing.figure is not None, drawing.note
-    return " ".join(" ".join(text.get_text().split()) for text in drawing.figure.findobj(Text))
 
 
 def exact_row(sampler: str, steps: int, error: float, **values) -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import records
+from figure_records import looks, recorded, texts
 from PIL import Image
 
 from harness.grid import LONGEST_SIDE, load_grid, save_grid
@@ -19,31 +20,11 @@ from harness.store import Store
 from reports import plot
 from reports.apart import Evidence
 from reports.figures import coefficients, guidance, samplers, sheet, steps
-from reports.records import Group, groups, load
-from reports.style import Drawing, Looks, save, settings
+from reports.style import Drawing, save, settings
 from reports.wording import axis_label
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("samplers", "pareto", "steps", "discretisation", "cfg", "precision", "latency", "sheet", "coefficients")
-
-
-def recorded(folder: Path, rows: list[dict], pictures: bool = False) -> list[Group]:
-    store = Store(folder)
-    for row in rows:
-        records.write(store, row, pictures)
-    return groups(load(folder))
-
-
-def looks(group: Group) -> Looks:
-    return Looks(sorted(group.cells["label"].unique()))
-
-
-def texts(drawing: Drawing) -> str:
-    """Everything a reader of the figure can read, on one line."""
-    from matplotlib.text import Text
-
-    assert drawing.figure is not None, drawing.note
-    return " ".join(" ".join(text.get_text().split()) for text in drawing.figure.findobj(Text))
 
 
 @pytest.fixture(scope="module")
