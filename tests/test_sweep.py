@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 from PIL import Image
+from scipy.stats import trim_mean
 
 from harness.errors import InputError
 from harness.sweep import enumerate_cells, ordered
@@ -189,8 +190,9 @@ def test_every_cell_leaves_a_whole_record(swept):
     assert (rows.nfe == rows.steps).all() and (rows.steps_run == rows.steps).all()
     parts = rows.text_s + rows.denoise_s + rows.decode_s + rows.other_s
     timings = pd.read_parquet(folder / "timings")
-    mean = timings[timings.kind == "timed"].groupby("cell_id").total_s.mean()
-    assert parts.values == pytest.approx(mean[rows.cell_id].values)
+    # How many runs a cell is timed for depends on the machine; from five on the extremes are left out of the parts.
+    totals = timings[timings.kind == "timed"].groupby("cell_id").total_s
+    assert parts.values == pytest.approx(totals.apply(trim_mean, 0.2)[rows.cell_id].values)
     assert len(pd.read_parquet(folder / "images")) == 16
     assert len(list((folder / "grids").glob("*.png"))) == 4
     assert "reports/plot.py" in done.stdout
