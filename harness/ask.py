@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness import paths
+from harness import knob_paths
 from harness.bounds import MOST_STEPS, check_knobs
 from harness.cell import (
     IMPLEMENTATIONS,
@@ -28,6 +27,7 @@ from harness.cell import (
 )
 from harness.errors import InputError, nearest
 from harness.guidance import Guidance
+from harness.paths import CONF
 
 if TYPE_CHECKING:
     from harness.tasks.base import Task
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 ENDS = 2  # steps of a schedule that only gives an adaptive solver its two ends: the second call is its lowest level
 TRAINED = 1500  # timesteps, at least, that models are trained at: 1,000 of nearly all
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 Once = Callable[..., Any]  # once(function, *arguments): computed at the first call with equal arguments
@@ -93,10 +92,10 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     from harness.tasks.load import load as load_task
 
     check_knobs(values)
-    task, model = values["task"], paths.found("model", values["model"])
+    task, model = values["task"], knob_paths.found("model", values["model"])
     once(check_model, model, task["name"])
     sampler, schedule = _settled(values["sampler"], values["schedule"], model)
-    data = paths.found("data", _resolve(values["data"], "data", model.get("default_data")))
+    data = knob_paths.found("data", _resolve(values["data"], "data", model.get("default_data")))
     guidance = Guidance.parse(_cfg(values, model), values["guidance"])
     guidance.check(bool(model.get("pixel_range", False)))
     strength = _strength(values["strength"], task)

@@ -31,13 +31,13 @@ from harness.cell import Cell
 from harness.errors import interruptible
 from harness.executors.local import failed
 from harness.guidance import Guidance
+from harness.paths import ROOT
 from harness.run import Session
 from harness.store import Store
 from harness.sweep import enumerate_cells
 from samplers import registry, schedules
 from samplers.plan import Plan, Stage
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMON = (
     *("n_images=64", "batch_size=16", "steps=10", "timing=off", "reference_count=512"),
     *("metrics=[fid,clip_score,discretisation,attributes]", "plots=false"),

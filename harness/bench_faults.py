@@ -29,10 +29,10 @@ import pyarrow.parquet as pq
 
 from harness.errors import interruptible
 from harness.faults import FAULTS, IMAGES
+from harness.paths import ROOT
 from harness.schema import TABLES
 from harness.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
 CELLS, WORK_S, WORKERS, COMPACT_EVERY = 80, 0.02, 2, 15
 LONGEST_S = 0.25  # between two kills
 VOLATILE = ["started_at", "ended_at", "attempts", "workers"]

@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 
 from harness.errors import interruptible
 from harness.grid import save_grid
+from harness.paths import ROOT
 from harness.schema import COST, QUALITY, TABLES
 from harness.store import Store
 from harness.upkeep import compact
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLERS = ("euler", "dpmpp", "unipc", "ddim", "heun")
 PLAN = "stage 0: D0 at σ=14.615; x ← 0.912·x + 0.088·D0\n" * 20  # as long as that of a real 20-step plan
 SHEET_IMAGES = 8

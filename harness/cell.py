@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import bounds
 from harness.errors import InputError, nearest
-from harness.paths import by_content
+from harness.knob_paths import by_content
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 TIMINGS = ("quick", "full", "off")

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -26,9 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.ask import meant
 from harness.errors import InputError, nearest
+from harness.paths import CONF
 from harness.spelling import check_form, joined, quoted
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 PARTS = ("task", "model", "sampler", "schedule", "data")  # groups, in the order of conf/sweep.yaml
 GROUPS = (*PARTS, "experiment")
 # How a sweep runs, not what: in no cell's id, one value each.

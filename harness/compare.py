@@ -31,10 +31,10 @@ from rich.console import Console
 
 from harness import speed
 from harness.errors import InputError, interruptible, one_line
+from harness.paths import ROOT
 from reports.gate import output
 from reports.gate.findings import COLUMNS, IMPROVEMENT, INCONCLUSIVE, NUMBERS, PASS, REGRESSION, Report
 
-ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf" / "check" / "speed.yaml"
 
 

@@ -20,6 +20,7 @@ from harness.ask import ask, once
 from harness.cell import Cell, allowed_cores, number, whole, yes_or_no
 from harness.errors import InputError, Terminated, one_line
 from harness.executors.base import Record
+from harness.paths import ROOT
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 # Which figure (reports/figures) shows an axis; where several vary, the first.
 FIGURES = (("strength", "strength"), ("cfg", "cfg"), ("precision", "precision"), ("steps", "steps"))
 MANY_SAMPLERS = 5  # from which on a table of them says more than their curves
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)

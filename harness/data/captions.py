@@ -15,7 +15,7 @@ from harness.data.pictures import IMAGE_SUFFIXES, check_kind
 from harness.data.resize import FITS
 from harness.data.textfile import lines, read_text
 from harness.errors import InputError, nearest
-from harness.paths import expanded
+from harness.knob_paths import expanded
 
 MOST_NAMED = 3  # files that a message lists
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import captions, listing
-from harness.paths import expanded
+from harness.knob_paths import expanded
 
 SMALL_FOLDER = 64 << 20  # bytes; folders up to this are fingerprinted by content, larger ones by names, sizes and times
 READING = 2  # how files become prompts, images and masks; raised when it changes, so that no record meets other pixels

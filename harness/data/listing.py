@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.data.pictures import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from harness.errors import InputError
-from harness.paths import expanded
+from harness.knob_paths import expanded
 
 SIDECARS = ("txt", "caption", "json")  # captions beside their images, in the order in which they are looked for
 # Folders that systems make: copies inside of archives of macOS, thumbnails of Synology, bins.

@@ -6,17 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from harness import paths
 from harness.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from harness.data.base import Data
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
+CONF = paths.CONF / "data"
 SOURCES = ("own", "other")
 
 

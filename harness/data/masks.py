@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.data.pictures import IMAGE_SUFFIXES, opened, size
 from harness.errors import InputError
-from harness.paths import expanded
+from harness.knob_paths import expanded
 
 DARK = 1 / 8  # of the full range: below it a lossy picture is black, and a colour is no colour
 FAINT = 1 / 4  # of the full range: several levels, all below it, are numbers of classes and no soft edge

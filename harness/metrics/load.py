@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness import bounds
+from harness import bounds, paths
 from harness.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from harness.metrics.base import Metric
     from harness.metrics.context import Context
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "metric"
+CONF = paths.CONF / "metric"
 DEFAULT = ("fid", "kid", "precision_recall", "clip_score", "discretisation", "similarity", "attributes")
 Asked = str | Mapping[str, Any]  # a name, or a mapping with `name` and some of the metric's knobs
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.errors import InputError, nearest
+from harness.paths import EMBEDDED
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "embedded" / "weights"
 EXTRACTORS = ("auto", "embedded", "inception")
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's port of the TensorFlow network of FID
 LPIPS = {  # torchvision's backbones; the linear layers on top come with torchmetrics

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
+from harness import paths
 from harness.cell import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models import locate, mixture
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["alphas_cumprod", "check", "fingerprint", "load", "named", "process"]
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
+CONF = paths.CONF / "model"
 
 KINDS = ("latent", "analytic")
 KEYS = (

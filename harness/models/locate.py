@@ -18,11 +18,11 @@ from harness import pickles
 from harness.errors import InputError
 from harness.models import parts
 from harness.models.files import check_is_weights, read_json, safetensors_shapes
+from harness.paths import EMBEDDED
 from harness.pickles import PICKLED
 
 Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "embedded" / "weights"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # that the model_index.json of a pipeline may import from
 SMALL_FOLDER = 64 * 2**20  # bytes: up to here a fingerprint is of the content, above it of names, sizes and times

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
+from harness import paths
 from harness.errors import InputError, nearest
 from harness.tasks.base import Start, Task
 
 __all__ = ["Start", "Task", "load", "names"]
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
+CONF = paths.CONF / "task"
 # In the YAML for whoever reads it without importing the task; the class says the same.
 DECLARED = ("name", "uses_strength", "default_strength", "needs_sources", "needs_masks")
 

@@ -17,9 +17,9 @@ import pandas as pd
 import yaml
 
 from harness.errors import InputError
+from harness.paths import CONF
 from harness.store import Store
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 KNOBS = {"task_knobs": "task", "sampler_knobs": "sampler", "schedule_knobs": "schedule"}  # column → its group
 KEY = [
     *("task", "task_knobs", "model", "data", "sampler", "sampler_knobs", "implementation", "noise", "schedule"),

@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from harness import paths
 from harness.errors import InputError, nearest
 from harness.schema import TABLES
 from harness.statistics import CORRECTIONS
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "check"
+CONF = paths.CONF / "check"
 WORSE = ("higher", "lower", "either")
 ANSWERS = ("regression", "inconclusive", "pass")
 DETERMINISTIC = ("flops_relative", "same_platform_db", "other_platform_db", "low_precision_db")

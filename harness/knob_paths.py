@@ -1,0 +1,55 @@
+"""One rule for the paths among a cell's knobs: found whatever the spelling, and in the cell's id by content alone.
+
+`found` makes a path that exists absolute, with its links and `..` resolved; `by_content` takes absolute paths out of
+what is hashed, for the fingerprints beside them say what lies there. A hub id (owner/name) is no path and stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+KNOBS = {"data": ("path", "captions", "prompts", "masks"), "model": ("path", "vae", "config", "file")}
+NO_PATHS = ("center", "embedded")  # of data.masks and of model.path: words with a meaning of their own
+CONTENT = "by content"  # what the hashed text has in a path's place
+
+
+def expanded(given: Any) -> Path:
+    """`given` as a path, `~` and `~user` replaced by the home folder where there is one."""
+    try:
+        return Path(str(given)).expanduser()
+    except RuntimeError:  # no such user
+        return Path(str(given))
+
+
+def found(kind: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    """`group` (data or model) with every path in it that exists absolute and resolved; others as they were given."""
+    return {knob: _found(value) if knob in KNOBS[kind] else value for knob, value in group.items()}
+
+
+def _found(value: Any) -> Any:
+    if not isinstance(value, str) or not value or value in NO_PATHS:
+        return value
+    path = expanded(value)
+    try:
+        if path.is_dir():
+            return str(path.resolve())
+        # A file that is a link keeps its own name, its kind: caches link x.safetensors to a hash.
+        return str(path.parent.resolve() / path.name) if path.exists() else value
+    except (OSError, ValueError, RuntimeError):
+        return value
+
+
+def by_content(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of a cell with every absolute path of its data and model replaced by one word. Looks at no file."""
+    return {**values, **{kind: _without_paths(values[kind], knobs) for kind, knobs in KNOBS.items()}}
+
+
+def _without_paths(group: Mapping[str, Any], knobs: tuple[str, ...]) -> dict[str, Any]:
+    return {knob: CONTENT if knob in knobs and _is_path(value) else value for knob, value in group.items()}
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and os.path.isabs(value)
