@@ -33,7 +33,7 @@ from harness.executors.local import failed
 from harness.guidance import Guidance
 from harness.paths import ROOT
 from harness.run import Session
-from harness.store import Store
+from harness.store.records import Store
 from harness.sweep import enumerate_cells
 from samplers import registry, schedules
 from samplers.plan import Plan, Stage

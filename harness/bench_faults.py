@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from harness.errors import interruptible
 from harness.faults import FAULTS, IMAGES
 from harness.paths import ROOT
-from harness.schema import TABLES
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.schema import TABLES
 
 CELLS, WORK_S, WORKERS, COMPACT_EVERY = 80, 0.02, 2, 15
 LONGEST_S = 0.25  # between two kills

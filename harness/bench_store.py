@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import interruptible
-from harness.grid import save_grid
 from harness.paths import ROOT
-from harness.schema import COST, QUALITY, TABLES
-from harness.store import Store
-from harness.upkeep import compact
+from harness.store.records import Store
+from harness.store.schema import COST, QUALITY, TABLES
+from harness.store.tiles import save_grid
+from harness.store.upkeep import compact
 
 SAMPLERS = ("euler", "dpmpp", "unipc", "ddim", "heun")
 PLAN = "stage 0: D0 at σ=14.615; x ← 0.912·x + 0.088·D0\n" * 20  # as long as that of a real 20-step plan

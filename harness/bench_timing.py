@@ -23,8 +23,8 @@ from harness.cell import Cell
 from harness.errors import InputError, interruptible, one_line
 from harness.rounds import Timed
 from harness.run import Session
+from harness.store.timings import Ratio, paired_ratio, paired_seconds, ratio_of
 from harness.sweep import enumerate_cells
-from harness.timing import Ratio, paired_ratio, paired_seconds, ratio_of
 
 DEFAULT = ("sampler=dpmpp", "steps=20,30,50")
 

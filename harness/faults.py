@@ -193,8 +193,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _compact_on_the_way(every: int) -> None:
     """Compaction follows every so many records, so that kills meet it."""
-    from harness.store import Store
-    from harness.upkeep import compact
+    from harness.store.records import Store
+    from harness.store.upkeep import compact
 
     write, count = Store.write, 0
 

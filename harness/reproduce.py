@@ -29,9 +29,9 @@ from harness.cell import Cell
 from harness.errors import InputError, interruptible, one_line
 from harness.executors.base import Record
 from harness.executors.local import SESSION
-from harness.golden import psnr, squared_error
-from harness.schema import COST, QUALITY
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.schema import COST, QUALITY
+from harness.store.sketch import psnr, squared_error
 
 PLATFORM = ("device", "hardware", "platform", "threads", "torch_version", "diffusers_version")
 SURROUNDINGS = ("python_version", "hostname", "git_commit", "git_dirty", "model_fingerprint", "data_fingerprint")

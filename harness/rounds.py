@@ -1,8 +1,8 @@
 """Timing the cells of one loaded model in rounds: each of them once a round, in random order, until each has enough.
 
 Timed one after the other, a burst of another program falls on one cell and passes for its latency. In rounds it falls
-on all, and ratios are paired (harness/timing.py). A block is bounded, so that the first finished cell need not wait for
-long; what it has no room for begins the next.
+on all, and ratios are paired (harness/store/timings.py). A block is bounded, so that the first finished cell need not
+wait for long; what it has no room for begins the next.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness import timing
 from harness.measure import Marks, Preset, Row, one_run, summarise
+from harness.store import timings
 
 BLOCK_S = 45.0  # of timing, as its first runs foretell it
 LEAST_CELLS = 3  # that a block takes however slow they are: a busy machine, whose first runs crawl, needs pairs most
@@ -101,7 +101,7 @@ class Block:
         columns = [[row["total_s"] for row in timed.rows if row["kind"] == "timed"] for timed in self.cells.values()]
         common = min(map(len, columns))
         seconds = np.array([column[:common] for column in columns]).T
-        return timing.drifted(seconds) if common >= timing.DRIFT_ROUNDS else None
+        return timings.drifted(seconds) if common >= timings.DRIFT_ROUNDS else None
 
 
 def time_block(runs: Mapping[str, Callable[[Marks], None]], preset: Preset, device: str) -> dict[str, Timed]:

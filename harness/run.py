@@ -19,8 +19,6 @@ from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Notable, Record
 from harness.generate import Generator
-from harness.golden import sketch
-from harness.grid import save_grid, save_sources
 from harness.mask_share import MaskShare
 from harness.metrics.base import Batch
 from harness.metrics.context import Context
@@ -28,6 +26,8 @@ from harness.metrics.load import build
 from harness.models import load as models
 from harness.prompt_lengths import PromptLengths
 from harness.reference import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
+from harness.store.sketch import sketch
+from harness.store.tiles import save_grid, save_sources
 from samplers import plan_json
 from samplers.levels import NoiseLevels
 from samplers.plan import Plan

@@ -1,7 +1,7 @@
 """Running cells when other sweeps may work on the same folder: each cell is run once and recorded once.
 
-A cell is taken (harness/leases.py) right before it starts, looked up in the records once more, run, written and given
-back. What another process is running is left to it, waited for at the end, and taken over where that process dies.
+A cell is taken (harness/store/leases.py) right before it starts, looked up in the records once more, run, written
+and given back. What another process is running is left to it, waited for at the end, and taken over where that process dies.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from harness.cell import Cell
 from harness.errors import InputError, Terminated
 from harness.executors.base import Executor, Progress, Record
 from harness.executors.local import failed
-from harness.leases import Leases
-from harness.store import Store
+from harness.store.leases import Leases
+from harness.store.records import Store
 
 LOOK_S = 1.0  # between two looks at what others are running
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from harness.cell import Cell
 from harness.errors import one_line
 from harness.executors.base import Record
-from harness.store import Store
+from harness.store.records import Store
 
 
 def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: list[Record]) -> None:

@@ -23,7 +23,7 @@ from harness.executors.base import Record
 from harness.paths import ROOT
 
 if TYPE_CHECKING:
-    from harness.store import Store
+    from harness.store.records import Store
 
 # Which figure (reports/figures) shows an axis; where several vary, the first.
 FIGURES = (("strength", "strength"), ("cfg", "cfg"), ("precision", "precision"), ("steps", "steps"))
@@ -89,8 +89,8 @@ class Outcome:
 
 def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None) -> Outcome:
     """Run what is not recorded, show it, and say how it ended. `session`: what workers use, in tests."""
-    from harness.store import Store
-    from harness.upkeep import compact_if_large
+    from harness.store.records import Store
+    from harness.store.upkeep import compact_if_large
 
     store = Store(Path(settings["results_dir"]))
     store.check_writable()

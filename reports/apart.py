@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from harness.store import Store
+from harness.store.records import Store
 from harness.verdict.measures import measure
 from harness.verdict.names import names
 from harness.verdict.words import sentences

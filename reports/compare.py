@@ -28,8 +28,8 @@ from rich.text import Text
 
 from harness import statistics
 from harness.errors import InputError, interruptible, one_line
-from harness.store import Store
-from harness.timing import paired_ratio
+from harness.store.records import Store
+from harness.store.timings import paired_ratio
 from harness.verdict import ratios, table, words
 from harness.verdict.measures import BY_NAME, QUALITY, Measure, bounds, same
 from harness.verdict.paired import ALPHA, differences, read_images

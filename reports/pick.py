@@ -25,7 +25,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
-from harness.store import Store
+from harness.store.records import Store
 from harness.verdict import table, words
 from harness.verdict.measures import BY_NAME, COST, QUALITY, Measure, bounds, measure
 from harness.verdict.names import Names, joined, names

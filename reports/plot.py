@@ -20,7 +20,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
-from harness.store import Store
+from harness.store.records import Store
 from harness.verdict.table import NARROW
 from reports import options
 from reports.apart import Evidence

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.store import Store
+from harness.store.records import Store
 
 # What makes two lines two lines: a sampler with its knobs, whose code stepped, its kind of noise, and its schedule.
 VARIANT = ["sampler", "sampler_knobs", "implementation", "noise", "schedule", "schedule_knobs"]

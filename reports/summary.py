@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import one_line
-from harness.store import Store
+from harness.store.records import Store
 from harness.verdict.table import EndTable, end_table
 from harness.verdict.table import show as show_table
 

@@ -5,7 +5,7 @@
     --where sampler.order=2,cfg=..5                   knobs of a sampler, schedule, task or guidance; open ranges
     --where "negative_prompt=a,b"                     text after = that holds no further = belongs to the value
 
-Columns are those of the cells table (harness/schema.py). Names and values that no record has are an InputError.
+Columns are those of the cells table (harness/store/schema.py). Names and values that no record has are an InputError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.errors import InputError, nearest
-from harness.schema import CELLS
+from harness.store.schema import CELLS
 
 KINDS = {column.name: column.kind for column in CELLS}
 KNOBS = {"sampler": "sampler_knobs", "schedule": "schedule_knobs", "task": "task_knobs", "guidance": "guidance_knobs"}

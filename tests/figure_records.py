@@ -7,7 +7,7 @@ from pathlib import Path
 import records
 from matplotlib.text import Text
 
-from harness.store import Store
+from harness.store.records import Store
 from reports.records import Group, groups, load
 from reports.style import Drawing, Looks
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.grid import save_grid
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.tiles import save_grid
 from samplers import plan_json, registry, schedules
 from samplers.levels import DiscreteVP
 

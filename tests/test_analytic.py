@@ -22,7 +22,7 @@ from harness.models import load as models
 from harness.models.analytic import AnalyticModel
 from harness.run import Session
 from harness.statistics import mean_interval
-from harness.store import Store
+from harness.store.records import Store
 from harness.sweep import enumerate_cells
 from reports import plot
 from reports.figures import convergence

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness import golden
 from harness.errors import InputError
-from harness.store import Store
+from harness.store import sketch
+from harness.store.records import Store
 from reports import check as gate
 from reports.gate import policy
 
@@ -108,7 +108,7 @@ def test_fewer_flops_are_said_and_no_regression(judge):
 def shifted(db: float) -> np.ndarray:
     """What turns sketches into those of images so many dB away."""
     rng = np.random.default_rng(5)
-    return 255 * 10 ** (-db / 20) * rng.choice([-1.0, 1.0], (N, golden.PROJECTIONS))
+    return 255 * 10 ** (-db / 20) * rng.choice([-1.0, 1.0], (N, sketch.PROJECTIONS))
 
 
 @pytest.mark.parametrize(
@@ -317,11 +317,11 @@ def test_a_sketch_tells_how_far_two_images_are_apart():
     rng = np.random.default_rng(0)
     a = rng.integers(0, 256, (64, 3, 16, 16), dtype=np.uint8)
     b = np.clip(a + rng.normal(0, 6, a.shape).round(), 0, 255).astype(np.uint8)
-    error = golden.squared_error(golden.sketch(a), golden.sketch(b))
+    error = sketch.squared_error(sketch.sketch(a), sketch.sketch(b))
     assert error.mean() == pytest.approx(((a.astype(float) - b) ** 2).mean(), rel=0.15)
-    assert golden.psnr(0.0) == np.inf and golden.psnr(1.0) == pytest.approx(48.13, abs=0.01)
+    assert sketch.psnr(0.0) == np.inf and sketch.psnr(1.0) == pytest.approx(48.13, abs=0.01)
     # The same on every machine and with every numpy: one changed sign would make all baselines worthless.
-    whole = golden.sketch(np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)) * np.sqrt(48)
+    whole = sketch.sketch(np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)) * np.sqrt(48)
     assert whole.round(9).tolist() == [[-308, 40, 94, 138, 272, -264, -134, -184]]
 
 

@@ -11,7 +11,7 @@ import pytest
 import records
 
 from harness.errors import InputError
-from harness.store import Store
+from harness.store.records import Store
 from reports import compare, matching, plot, table_files, where
 from reports.records import load
 

@@ -121,7 +121,8 @@ def test_the_first_line_says_how_much_there_is_to_do(tmp_path, capfd):
 
 
 def test_a_sweep_that_has_nothing_to_run_loads_neither_torch_nor_an_executor():
-    code = "import sys; from harness import sweep; from harness.faults import cell; from harness.store import Store\n"
+    code = "import sys; from harness import sweep; from harness.faults import cell\n"
+    code += "from harness.store.records import Store\n"
     code += "s = Store(sys.argv[1]); s.check_writable(); c = cell(0); s.write({**c.columns(), 'status': 'ok'})\n"
     code += "say = dict(force=False, workers=1, cell_timeout=None, retries=0, debug=False, results_dir=sys.argv[1])\n"
     code += "print(sweep.run([c], say)); print('torch' in sys.modules)"

@@ -10,8 +10,8 @@ import records
 from rich.console import Console
 from test_compare_report import sweep
 
-from harness.schema import to_arrow
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.schema import to_arrow
 from harness.verdict import words
 from harness.verdict.measures import QUALITY
 from harness.verdict.names import names

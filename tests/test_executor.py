@@ -16,7 +16,7 @@ import pytest
 from harness.executors.base import Progress, Record
 from harness.executors.local import LocalExecutor, _reason
 from harness.faults import SESSION, cell
-from harness.store import Store
+from harness.store.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 VOLATILE = ["started_at", "ended_at", "workers", "attempts"]

@@ -11,8 +11,8 @@ import records
 from figure_records import looks, recorded, texts
 from matplotlib.text import Text
 
-from harness.grid import load_sources, save_sources
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.tiles import load_sources, save_sources
 from reports import plot
 from reports.apart import Evidence
 from reports.figures import coefficients, convergence, discretisation, latency, pareto, samplers, sheet, steps

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from records import cell_row, write
 
-from harness.store import Store
+from harness.store.records import Store
 from reports.records import groups, load
 from reports.summary import incomparable
 

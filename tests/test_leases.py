@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
-from harness.leases import STALE_S, Leases
+from harness.store.leases import STALE_S, Leases
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL, OTHER = "00000000000000aa", "00000000000000bb"
@@ -75,7 +75,7 @@ def test_the_heartbeat_keeps_it_fresh(tmp_path):
 
 DIES = """
 import os, signal, sys
-from harness.leases import Leases
+from harness.store.leases import Leases
 leases = Leases(sys.argv[1]).__enter__()
 assert leases.take(sys.argv[2])
 os.kill(os.getpid(), signal.SIGKILL)

@@ -254,7 +254,7 @@ OF_IMAGES = [name for name in load.names() if load.metric_class(name).needs_imag
 
 @pytest.mark.parametrize("name", load.names())
 def test_every_column_of_a_metric_is_one_that_records_have(name):
-    from harness import schema
+    from harness.store import schema
 
     metric = load.metric_class(name)
     assert set(metric.columns) <= {column.name for column in schema.CELLS}
@@ -265,7 +265,7 @@ def test_every_column_of_a_metric_is_one_that_records_have(name):
 @pytest.mark.parametrize("name", OF_IMAGES)
 def test_every_metric_fills_the_columns_it_declares(name, make_context, world_data):  # noqa: F811
     """Whatever has a YAML is found, checked, built and fed, and its columns are ones that records have."""
-    from harness import schema
+    from harness.store import schema
 
     context = make_context(task="inpaint", reference_latents=lambda i: torch.ones(len(i), 4, 4, 4))
     (metric,) = load.build([name], context)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import statistics
 from harness.errors import InputError
-from harness.schema import CELLS, to_arrow
+from harness.store.schema import CELLS, to_arrow
 from harness.verdict import measures
 from reports.paired import differences, front, read_images
 
@@ -189,7 +189,7 @@ def test_a_cheaper_cell_that_cannot_be_told_keeps_a_cell_from_the_front():
 
 
 def test_rows_are_read_from_the_store(tmp_path):
-    from harness.store import Store
+    from harness.store.records import Store
 
     store = Store(tmp_path)
     cells, images = clip([90.0, 91.0], noise=0.1)
@@ -269,7 +269,7 @@ def timed(store, cell_ids: list[str], seconds: list[float], block: str, count: i
 
 
 def test_latency_stands_beside_the_fastest_cell_of_its_rounds(tmp_path):
-    from harness.store import Store
+    from harness.store.records import Store
     from harness.verdict.table import end_table, show
 
     store = Store(tmp_path)
@@ -294,7 +294,7 @@ def test_latency_stands_beside_the_fastest_cell_of_its_rounds(tmp_path):
 
 
 def test_compare_takes_the_ratio_from_the_rounds(tmp_path, capsys):
-    from harness.store import Store
+    from harness.store.records import Store
     from reports import compare
 
     store = Store(tmp_path)

@@ -150,9 +150,7 @@ def parsed(monkeypatch, module: str, words: list[str]) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(sys, "argv", [module, *words])
-    if module == "harness.store":
-        module = "harness.upkeep"  # what it runs
-    elif (ROOT / module.replace(".", "/")).is_dir():
+    if (ROOT / module.replace(".", "/")).is_dir():
         module += ".__main__"
     main = importlib.import_module(module).main
     with pytest.raises(Understood):
@@ -210,8 +208,8 @@ def test_the_first_command_of_the_readme_runs(tmp_path):
 
 def test_what_is_recorded_is_listed(tmp_path, capsys):
     from harness.faults import cell
-    from harness.store import Store
-    from harness.upkeep import main
+    from harness.store.records import Store
+    from harness.store.upkeep import main
 
     Store(tmp_path).write({**cell(0).columns(), "status": "ok"})
     for _, command in OTHERS:

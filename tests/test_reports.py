@@ -14,9 +14,9 @@ import records
 from figure_records import looks, recorded, texts
 from PIL import Image
 
-from harness.grid import LONGEST_SIDE, load_grid, save_grid
-from harness.schema import to_arrow
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.schema import to_arrow
+from harness.store.tiles import LONGEST_SIDE, load_grid, save_grid
 from reports import plot
 from reports.apart import Evidence
 from reports.figures import coefficients, guidance, samplers, sheet, steps

@@ -12,7 +12,7 @@ import pytest
 
 from harness import reproduce
 from harness.faults import SESSION, FakeSession, cell
-from harness.store import Store
+from harness.store.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 WHERE = {"hardware": "a processor", "platform": "Linux", "torch_version": "2.0", "git_commit": "abc"}

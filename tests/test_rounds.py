@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import rounds, timing
+from harness import rounds
 from harness.measure import PRESETS, Preset
+from harness.store import timings
 
 SHORT = Preset(warmup_runs=1, warmup_seconds=0, runs=8, seconds=0)
 
@@ -94,4 +95,4 @@ def test_a_machine_that_slows_down_half_way_is_said_in_every_cell(clock):
 
 
 def test_every_preset_has_rounds_enough_for_a_ratio_and_for_drift():
-    assert all(preset.runs >= max(timing.LEAST_ROUNDS, timing.DRIFT_ROUNDS) for preset in PRESETS.values())
+    assert all(preset.runs >= max(timings.LEAST_ROUNDS, timings.DRIFT_ROUNDS) for preset in PRESETS.values())

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness import upkeep
 from harness.errors import InputError
-from harness.schema import ARROW_TYPES, SCHEMA_VERSION, TABLES, arrow_schema, describe, to_arrow
-from harness.store import STALE_TEMPORARY_S, Store
-from harness.upkeep import compact, repair
+from harness.store import __main__ as command
+from harness.store import upkeep
+from harness.store.records import STALE_TEMPORARY_S, Store
+from harness.store.schema import ARROW_TYPES, SCHEMA_VERSION, TABLES, arrow_schema, describe, to_arrow
+from harness.store.upkeep import compact, repair
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS_OTHERS_RELY_ON = """
@@ -245,7 +246,7 @@ def test_only_stale_temporaries_are_cleared(tmp_path):
 
 KILLER = """
 import os, random, signal, sys, time
-from harness.store import Store
+from harness.store.records import Store
 store, kills, chance = Store(sys.argv[1]), int(sys.argv[2]), random.Random(0)
 images = [{"image_index": i, "prompt": "a red circle", "clip_score": float(i)} for i in range(64)]
 
@@ -494,7 +495,7 @@ def test_a_write_killed_at_any_step_leaves_the_old_record_or_the_new_one_or_none
 
 WRITER = """
 import sys
-from harness.store import Store
+from harness.store.records import Store
 store = Store(sys.argv[1])
 for number in range(100, 130):
     store.write({"cell_id": f"{number:016x}", "status": "ok"}, [{"image_index": i, "prompt": "p"} for i in range(3)])
@@ -595,15 +596,15 @@ def test_the_fast_copy_of_a_row_is_the_row(tmp_path):
 
 def test_the_commands_say_what_they_did_in_clear_lines(tmp_path, capsys):
     store = fill(tmp_path)
-    assert upkeep.main(["list", str(tmp_path)]) == 0
+    assert command.main(["list", str(tmp_path)]) == 0
     assert "6 cells: 6 ok, 0 failed, 0 skipped" in capsys.readouterr().out
-    assert upkeep.main(["compact", str(tmp_path)]) == 0
-    assert upkeep.main(["compact", str(tmp_path)]) == 0
+    assert command.main(["compact", str(tmp_path)]) == 0
+    assert command.main(["compact", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == ["6 files of one cell put together", "nothing to put together"]
     store.write(cell(9))
     hurt(tmp_path / "cells" / f"{cell_id(9)}.parquet")
-    assert upkeep.main(["repair", str(tmp_path)]) == 1
+    assert command.main(["repair", str(tmp_path)]) == 1
     assert f"must run again: {cell_id(9)} (its record is lost)" in capsys.readouterr().out
-    assert upkeep.main(["compact", str(tmp_path / "none")]) == 2
+    assert command.main(["compact", str(tmp_path / "none")]) == 2
     assert "no records in" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -274,7 +274,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, how):
 
 def test_workers_and_batches_make_the_same_images(tmp_path):
     """A stochastic sampler gives an image the same noise whoever makes it, beside whatever else."""
-    from harness.store import Store
+    from harness.store.records import Store
 
     found = []
     for workers, batch in ((1, 16), (2, 7)):

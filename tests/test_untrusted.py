@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from harness import compare, faults, pickles, reproduce, sweep, upkeep
+from harness import compare, faults, pickles, reproduce, sweep
 from harness.ask import _read as read_default
 from harness.atomic import whole
 from harness.cell import Cell
@@ -34,14 +34,15 @@ from harness.data.masks import check_masks
 from harness.display import Display
 from harness.errors import InputError, one_line
 from harness.executors.base import Progress
-from harness.grid import load_grid, save_grid
-from harness.leases import Leases
 from harness.metrics import clip, weights
 from harness.metrics import load as metrics
 from harness.models import load as models
 from harness.models import locate, mixture
-from harness.schema import to_arrow
-from harness.store import Store, write_complete
+from harness.store import upkeep
+from harness.store.leases import Leases
+from harness.store.records import Store, write_complete
+from harness.store.schema import to_arrow
+from harness.store.tiles import load_grid, save_grid
 from harness.tasks import load as tasks
 from reports import plot, summary
 from reports.gate import output, policy

@@ -19,8 +19,8 @@ class Record:
     traceback: str = ""
 
     def checked(self) -> Record:
-        """The same with plain values alone; a ValueError where a row does not fit its table (harness/schema.py)."""
-        from harness.schema import plain  # pyarrow: after a worker has said that it is there
+        """The same with plain values alone; a ValueError where a row does not fit its table (store/schema.py)."""
+        from harness.store.schema import plain  # pyarrow: after a worker has said that it is there
 
         (row,) = plain("cells", [self.cell])
         return Record(row, plain("images", self.images), plain("timings", self.timings), self.traceback)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from harness.errors import InputError, nearest
-from harness.schema import ATTRIBUTES, CELLS, SIMILARITIES
+from harness.store.schema import ATTRIBUTES, CELLS, SIMILARITIES
 
 MEAN, INFLUENCE, ROOT = "mean", "influence", "root"
 

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from harness import statistics
-from harness.store import Store, joined
+from harness.store.records import Store, joined
 from harness.verdict.measures import INFLUENCE, ROOT, Measure, bounds, measure, same
 
 ALPHA = 0.05

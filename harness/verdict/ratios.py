@@ -1,11 +1,11 @@
-"""Latencies beside one another: the ratio to the fastest cell that was timed in the same rounds (harness/timing.py)."""
+"""Latencies beside one another: the ratio to the fastest cell that was timed in the same rounds (store/timings.py)."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from harness.store import Store
-from harness.timing import Ratio, paired_ratio
+from harness.store.records import Store
+from harness.store.timings import Ratio, paired_ratio
 
 COLUMNS = ("cell_id", "block", "round", "kind", "total_s")
 

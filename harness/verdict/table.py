@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import one_line
-from harness.store import Store
-from harness.timing import Ratio
+from harness.store.records import Store
+from harness.store.timings import Ratio
 from harness.verdict import measures, ratios, words
 from harness.verdict.measures import COST, QUALITY, Measure
 from harness.verdict.names import NOTHING, Names, headings, names

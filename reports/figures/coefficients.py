@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from harness.store import CELL_ID, Store
+from harness.store.records import CELL_ID, Store
 from reports.records import QUALITY_AXES, Group
 from reports.style import COLOURS, MARKERS, Drawing, titled
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.grid import Tiles, load_grid, load_sources
-from harness.store import Store
+from harness.store.records import Store
+from harness.store.tiles import Tiles, load_grid, load_sources
 from reports.records import VARIANT, Group, Selection, plain
 from reports.style import PRECISIONS, WIDTH, Drawing, titled
 

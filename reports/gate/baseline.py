@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.errors import InputError
-from harness.schema import TABLES
-from harness.store import Store, joined, write_complete
+from harness.store.records import Store, joined, write_complete
+from harness.store.schema import TABLES
 
 NAME = "baseline"  # of its files; a cell's own file would be named by its id
 NOT_KEPT = ("hostname", "platform")  # whose machine it was

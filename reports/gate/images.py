@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.golden import PROJECTIONS, squared_error
-from harness.store import Store, joined
+from harness.store.records import Store, joined
+from harness.store.sketch import PROJECTIONS, squared_error
 from reports.gate.pairs import Pairs
 
 NAMES = ("image_index", "prompt", "image_sha256", "image_sketch")

@@ -18,7 +18,7 @@ import yaml
 
 from harness.errors import InputError
 from harness.paths import CONF
-from harness.store import Store
+from harness.store.records import Store
 
 KNOBS = {"task_knobs": "task", "sampler_knobs": "sampler", "schedule_knobs": "schedule"}  # column → its group
 KEY = [

@@ -10,8 +10,8 @@ import yaml
 
 from harness import paths
 from harness.errors import InputError, nearest
-from harness.schema import TABLES
 from harness.statistics import CORRECTIONS
+from harness.store.schema import TABLES
 
 CONF = paths.CONF / "check"
 WORSE = ("higher", "lower", "either")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.golden import psnr
+from harness.store.sketch import psnr
 from reports.gate.findings import INCOMPARABLE, INCONCLUSIVE, NOTE, PASS, REGRESSION, joined, made
 from reports.gate.images import PairedImages
 from reports.gate.pairs import Pairs

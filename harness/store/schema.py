@@ -303,7 +303,7 @@ def _unknown_column(table: str, name: str, valid: list[str]) -> str:
 
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     guess = f", did you mean {close[0]!r}?" if close else "."
-    return f"{name!r} is not a column of {table}{guess} The columns are listed in harness/schema.py"
+    return f"{name!r} is not a column of {table}{guess} The columns are listed in harness/store/schema.py"
 
 
 def _plain(table: str, column: Column, value: Any) -> Any:

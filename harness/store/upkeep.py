@@ -1,4 +1,4 @@
-"""Care of the records: `python -m harness.store list|compact|repair [RESULTS]`. Imports no torch.
+"""Care of the records, which `python -m harness.store` calls for. Imports no torch.
 
 compact   puts the files of many cells into one a table: thousands of small files are slow to read
 repair    reads everything, sets damaged files aside, restores what can be restored, says which cells must run again
@@ -6,11 +6,9 @@ repair    reads everything, sets damaged files aside, restores what can be resto
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.atomic import mark
-from harness.errors import InputError, one_line
-from harness.schema import STATUSES, TABLES, to_arrow
-from harness.store import CELL_ID, Store, checked_columns, copied_row, joined, write_complete
+from harness.store.records import CELL_ID, Store, checked_columns, copied_row, joined, write_complete
+from harness.store.schema import TABLES, to_arrow
 
 LARGE = 1000  # files of one cell, from which on a sweep compacts when it ends
 GROUP_ROWS = {"cells": 256, "images": 65_536, "timings": 65_536}  # rows that one damaged place may cost
@@ -93,13 +90,13 @@ def _remove_all_but(store: Store, keep: set[str]) -> None:
     """First the files that make others count. Images of a damaged record stay: it may be restored from them."""
     damaged = {path.stem.partition("-")[2] for path in (store.root / "quarantine").glob("cells-*")}
     for name in ("cells", "images", "timings"):
-        for path in _files(store, name):
+        for path in files(store, name):
             if path.stem not in keep and (name == "cells" or path.stem not in damaged):
                 path.unlink(missing_ok=True)
         _settle(store.root / name)
 
 
-def _files(store: Store, name: str) -> list[Path]:
+def files(store: Store, name: str) -> list[Path]:
     return sorted((store.root / name).glob("[!._]*.parquet"))
 
 
@@ -128,7 +125,7 @@ class Repaired:
 def repair(store: Store) -> Repaired:
     """Read every record, restore what can be restored, and mark as failed what must run again."""
     for name in TABLES:
-        for path in _files(store, name):
+        for path in files(store, name):
             with suppress(FileNotFoundError):
                 store.read(path)
     found = Repaired()
@@ -220,55 +217,3 @@ def _plain_rows(store: Store, name: str, cell_id: str) -> list[dict[str, object]
     known = {column.name for column in TABLES[name]}
     rows = [row for table in store.tables(name, None, [cell_id]) for row in table.to_pylist()]
     return [{key: value for key, value in row.items() if key in known} for row in rows]
-
-
-# --------------------------------------------------------------------------------------------------------- commands
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness.store", description="Look after recorded sweeps.")
-    parser.add_argument("command", choices=("list", "compact", "repair"))
-    parser.add_argument("results", nargs="?", type=Path, default=Path("results"), help="folder of records")
-    asked = parser.parse_args(words)
-    store = Store(asked.results)
-    try:
-        if not (store.root / "cells").is_dir():
-            raise InputError(f"no records in {store.root}: give the results folder of a sweep")
-        return {"list": _list, "compact": _say_compacted, "repair": _say_repaired}[asked.command](store)
-    except InputError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-
-
-def _list(store: Store) -> int:
-    recorded = list(store.recorded().values())
-    print(f"{len(recorded)} cells: " + ", ".join(f"{recorded.count(status)} {status}" for status in STATUSES))
-    for name in TABLES:
-        files = _files(store, name)
-        rows = sum(len(table) for table in store.tables(name, ["cell_id"]))
-        many = sum(1 for path in files if not CELL_ID.fullmatch(path.stem))
-        size = sum(path.stat().st_size for path in files) / 2**20
-        print(f"{name}: {rows} rows in {len(files) - many} files of one cell and {many} of many, {size:.1f} MiB")
-    running = len(list((store.root / "leases").glob("*.json")))
-    damaged = len(list((store.root / "quarantine").glob("*.parquet")))
-    print(f"{running} cells being run, {damaged} damaged files set aside")
-    return 0
-
-
-def _say_compacted(store: Store) -> int:
-    count = compact(store)
-    print(f"{count} files of one cell put together" if count else "nothing to put together")
-    return 0
-
-
-def _say_repaired(store: Store) -> int:
-    """0: nothing is missing now; 1: some cells must run again."""
-    found = repair(store)
-    print(f"{found.damaged} damaged files, {len(found.restored)} restored, {len(found.lost)} with nothing left to save")
-    for line in found.restored:
-        print(f"restored: {one_line(line)}")
-    for line in found.lost:
-        print(f"nothing left to save: {one_line(line)}")
-    for cell_id, why in sorted(found.rerun.items()):
-        print(f"must run again: {cell_id} ({why}); the sweep that recorded it runs it when started again")
-    return 1 if found.rerun or any(not name.startswith("timings-") for name in found.lost) else 0

@@ -3,7 +3,7 @@
     results/cells/<cell_id>.parquet      one row; its presence says that the cell is recorded (the commit point)
     results/images/<cell_id>.parquet     a row an image
     results/timings/<cell_id>.parquet    a row a timed run
-    results/*/compacted-<n>.parquet      the same of many cells, once they were put together (harness/upkeep.py)
+    results/*/compacted-<n>.parquet      the same of many cells, once they were put together (harness/store/upkeep.py)
     results/quarantine/                  damaged files, set aside and never read again
 
 A cell belongs to one file of `cells`: its own, else the newest of many that has it. Its rows of images and timings are
@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,8 +33,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.atomic import made_anew, mark
-from harness.errors import InputError, interruptible, one_line
-from harness.schema import SCHEMA_VERSION, STATUSES, TABLES, arrow_schema, to_arrow
+from harness.errors import InputError, one_line
+from harness.store.schema import SCHEMA_VERSION, STATUSES, TABLES, arrow_schema, to_arrow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +128,7 @@ class Store:
             os.close(descriptor)
 
     def grid_path(self, cell_id: str) -> Path:
-        """Where the cell's grid of images belongs (harness/grid.py writes it)."""
+        """Where the cell's grid of images belongs (harness/store/tiles.py writes it)."""
         return self.root / "grids" / f"{checked_cell_id(cell_id)}.png"
 
     # ---- reading
@@ -413,9 +412,3 @@ def write_complete(table: pa.Table, path: Path, more: Mapping[str, str] | None =
         writer.close()
         sink.flush()
         os.fsync(sink.fileno())
-
-
-if __name__ == "__main__":
-    from harness.upkeep import main
-
-    sys.exit(interruptible(main))
