@@ -26,15 +26,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from harness import generate
 from harness.cell import Cell
 from harness.errors import interruptible
 from harness.executors.local import failed
-from harness.guidance import Guidance
+from harness.measure import generator
+from harness.measure.session import Session
+from harness.models.guidance import Guidance
 from harness.paths import ROOT
-from harness.run import Session
 from harness.store.records import Store
-from harness.sweep import enumerate_cells
+from harness.sweep.enumerate import enumerate_cells
 from samplers import registry, schedules
 from samplers.plan import Plan, Stage
 
@@ -98,8 +98,8 @@ def swapped_schedule() -> Iterator[None]:
 @contextmanager
 def denoiser(change: Callable) -> Iterator[None]:
     """`change(denoise)` denoises in the sampling loop."""
-    real = generate.integrate
-    with patch.object(generate, "integrate", lambda plan, denoise, *rest: real(plan, change(denoise), *rest)):
+    real = generator.integrate
+    with patch.object(generator, "integrate", lambda plan, denoise, *rest: real(plan, change(denoise), *rest)):
         yield
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from harness.errors import InputError, interruptible
-from harness.guidance import Guidance
+from harness.models.guidance import Guidance
 from harness.models.load import load, named
 from harness.parity_pipeline import PAIRS, PROMPTS, by_harness, stock_pipeline, use_scheduler
 from samplers.noise import NoiseStreams

@@ -21,10 +21,10 @@ import pandas as pd
 
 from harness.cell import Cell
 from harness.errors import InputError, interruptible, one_line
-from harness.rounds import Timed
-from harness.run import Session
+from harness.measure.rounds import Timed
+from harness.measure.session import Session
 from harness.store.timings import Ratio, paired_ratio, paired_seconds, ratio_of
-from harness.sweep import enumerate_cells
+from harness.sweep.enumerate import enumerate_cells
 
 DEFAULT = ("sampler=dpmpp", "steps=20,30,50")
 

@@ -18,13 +18,13 @@ class Side:
     """What a worker remembers: the cells asked for, and of each how it is run."""
 
     def __init__(self, results_dir: str) -> None:
-        from harness.run import Session
+        from harness.measure.session import Session
 
         self.session = Session(results_dir)
         self.cells: list[Any] = []
 
     def do_cells(self, words: list[str]) -> dict[str, Any]:
-        from harness.sweep import enumerate_cells
+        from harness.sweep.enumerate import enumerate_cells
 
         sys.argv[1:] = words  # where an older commit looks for them
         self.cells = list(enumerate_cells(words).cells.values())

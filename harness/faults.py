@@ -62,7 +62,7 @@ def cell(seed: int, fault: str = "none", work_s: float = 0.01, **changes: Any) -
 
 
 class FakeSession:
-    """In the place of harness.run.Session: rows that depend on the cell alone, and a file written on the way."""
+    """In the place of measure/session.py's: rows that depend on the cell alone, and a file written on the way."""
 
     def __init__(self, results_dir: str) -> None:
         self.results = Path(results_dir)
@@ -172,7 +172,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--compact-every", type=int, help="records between compactions while the sweep runs")
     parser.add_argument("--largest-file", type=int, help="bytes, from which on a write fails: a full disk without one")
     asked = parser.parse_args(words)
-    from harness.sweep import guarded, run
+    from harness.sweep.run import guarded, run
 
     if asked.largest_file:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails with an error instead

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.atomic import whole
 from harness.data.load import load as load_data
 from harness.errors import InputError, interruptible
-from harness.guidance import Guidance
+from harness.models.guidance import Guidance
 from harness.models.load import load, named
 from samplers import dpmpp
 from samplers.integrate import integrate

@@ -34,9 +34,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from harness import measure
 from harness.atomic import whole
 from harness.errors import InputError, interruptible
+from harness.measure import cost
 from samplers import registry, schedules
 from samplers.integrate import integrate
 from samplers.levels import DiscreteVP, NoiseLevels
@@ -87,7 +87,7 @@ def measured(samplers: Sequence[Sampler], shape_name: str, steps: int, blocks: i
         "add_us": 1e6 * _fastest(lambda: x + answer, 200),
         "randn_us": 1e6 * _fastest(lambda: torch.randn(shape), 40),
     }
-    where = {"shape": shape_name, "steps": steps, "hardware": measure.hardware("cpu"), **measure.environment(), **unit}
+    where = {"shape": shape_name, "steps": steps, "hardware": cost.hardware("cpu"), **cost.environment(), **unit}
     rows = []
     for sampler in samplers:
         levels, runs, names = _runs(sampler, steps, x, answer)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import InputError, interruptible
-from harness.guidance import Guidance
+from harness.models.guidance import Guidance
 from harness.models.latent import LatentModel
 from harness.models.load import load, named
 from harness.models.locate import Spec, place

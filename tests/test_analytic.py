@@ -15,15 +15,15 @@ from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
 from harness.errors import InputError
-from harness.guidance import Guidance
+from harness.measure.session import Session
 from harness.metrics import law as law_metric
 from harness.models import analytic, mixture
 from harness.models import load as models
 from harness.models.analytic import AnalyticModel
-from harness.run import Session
+from harness.models.guidance import Guidance
 from harness.statistics import mean_interval
 from harness.store.records import Store
-from harness.sweep import enumerate_cells
+from harness.sweep.enumerate import enumerate_cells
 from reports import plot
 from reports.figures import convergence
 from reports.figures import law as law_figure

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMANDLINE = ROOT / "harness" / "sweep" / "commandline.py"
 
 
 def imported(path: Path) -> set[str]:
@@ -54,7 +55,7 @@ def test_a_peer_is_checked_without_torch():
 
 @pytest.mark.parametrize("path", files("harness", "samplers", "reports"), ids=str)
 def test_only_the_command_line_knows_hydra(path):
-    if path != ROOT / "harness" / "commandline.py":
+    if path != COMMANDLINE:
         assert not roots(path) & {"hydra", "omegaconf"}
 
 
@@ -72,21 +73,21 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_a_sweep_is_enumerated_without_torch():
-    code = "from harness.sweep import enumerate_cells\n"
+    code = "from harness.sweep.enumerate import enumerate_cells\n"
     code += "assert len(enumerate_cells(['steps=5,10', 'device=cpu']).cells) == 2\n"
-    code += "import harness.show, harness.executors.local"
+    code += "import harness.sweep.end_table, harness.executors.local"
     assert not loaded_after(code) & {"torch", "diffusers", "transformers", "open_clip", "scipy.stats"}
 
 
 def test_a_worker_process_does_not_load_hydra():
     """It imports the module that was started as a program once more (multiprocessing's spawn)."""
-    assert not loaded_after("import harness.sweep, harness.executors.local") & {"torch", "hydra", "omegaconf"}
+    assert not loaded_after("import harness.sweep.__main__, harness.executors.local") & {"torch", "hydra", "omegaconf"}
 
 
 def test_hydra_is_driven_through_its_public_functions():
     """Only what its documentation names, and nothing of it, of the arguments or of the environment is patched."""
-    text = (ROOT / "harness" / "commandline.py").read_text()
-    assert not [name for name in imported(ROOT / "harness" / "commandline.py") if "_internal" in name or "mock" in name]
+    text = (COMMANDLINE).read_text()
+    assert not [name for name in imported(COMMANDLINE) if "_internal" in name or "mock" in name]
     assert not [word for word in ("patch", "sys.argv", "environ", "setattr") if word in text]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import bench_timing
-from harness.rounds import Timed
+from harness.measure.rounds import Timed
 
 
 def timed(seconds: np.ndarray, block: str) -> Timed:

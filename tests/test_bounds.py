@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from harness import bounds
-from harness.ask import ask, once
-from harness.commandline import read
 from harness.errors import InputError
-from harness.sweep import check_settings, enumerate_cells
+from harness.sweep.commandline import read
+from harness.sweep.enumerate import check_settings, enumerate_cells
+from harness.sweep.settle import ask, once
 from samplers import levels, registry
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -330,8 +330,8 @@ def test_the_embedded_model_still_makes_the_images_of_the_kept_baseline(tmp_path
     """The deterministic and quality tiers on a few images of every cell in results/baseline, on whatever machine."""
     import torch
 
-    from harness.run import Session
-    from harness.sweep import enumerate_cells
+    from harness.measure.session import Session
+    from harness.sweep.enumerate import enumerate_cells
 
     words = ["+experiment=check", "n_images=3", "batch_size=3", "threads=1", "device=cpu"]
     words += ["metrics=[clip_score,attributes]", f"results_dir={tmp_path}"]

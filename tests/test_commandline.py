@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import commandline
 from harness.errors import InputError
-from harness.spelling import joined, quoted
-from harness.sweep import enumerate_cells
+from harness.sweep import commandline
+from harness.sweep.enumerate import enumerate_cells
+from harness.sweep.spelling import joined, quoted
 
 ROOT = Path(__file__).resolve().parents[1]
 IDS = json.loads((ROOT / "tests" / "fixtures" / "cell_ids.json").read_text())
@@ -250,9 +250,9 @@ def test_the_cores_that_are_allowed_are_the_default(monkeypatch):
 
 
 def test_the_machines_cores_are_no_part_of_a_cell_on_a_gpu(monkeypatch):
-    from harness import ask
+    from harness.sweep import settle
 
-    monkeypatch.setattr(ask, "_device", lambda given: "cuda")
+    monkeypatch.setattr(settle, "_device", lambda given: "cuda")
     found = []
     for cores in (2, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)

@@ -153,7 +153,7 @@ def test_an_unclear_mask_is_refused_before_a_model_is_loaded(tmp_path):
 
 
 def test_the_share_repainted_is_counted_and_extremes_are_named(tmp_path):
-    from harness.mask_share import MaskShare
+    from harness.measure.mask_share import MaskShare
 
     spec = nested(tmp_path)
     data = load.load(spec, (32, 32))

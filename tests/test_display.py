@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import sweep
-from harness.display import Display, _seconds
 from harness.executors.base import Progress, Record
+from harness.executors.share import Elsewhere
 from harness.faults import SESSION, cell
-from harness.share import Elsewhere
+from harness.sweep import plots, run
+from harness.sweep.display import Display, _seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"force": False, "workers": 1, "cell_timeout": None, "retries": 0, "debug": False}
@@ -114,18 +114,18 @@ def test_lengths_of_time_are_said_as_people_do():
 def test_the_first_line_says_how_much_there_is_to_do(tmp_path, capfd):
     settings = {**SETTINGS, "results_dir": str(tmp_path)}
     cells = [cell(seed) for seed in range(3)]
-    assert sweep.run(cells[:1], settings, session=SESSION) == sweep.Outcome(0, 1)
+    assert run.run(cells[:1], settings, session=SESSION) == run.Outcome(0, 1)
     capfd.readouterr()
-    assert sweep.run(cells, settings, session=SESSION) == sweep.Outcome(0, 2)
+    assert run.run(cells, settings, session=SESSION) == run.Outcome(0, 2)
     assert capfd.readouterr().out.splitlines()[0] == f"3 cells: 1 recorded already, 2 to run; results in {tmp_path}"
 
 
 def test_a_sweep_that_has_nothing_to_run_loads_neither_torch_nor_an_executor():
-    code = "import sys; from harness import sweep; from harness.faults import cell\n"
+    code = "import sys; from harness.sweep import run; from harness.faults import cell\n"
     code += "from harness.store.records import Store\n"
     code += "s = Store(sys.argv[1]); s.check_writable(); c = cell(0); s.write({**c.columns(), 'status': 'ok'})\n"
     code += "say = dict(force=False, workers=1, cell_timeout=None, retries=0, debug=False, results_dir=sys.argv[1])\n"
-    code += "print(sweep.run([c], say)); print('torch' in sys.modules)"
+    code += "print(run.run([c], say)); print('torch' in sys.modules)"
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -158,21 +158,21 @@ for name in {names}:
     ],
 )
 def test_the_picture_that_shows_what_varies_is_named(tmp_path, monkeypatch, names, opened):
-    monkeypatch.setattr(sweep, "ROOT", plot(tmp_path / "root", DRAWS.format(names=names)))
+    monkeypatch.setattr(plots, "ROOT", plot(tmp_path / "root", DRAWS.format(names=names)))
     cells = [cell(0), replace(cell(0), steps=30)]
     (tmp_path / "results").mkdir()
-    line = sweep.draw(tmp_path / "results", cells, ran=2)
+    line = plots.draw(tmp_path / "results", cells, ran=2)
     more = f" ({len(names) - 1} more beside it)" if len(names) > 1 else ""
     assert line == f"plots: open {tmp_path}/results/plots/{opened}.png{more}"
-    assert sweep.draw(tmp_path / "results", cells, ran=0).startswith("nothing new to draw")
+    assert plots.draw(tmp_path / "results", cells, ran=0).startswith("nothing new to draw")
 
 
 @pytest.mark.parametrize(
     "text", ["raise SystemExit('error: no cell ended well')", "import os; os.kill(os.getpid(), 9)", ""]
 )
 def test_plots_that_fail_are_a_warning(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(sweep, "ROOT", plot(tmp_path / "root", text))
-    line = sweep.draw(tmp_path, [cell(0)], ran=1)
+    monkeypatch.setattr(plots, "ROOT", plot(tmp_path / "root", text))
+    line = plots.draw(tmp_path, [cell(0)], ran=1)
     assert line.startswith("warning: no plots were drawn (") and "\n" not in line
     assert "no cell ended well" in line or "raise" not in text
     assert f"python reports/plot.py --results {tmp_path}" in line
@@ -188,7 +188,7 @@ def test_a_sweep_ends_with_the_picture_to_open(tmp_path):
         "metrics=[exact]",
         "threads=1",
     ]
-    code = "import sys; from harness.sweep import main; code = main(); print(*sys.modules); sys.exit(code)"
+    code = "import sys; from harness.sweep.__main__ import main; code = main(); print(*sys.modules); sys.exit(code)"
     command = [sys.executable, "-c", code, *words, f"results_dir={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -321,7 +321,7 @@ def _is_record(message) -> bool:
 
 def test_an_executor_that_sends_what_does_not_fit_costs_that_cell_alone(tmp_path):
     """Another executor may not check its records: the parent does not fall over one of them."""
-    from harness.share import run_shared
+    from harness.executors.share import run_shared
 
     class Unchecked:
         def run(self, cells, claim):

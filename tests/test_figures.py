@@ -148,8 +148,8 @@ def test_records_that_do_not_hold_their_floor_are_told_of(tmp_path):
 def test_the_floor_in_the_record_is_what_is_left_of_many_steps(tmp_path):
     """Exact up to σmin and then x0, and hundreds of steps of a high order that end by x0, are the same error."""
 
-    from harness.run import Session
-    from harness.sweep import enumerate_cells
+    from harness.measure.session import Session
+    from harness.sweep.enumerate import enumerate_cells
 
     words = ["model=gmm", "sampler=unipc", "schedule=karras,exponential", "n_images=16", "timing=off"]
     cells = enumerate_cells([*words, "steps=80", f"results_dir={tmp_path}", "device=cpu"]).cells.values()
@@ -316,7 +316,7 @@ def test_a_run_keeps_the_sources_and_masks_of_its_grid(tmp_path):
 
     import torch
 
-    from harness.run import _first, _keep_first
+    from harness.measure.session import _first, _keep_first
 
     chance = torch.Generator().manual_seed(0)
     batches = [

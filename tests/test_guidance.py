@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.errors import InputError
-from harness.guidance import Guidance, combine, threshold
+from harness.models.guidance import Guidance, combine, threshold
 
 
 def predictions(shape=(3, 4, 8, 8)):

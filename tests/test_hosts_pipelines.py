@@ -12,7 +12,7 @@ import torch
 import zoo
 from PIL import Image
 
-from harness.guidance import Guidance
+from harness.models.guidance import Guidance
 from harness.models.load import load, named
 from harness.parity_pipeline import PROMPTS, stock_pipeline
 from samplers import registry, schedules

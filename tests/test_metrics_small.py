@@ -9,7 +9,8 @@ import pytest
 import torch
 from metric_world import batch, make_context, networks, world_data  # noqa: F401
 
-from harness import measure, statistics
+from harness import statistics
+from harness.measure import cost
 from harness.metrics import bootstrap, load
 from harness.models import mixture
 
@@ -110,7 +111,7 @@ def test_one_pair_is_a_difference_without_an_interval():
 
 def test_one_timed_run_is_a_latency_without_an_interval():
     row = {"kind": "timed", "total_s": 2.0, "text_s": 0.1, "denoise_s": 1.0, "decode_s": 0.5, "steps": [0.5, 0.5]}
-    once, thrice = measure.summarise([row]), measure.summarise([row, {**row, "total_s": 2.2}, {**row, "total_s": 2.1}])
+    once, thrice = cost.summarise([row]), cost.summarise([row, {**row, "total_s": 2.2}, {**row, "total_s": 2.1}])
     assert once["latency_s"] == 2.0 and once["latency_low"] is None and once["latency_high"] is None
     assert thrice["latency_low"] == 2.0 and thrice["latency_high"] == 2.2
 

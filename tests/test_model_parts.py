@@ -402,10 +402,10 @@ def test_prompts_that_are_cut_are_counted_and_said_once(made, tmp_path):
     from PIL import Image
     from rich.console import Console
 
-    from harness.display import Display
     from harness.executors.base import Notable, Progress
-    from harness.run import Session
-    from harness.sweep import enumerate_cells
+    from harness.measure.session import Session
+    from harness.sweep.display import Display
+    from harness.sweep.enumerate import enumerate_cells
 
     data = tmp_path / "data"
     data.mkdir()
@@ -435,7 +435,7 @@ def test_a_prompt_at_the_limit_is_whole(made):
 
 
 def test_without_a_tokenizer_nothing_is_cut():
-    from harness.prompt_lengths import PromptLengths
+    from harness.measure.prompt_lengths import PromptLengths
 
     counted = PromptLengths(object(), LONG)
     counted.add(range(1), [LONG])
@@ -447,8 +447,8 @@ def test_without_a_tokenizer_nothing_is_cut():
 
 def ends(model, tmp_path, made, *words: str) -> str:
     """How a cell of this model fails."""
-    from harness.run import Session
-    from harness.sweep import enumerate_cells
+    from harness.measure.session import Session
+    from harness.sweep.enumerate import enumerate_cells
 
     asked = ["model=diffusers", f"model.path={made}", "data=embedded", "n_images=2", "timing=off", "metrics=[]"]
     (cell,) = enumerate_cells([*asked, "threads=1", "steps=2", "device=cpu", *words]).cells.values()
@@ -481,7 +481,7 @@ def test_the_part_that_first_gives_nan_is_named(made, tmp_path, value, part, ten
 
 
 def test_a_sampler_that_gives_nan_is_named(made, tmp_path, monkeypatch):
-    from harness import generate
+    from harness.measure import generator
 
     model = load(tiny.spec(made), "fp32", "cpu")
 
@@ -491,7 +491,7 @@ def test_a_sampler_that_gives_nan_is_named(made, tmp_path, monkeypatch):
             x = x * float("inf")
         return x
 
-    monkeypatch.setattr(generate, "integrate", spoilt)
+    monkeypatch.setattr(generator, "integrate", spoilt)
     assert "the sampler, and no network, first gave NaN" in ends(model, tmp_path, made)
 
 

@@ -16,8 +16,8 @@ import torch
 
 from harness import parity_pipeline
 from harness.errors import InputError
-from harness.guidance import Guidance
 from harness.models import locate
+from harness.models.guidance import Guidance
 from harness.models.load import CONF, alphas_cumprod, check, fingerprint, load, named, process
 from samplers.levels import Level
 

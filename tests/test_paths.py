@@ -11,7 +11,7 @@ from harness.cell import Cell
 from harness.data import load
 from harness.errors import InputError
 from harness.models.locate import EMBEDDED
-from harness.sweep import enumerate_cells
+from harness.sweep.enumerate import enumerate_cells
 
 
 @pytest.fixture

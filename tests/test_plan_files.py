@@ -175,7 +175,7 @@ def test_show_prints_a_plan_and_writes_it(tmp_path, capsys):
 
 
 def test_a_plan_is_kept_once_beside_the_results(tmp_path):
-    from harness.run import keep_plan
+    from harness.measure.session import keep_plan
 
     path, plan, levels = written(tmp_path, "unipc")
     names = {keep_plan(plan, levels, tmp_path / "results") for _ in range(2)}

@@ -118,8 +118,8 @@ def on_this_machine(words: list[str], here: Path) -> list[str]:
 
 @pytest.mark.parametrize(("document", "command"), [(d, c) for d, c in SWEEPS if c not in OF_AB2])
 def test_a_sweep_means_cells(place, monkeypatch, document, command):
-    from harness.commandline import answer
-    from harness.sweep import enumerate_cells
+    from harness.sweep.commandline import answer
+    from harness.sweep.enumerate import enumerate_cells
 
     monkeypatch.chdir(place)
     words = split(command)[3:]
@@ -208,8 +208,8 @@ def test_the_first_command_of_the_readme_runs(tmp_path):
 
 def test_what_is_recorded_is_listed(tmp_path, capsys):
     from harness.faults import cell
+    from harness.store.__main__ import main
     from harness.store.records import Store
-    from harness.store.upkeep import main
 
     Store(tmp_path).write({**cell(0).columns(), "status": "ok"})
     for _, command in OTHERS:
@@ -237,7 +237,7 @@ def with_ab2(tmp_path_factory) -> Path:
 def test_the_sampler_that_contributing_adds_is_found(with_ab2, command):
     words = split(command)
     if "harness.sweep" in words:
-        code = "import sys; from harness.sweep import enumerate_cells; found = enumerate_cells(sys.argv[1:]).cells\n"
+        code = "import sys; from harness.sweep.enumerate import enumerate_cells as of; found = of(sys.argv[1:]).cells\n"
         code += "print(len(found), {cell.sampler['name'] for cell in found.values()})"
         words = ["-c", code, *words[3:], "device=cpu"]
     else:

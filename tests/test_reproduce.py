@@ -121,7 +121,7 @@ def test_images_that_are_missing_now_are_not_the_same():
 
 
 def test_the_session_of_a_sweep_is_the_default():
-    assert reproduce.SESSION == "harness.run:Session" != SESSION
+    assert reproduce.SESSION == "harness.measure.session:Session" != SESSION
 
 
 def test_interrupted_it_ends_with_one_line(tmp_path):

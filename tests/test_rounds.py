@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness import rounds
-from harness.measure import PRESETS, Preset
+from harness.measure import rounds
+from harness.measure.cost import PRESETS, Preset
 from harness.store import timings
 
 SHORT = Preset(warmup_runs=1, warmup_seconds=0, runs=8, seconds=0)
@@ -16,7 +16,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr("harness.measure.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("harness.measure.cost.time.perf_counter", lambda: self.now)
         self.order: list[str] = []
 
     def run(self, name: str, seconds: float, breaks_at: int | None = None):

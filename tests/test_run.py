@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness import measure, rounds
-from harness.run import Session
-from harness.sweep import enumerate_cells
+from harness.measure import cost, rounds
+from harness.measure.session import Session
+from harness.sweep.enumerate import enumerate_cells
 
 WORDS = ["n_images=4", "batch_size=4", "timing=off", "reference_count=100", "metrics=[discretisation]", "threads=1"]
 
@@ -132,13 +132,13 @@ def test_lower_precision_gives_nearly_the_same_images(session, cells):
 
 def test_timed_parts_add_up_and_steps_are_kept(session, cells):
     made = generator(session, cells("steps=3")[0])
-    preset = measure.Preset(warmup_runs=1, warmup_seconds=0, runs=3, seconds=0)
+    preset = cost.Preset(warmup_runs=1, warmup_seconds=0, runs=3, seconds=0)
     rows = rounds.time_block({"only": lambda marks: made.timed([0, 1], marks)}, preset, "cpu")["only"].rows
     assert [row["kind"] for row in rows] == ["warmup", "timed", "timed", "timed"]
     for row in rows:
         assert row["total_s"] == pytest.approx(row["text_s"] + row["denoise_s"] + row["decode_s"], rel=1e-9)
         assert len(row["steps"]) == 3 and sum(row["steps"]) <= row["denoise_s"]
-    summary = measure.summarise(rows)
+    summary = cost.summarise(rows)
     assert summary["latency_low"] <= summary["latency_s"] <= summary["latency_p90_s"] <= summary["latency_p95_s"]
     assert summary["timing_runs"] == 3
 
@@ -149,30 +149,30 @@ def test_summaries_of_known_samples():
         {"kind": "timed", "total_s": t, "text_s": 0.1, "denoise_s": t - 0.3, "decode_s": 0.1, "steps": [0.1, 0.3]}
         for t in np.arange(1, 12, dtype=float)
     ]
-    got = measure.summarise(rows)
+    got = cost.summarise(rows)
     assert (got["latency_s"], got["latency_p90_s"], got["first_call_s"]) == (6.0, 10.0, 9.0)
     assert got["other_s"] == pytest.approx(0.1) and got["step_s"] == pytest.approx(0.2)
     rows[-1] |= {"total_s": 1000.0, "denoise_s": 999.7}  # a neighbour's burst falls on one run
-    assert measure.summarise(rows)["denoise_s"] == got["denoise_s"] == pytest.approx(5.7)
+    assert cost.summarise(rows)["denoise_s"] == got["denoise_s"] == pytest.approx(5.7)
 
 
-@pytest.mark.skipif(not measure._reset_peak_rss(), reason="the peak of resident memory cannot be reset here")
+@pytest.mark.skipif(not cost._reset_peak_rss(), reason="the peak of resident memory cannot be reset here")
 def test_peak_memory_is_that_of_the_stretch_alone():
     block = torch.ones(100 * 2**20 // 4)
-    with measure.PeakMemory("cpu") as idle:
+    with cost.PeakMemory("cpu") as idle:
         pass
     del block
-    with measure.PeakMemory("cpu") as busy:
+    with cost.PeakMemory("cpu") as busy:
         torch.ones(200 * 2**20 // 4)
     assert 80 < busy.columns()["peak_memory_mib"] - idle.columns()["peak_memory_mib"] < 130
-    with measure.PeakMemory("cpu") as after:
+    with cost.PeakMemory("cpu") as after:
         pass
     assert after.rss < busy.rss - 150
 
 
 def test_flops_are_exact():
     a, b = torch.ones(8, 16), torch.ones(16, 32)
-    assert measure.count_flops(lambda: a @ b) == 2 * 8 * 16 * 32
+    assert cost.count_flops(lambda: a @ b) == 2 * 8 * 16 * 32
 
 
 @pytest.mark.gpu

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.stats import trim_mean
 
 from harness.errors import InputError
-from harness.sweep import enumerate_cells, ordered
+from harness.sweep.enumerate import enumerate_cells, ordered
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["n_images=4", "batch_size=4", "timing=off", "reference_count=100", "metrics=[clip_score]", "threads=1"]

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from harness.errors import InputError
-from harness.guidance import Guidance
+from harness.models.guidance import Guidance
 from harness.models.load import load as load_model
 from harness.tasks.img2img import Img2Img
 from harness.tasks.inpaint import Inpaint, latent_mask

@@ -23,26 +23,28 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from harness import compare, faults, pickles, reproduce, sweep
-from harness.ask import _read as read_default
+from harness import compare, faults, reproduce
 from harness.atomic import whole
 from harness.cell import Cell
 from harness.data import captions
 from harness.data import load as data
 from harness.data.folder import read_rgb
 from harness.data.masks import check_masks
-from harness.display import Display
 from harness.errors import InputError, one_line
 from harness.executors.base import Progress
 from harness.metrics import clip, weights
 from harness.metrics import load as metrics
 from harness.models import load as models
-from harness.models import locate, mixture
+from harness.models import locate, mixture, pickles
 from harness.store import upkeep
 from harness.store.leases import Leases
 from harness.store.records import Store, write_complete
 from harness.store.schema import to_arrow
 from harness.store.tiles import load_grid, save_grid
+from harness.sweep import run
+from harness.sweep.display import Display
+from harness.sweep.enumerate import enumerate_cells
+from harness.sweep.settle import _read as read_default
 from harness.tasks import load as tasks
 from reports import plot, summary
 from reports.gate import output, policy
@@ -334,7 +336,7 @@ def test_hydra_is_given_no_code_to_run(tmp_path, marker, monkeypatch, words):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", ["sweep", *words, "steps=0"])
     with pytest.raises(InputError, match="is not taken"):
-        sweep.enumerate_cells([*words, "steps=0"])
+        enumerate_cells([*words, "steps=0"])
     assert not marker.exists()
 
 
@@ -686,7 +688,7 @@ def test_an_error_is_one_line_without_commands_to_the_terminal(capsys):
     def fails() -> int:
         raise InputError(f"it is {EVIL}\nerror: forged")
 
-    assert sweep.guarded(fails, debug=False) == 2
+    assert run.guarded(fails, debug=False) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert_harmless(said.rstrip("\n"))

@@ -77,7 +77,7 @@ def retrieval(folder: Path, groups: int = 32, among: int = 64) -> tuple[float, f
 
 def generate(model, prompts: list[str], cfg: float, steps: int, seed: int = 0) -> torch.Tensor:
     """Images by DPM++ 2M on Karras levels, uint8."""
-    from harness.guidance import Guidance
+    from harness.models.guidance import Guidance
     from samplers import dpmpp, schedules
     from samplers.integrate import integrate
     from samplers.noise import NoiseStreams

@@ -22,8 +22,10 @@ from harness.cell import Cell
 from harness.executors.base import TIMED, Claim, Notable, Progress, Record
 
 START_S = 600.0  # a process that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
-TOGETHER = 24  # cells offered to be timed in turn; how many there is time for, the worker finds (harness/rounds.py)
-SESSION = "harness.run:Session"  # what a worker runs cells with; imports torch
+TOGETHER = (
+    24  # cells offered to be timed in turn; how many there is time for, the worker finds (harness/measure/rounds.py)
+)
+SESSION = "harness.measure.session:Session"  # what a worker runs cells with; imports torch
 
 
 def failed(cell: Cell, error: str, started: float, trace: str = "") -> Record:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import pickles
 from harness.errors import InputError
 from harness.metrics import weights
+from harness.models import pickles
 
 if TYPE_CHECKING:
     import torch

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import pickles
 from harness.errors import InputError, nearest
 from harness.metrics import bootstrap, extractors, weights
 from harness.metrics.base import Batch, PerImageMetric
 from harness.metrics.context import Context
+from harness.models import pickles
 
 if TYPE_CHECKING:
     import torch

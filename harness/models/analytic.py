@@ -11,7 +11,7 @@ from scipy.integrate import DOP853
 from torch import Tensor
 
 from harness.errors import InputError
-from harness.guidance import Guidance, combine
+from harness.models.guidance import Guidance, combine
 from harness.models.mixture import Mixture
 from samplers.levels import Level, Process
 

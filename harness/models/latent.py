@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import InputError
-from harness.guidance import Guidance, combine, threshold
+from harness.models.guidance import Guidance, combine, threshold
 from samplers.levels import Level, Process
 
 Denoise = Callable[[Tensor, Level], Tensor]

@@ -14,12 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import pickles
 from harness.errors import InputError
-from harness.models import parts
+from harness.models import parts, pickles
 from harness.models.files import check_is_weights, read_json, safetensors_shapes
+from harness.models.pickles import PICKLED
 from harness.paths import EMBEDDED
-from harness.pickles import PICKLED
 
 Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness import pickles
 from harness.errors import InputError, one_line
+from harness.models import pickles
 from harness.models.files import safetensors_shapes
 from harness.models.locate import Place, Spec, vae_place, vae_variant
 from harness.models.parts import listed

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import pickles
 from harness.errors import InputError
+from harness.models import pickles
 from harness.models.files import check_is_weights, read_json, safetensors_shapes
 
 Config = Mapping[str, Any]

@@ -23,10 +23,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.ask import meant
 from harness.errors import InputError, nearest
 from harness.paths import CONF
-from harness.spelling import check_form, joined, quoted
+from harness.sweep.settle import meant
+from harness.sweep.spelling import check_form, joined, quoted
 
 PARTS = ("task", "model", "sampler", "schedule", "data")  # groups, in the order of conf/sweep.yaml
 GROUPS = (*PARTS, "experiment")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.measure import Marks, Preset, Row, one_run, summarise
+from harness.measure.cost import Marks, Preset, Row, one_run, summarise
 from harness.store import timings
 
 BLOCK_S = 45.0  # of timing, as its first runs foretell it

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import measure, rounds
 from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Notable, Record
-from harness.generate import Generator
-from harness.mask_share import MaskShare
+from harness.measure import cost, rounds
+from harness.measure.generator import Generator
+from harness.measure.limits import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
+from harness.measure.mask_share import MaskShare
+from harness.measure.prompt_lengths import PromptLengths
 from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
-from harness.prompt_lengths import PromptLengths
-from harness.reference import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
 from harness.store.sketch import sketch
 from harness.store.tiles import save_grid, save_sources
 from samplers import plan_json
@@ -82,7 +82,7 @@ class Session:
         row: dict[str, Any] = {
             **cell.columns(),
             "started_at": _now(),
-            "load_average": measure.load_average(),
+            "load_average": cost.load_average(),
         }
         report("loading", 0)
         model = self._model(cell)
@@ -112,8 +112,8 @@ class Session:
 
     def _where(self, cell: Cell) -> dict[str, Any]:
         return {
-            **measure.environment(),
-            "hardware": self._once(("hardware", cell.device), lambda: measure.hardware(cell.device)),
+            **cost.environment(),
+            "hardware": self._once(("hardware", cell.device), lambda: cost.hardware(cell.device)),
         }
 
     def time_together(self, cells: Sequence[Cell], report: Report) -> None:
@@ -124,7 +124,7 @@ class Session:
         report("loading", 0)
         model = self._model(first)
         report("timing", 0)
-        runs: dict[str, Callable[[measure.Marks], None]] = {}
+        runs: dict[str, Callable[[cost.Marks], None]] = {}
         for cell in cells:
             same = (cell.model_key, cell.timing, cell.timing_batch) == (
                 first.model_key,
@@ -137,9 +137,9 @@ class Session:
                 except Exception:
                     if cell is first:
                         raise  # any other fails by itself in its own turn
-        self.timed |= rounds.time_block(runs, measure.PRESETS[first.timing], first.device)
+        self.timed |= rounds.time_block(runs, cost.PRESETS[first.timing], first.device)
 
-    def _timed_run(self, cell: Cell, generator: Generator) -> Callable[[measure.Marks], None]:
+    def _timed_run(self, cell: Cell, generator: Generator) -> Callable[[cost.Marks], None]:
         return lambda marks: generator.timed(range(cell.timing_batch), marks)
 
     def _timing(self, cell: Cell, report: Report) -> rounds.Timed:
@@ -159,7 +159,7 @@ class Session:
         began, generating, memory = time.perf_counter(), 0.0, {}
         for start in range(0, cell.n_images, cell.batch_size):
             indices = range(start, min(start + cell.batch_size, cell.n_images))
-            with measure.PeakMemory(cell.device) as peak:
+            with cost.PeakMemory(cell.device) as peak:
                 tick = time.perf_counter()
                 made = generator.batch(indices)
                 generating += time.perf_counter() - tick
@@ -231,7 +231,7 @@ class Session:
         generator = self._generator(cell, self._model(cell))
 
         def once() -> float:
-            marks = measure.Marks(cell.device)
+            marks = cost.Marks(cell.device)
             generator.timed(range(cell.timing_batch), marks)
             return sum(seconds for _, seconds in marks.seconds())
 
@@ -246,7 +246,7 @@ class Session:
     def peak_mib(self, cell: Cell) -> float:
         """Peak memory while a batch of the cell's size is made, MiB: of the GPU, else of the process."""
         generator = self._generator(cell, self._model(cell))
-        with measure.PeakMemory(cell.device) as peak:
+        with cost.PeakMemory(cell.device) as peak:
             generator.batch(range(min(cell.batch_size, cell.n_images)))
         return peak.columns()["peak_memory_mib"]
 

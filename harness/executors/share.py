@@ -1,7 +1,7 @@
 """Running cells when other sweeps may work on the same folder: each cell is run once and recorded once.
 
 A cell is taken (harness/store/leases.py) right before it starts, looked up in the records once more, run, written
-and given back. What another process is running is left to it, waited for at the end, and taken over where that process dies.
+and given back. What another process is running is left to it, waited for at the end, and taken over where it dies.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from harness.cell import (
     yes_or_no,
 )
 from harness.errors import InputError, nearest
-from harness.guidance import Guidance
+from harness.models.guidance import Guidance
 from harness.paths import CONF
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from harness.atomic import whole
 from harness.cell import Cell
-from harness.generate import Generator
+from harness.measure.generator import Generator
 from samplers import dpmpp
 from samplers.levels import NoiseLevels
 

@@ -13,7 +13,7 @@ from harness.cell import Cell
 from harness.errors import one_line
 from harness.executors.base import Progress as Word
 from harness.executors.base import Record
-from harness.share import Elsewhere
+from harness.executors.share import Elsewhere
 
 SHORT_S = 0.5  # a model that is there already is "loaded" in less: not worth a line
 

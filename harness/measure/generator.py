@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from harness.cell import Cell
-from harness.guidance import Guidance
-from harness.measure import Marks, count_flops
+from harness.measure.cost import Marks, count_flops
 from harness.models import blame
+from harness.models.guidance import Guidance
 from harness.models.latent import Denoise, LatentModel
 from harness.tasks.base import Hook
 from harness.tasks.load import Start, load

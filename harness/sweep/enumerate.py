@@ -1,0 +1,65 @@
+"""The cells that the words of a command line ask for.
+
+Free of torch (like the store), so that a sweep with nothing to do ends at once. What the words mean is read in
+`harness.sweep.commandline`, which loads Hydra.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.cell import Cell, allowed_cores, number, whole, yes_or_no
+from harness.errors import InputError
+from harness.sweep.settle import ask, once
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A command line, understood: the cells by id, in the order asked for (duplicates fall together)."""
+
+    cells: dict[str, Cell]
+    settings: dict[str, Any]
+    notes: list[str]
+
+
+def enumerate_cells(words: Sequence[str]) -> Asked:
+    """Every cell that the words of a command line ask for. Raises InputError before anything runs."""
+    from harness.data.load import remarks as data_remarks
+    from harness.sweep.commandline import read
+
+    asked = read(words)
+    settings = check_settings(asked.settings)
+    cells: dict[str, Cell] = {}
+    remembered = once()
+    for values in asked.values:
+        if values["threads"] is None and settings["workers"] > 1:
+            values = {**values, "threads": max(1, allowed_cores() // settings["workers"])}
+        cell = ask(values, remembered)
+        cells.setdefault(cell.cell_id, cell)
+    remarks = (remark for cell in cells.values() for remark in remembered(data_remarks, cell.data))
+    return Asked(cells, settings, [*asked.notes, *dict.fromkeys(remarks)])
+
+
+def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the folder's `~` expanded; InputError where one cannot be."""
+    whole(settings, "workers")
+    whole(settings, "retries")
+    if settings["cell_timeout"] is not None:
+        number(settings, "cell_timeout")
+    for name in ("force", "debug", "plots"):
+        yes_or_no(settings, name)
+    folder = settings["results_dir"]
+    if not isinstance(folder, str) or not folder.strip():
+        raise InputError(f"results_dir={folder!r} is not valid: give the records' folder, as in results_dir=results")
+    return {**settings, "results_dir": os.path.expanduser(folder)}
+
+
+def ordered(cells: list[Cell]) -> list[Cell]:
+    """The order asked for, but with all cells of one loaded model together."""
+    first = {}
+    for position, cell in enumerate(cells):
+        first.setdefault(cell.model_key, position)
+    return sorted(cells, key=lambda cell: first[cell.model_key])
