@@ -20,10 +20,11 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
+from harness.verdict import output
+from harness.verdict.findings import Report, joined
 from reports import where
 from reports.gate import baseline as baselines
-from reports.gate import output, pairs, policy, quality, tiers
-from reports.gate.findings import Report, joined
+from reports.gate import pairs, policy, quality, tiers
 from reports.gate.images import PairedImages
 
 

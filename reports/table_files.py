@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.errors import InputError, one_line
-from reports.gate.output import markdown
+from harness.verdict.output import markdown
 
 # What a spreadsheet reads as the beginning of a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")

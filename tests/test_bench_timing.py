@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness import bench_timing
+from harness.bench import timing
 from harness.measure.rounds import Timed
 
 
@@ -29,15 +29,15 @@ def sittings(monkeypatch):
             factors = [1.0, 1.5, 1.4 if k == falls_in else ratio]
             return [timed(f * load * np.exp(rng.normal(0, 0.02, 8)), f"block{k}") for f in factors]
 
-        monkeypatch.setattr(bench_timing, "sitting", sitting)
-        monkeypatch.setattr(bench_timing, "Session", lambda folder: None)
+        monkeypatch.setattr(timing, "sitting", sitting)
+        monkeypatch.setattr(timing, "Session", lambda folder: None)
 
     return of
 
 
 def test_it_says_how_often_latencies_rise_and_intervals_hold(sittings, capsys):
     sittings(2.5)
-    assert bench_timing.measure(10, bench_timing.DEFAULT) == 0
+    assert timing.measure(10, timing.DEFAULT) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12 and lines[-1].startswith("latency rises in 10 of 10; the ratio of all repeats, 2.4")
     assert int(lines[-1].split()[-3]) >= 9
@@ -45,7 +45,7 @@ def test_it_says_how_often_latencies_rise_and_intervals_hold(sittings, capsys):
 
 def test_a_repeat_that_does_not_rise_is_counted(sittings, capsys):
     sittings(2.5, falls_in=3)
-    bench_timing.measure(10, bench_timing.DEFAULT)
+    timing.measure(10, timing.DEFAULT)
     out = capsys.readouterr().out
     assert "latency rises in 9 of 10" in out and "NO" in out.splitlines()[4]
 
@@ -53,4 +53,4 @@ def test_a_repeat_that_does_not_rise_is_counted(sittings, capsys):
 @pytest.mark.parametrize("words", (["steps=20"], ["steps=5,10", "timing=off"], ["steps=5", "precision=fp32,bf16"]))
 def test_cells_that_have_no_ratio_are_refused(words, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench_timing", *words])
-    assert bench_timing.main() == 2 and "give at least two cells" in capsys.readouterr().err
+    assert timing.main() == 2 and "give at least two cells" in capsys.readouterr().err

@@ -9,10 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from harness import bench_gate, compare, speed
+from harness.bench import speed_gate
+from harness.compare import decide, two_checkouts
 from harness.errors import InputError
 
-RULE = speed.Rule()
+RULE = decide.Rule()
 
 
 def series(factor, spread=0.1, seed=0, shared=0.4):
@@ -28,24 +29,24 @@ def outcomes(factor, runs, **noise):
     found = []
     for seed in range(runs):
         pairs = series(factor, seed=seed, **noise)
-        verdicts, _ = speed.decide(lambda pairs=pairs: next(pairs), RULE)
+        verdicts, _ = decide.decide(lambda pairs=pairs: next(pairs), RULE)
         found.append(verdicts[-1].outcome)
     return found
 
 
 def test_an_unchanged_side_passes():
-    assert outcomes(1.0, 60).count(speed.SLOWER) == 0
+    assert outcomes(1.0, 60).count(decide.SLOWER) == 0
 
 
 @pytest.mark.parametrize(("factor", "share"), [(1.05, 0.80), (1.10, 0.95)])
 def test_a_slower_side_is_found(factor, share):
-    assert outcomes(factor, 40).count(speed.SLOWER) >= share * 40
+    assert outcomes(factor, 40).count(decide.SLOWER) >= share * 40
 
 
 def test_a_clear_case_stops_early_and_what_looks_slower_is_measured_again():
     pairs = series(1.3)
-    verdicts, taken = speed.decide(lambda: next(pairs), RULE)
-    assert [verdict.outcome for verdict in verdicts] == [speed.SLOWER] * 2
+    verdicts, taken = decide.decide(lambda: next(pairs), RULE)
+    assert [verdict.outcome for verdict in verdicts] == [decide.SLOWER] * 2
     assert len(taken) == sum(verdict.pairs for verdict in verdicts) < RULE.most
 
 
@@ -58,25 +59,25 @@ def test_one_bad_spell_does_not_fail_the_gate():
         taken.append(1)
         return next(first if len(taken) <= RULE.least else then)
 
-    verdicts, _ = speed.decide(pair, RULE)
-    assert [verdict.outcome for verdict in verdicts] == [speed.SLOWER, speed.PASS]
+    verdicts, _ = decide.decide(pair, RULE)
+    assert [verdict.outcome for verdict in verdicts] == [decide.SLOWER, decide.PASS]
 
 
 def test_a_machine_too_noisy_to_tell_is_inconclusive():
-    assert speed.UNDECIDED in outcomes(1.0, 5, spread=1.0)
+    assert decide.UNDECIDED in outcomes(1.0, 5, spread=1.0)
 
 
 def test_looks_only_where_the_rule_looks():
     ratios = np.full(RULE.least + 1, 2.0)
-    assert speed.judge(ratios[: RULE.least - 1], RULE) is None
-    assert speed.judge(ratios[: RULE.least], RULE).outcome == speed.SLOWER
-    assert speed.judge(ratios, RULE) is None
+    assert decide.judge(ratios[: RULE.least - 1], RULE) is None
+    assert decide.judge(ratios[: RULE.least], RULE).outcome == decide.SLOWER
+    assert decide.judge(ratios, RULE) is None
 
 
 @pytest.mark.parametrize("wrong", [{"slower": 1.0}, {"confidence": 1.2}, {"least": 1}, {"most": 3}, {"unseen": 1.01}])
 def test_a_rule_without_meaning_is_refused(wrong):
     with pytest.raises(ValueError, match="a rule needs"):
-        speed.Rule(**wrong)
+        decide.Rule(**wrong)
 
 
 class Fake:
@@ -97,9 +98,9 @@ class Fake:
 
 def verdict(candidate, base=None):
     """Exit code and what was found."""
-    limits = compare.Limits.load()
-    found = list(compare.compare(base or Fake("base"), candidate, [], limits))
-    return compare.report("main", found).exit_code, {one.what: one.outcome for one in found}
+    limits = two_checkouts.Limits.load()
+    found = list(two_checkouts.compare(base or Fake("base"), candidate, [], limits))
+    return two_checkouts.report("main", found).exit_code, {one.what: one.outcome for one in found}
 
 
 def test_two_equal_sides_pass():
@@ -132,15 +133,15 @@ def test_a_base_that_cannot_run_is_unusable_input():
 
 
 def test_an_unknown_commit_is_named(capsys):
-    assert compare.main(["no-such-branch"]) == 2
+    assert two_checkouts.main(["no-such-branch"]) == 2
     assert "BASE_REF='no-such-branch' is not a commit" in capsys.readouterr().err
 
 
 def test_a_dead_worker_is_named(tmp_path, monkeypatch):
     script = tmp_path / "compare_worker.py"
     script.write_text("import sys; sys.stdin.readline(); sys.exit(7)")
-    monkeypatch.setattr(compare, "__file__", str(script))
-    worker = compare.Worker("base", tmp_path, tmp_path)
+    monkeypatch.setattr(two_checkouts, "__file__", str(script))
+    worker = two_checkouts.Worker("base", tmp_path, tmp_path)
     with pytest.raises(ChildProcessError, match=r"the worker of the base died \(exit code 7\)"):
         worker.ask("cells", words=[])
 
@@ -163,7 +164,7 @@ def test_a_worker_answers_in_lines_whatever_its_libraries_print(tmp_path):
     }.items():
         (tmp_path / "harness").mkdir(exist_ok=True)
         (tmp_path / "harness" / f"{name}.py").write_text(text)
-    worker = compare.Worker("candidate", tmp_path, tmp_path)
+    worker = two_checkouts.Worker("candidate", tmp_path, tmp_path)
     try:
         assert worker.ask("cells", words=["steps=3"]) == {"labels": ["steps=3", "steps=3 (2)"]}
         assert worker.ask("prepare", cell=0) == {"nfe": 3, "flops": 5.0}
@@ -174,13 +175,13 @@ def test_a_worker_answers_in_lines_whatever_its_libraries_print(tmp_path):
         worker.stop()
 
 
-@pytest.mark.parametrize("name", bench_gate.INJECTIONS)
+@pytest.mark.parametrize("name", speed_gate.INJECTIONS)
 def test_what_is_injected_fits_the_sampling_loop(name, tmp_path):
     """The text that is replaced is there once, and what takes its place is Python that still samples."""
     (tmp_path / "samplers").mkdir()
-    loop = (compare.ROOT / "samplers" / "integrate.py").read_text()
+    loop = (two_checkouts.ROOT / "samplers" / "integrate.py").read_text()
     (tmp_path / "samplers" / "integrate.py").write_text(loop)
-    bench_gate.inject(tmp_path, name)
+    speed_gate.inject(tmp_path, name)
     changed = (tmp_path / "samplers" / "integrate.py").read_text()
     assert (changed != loop) == (name != "unchanged")
     compile(changed, "integrate.py", "exec")
@@ -195,16 +196,16 @@ def test_replay_takes_the_decision_from_the_recorded_series(tmp_path, capsys):
     for name, factor in (("unchanged", 1.0), ("slower 5 %", 1.05), ("slower 10 %", 1.1)):
         frame[name] = 0.1 * factor * np.exp(0.05 * rng.standard_normal(600))
     frame.to_parquet(tmp_path / "pairs.parquet")
-    assert bench_gate.replay(tmp_path / "pairs.parquet", 30, RULE)
+    assert speed_gate.replay(tmp_path / "pairs.parquet", 30, RULE)
     assert "slower 10 %" in capsys.readouterr().out
     frame["unchanged"] *= 1.2
     frame.to_parquet(tmp_path / "pairs.parquet")
-    assert not bench_gate.replay(tmp_path / "pairs.parquet", 30, RULE)
+    assert not speed_gate.replay(tmp_path / "pairs.parquet", 30, RULE)
 
 
 def test_the_command_says_what_is_wrong():
     done = subprocess.run(
-        [sys.executable, "-m", "harness.compare", "nowhere"], cwd=compare.ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "harness.compare", "nowhere"], cwd=two_checkouts.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr.startswith("error: BASE_REF='nowhere'")
-    assert math.isnan(compare.Finding("a", "cell", "regression").base)
+    assert math.isnan(two_checkouts.Finding("a", "cell", "regression").base)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.bench.fake_cells import SESSION, cell
 from harness.executors.base import Progress, Record
 from harness.executors.share import Elsewhere
-from harness.faults import SESSION, cell
 from harness.sweep import plots, run
 from harness.sweep.display import Display, _seconds
 
@@ -121,7 +121,7 @@ def test_the_first_line_says_how_much_there_is_to_do(tmp_path, capfd):
 
 
 def test_a_sweep_that_has_nothing_to_run_loads_neither_torch_nor_an_executor():
-    code = "import sys; from harness.sweep import run; from harness.faults import cell\n"
+    code = "import sys; from harness.sweep import run; from harness.bench.fake_cells import cell\n"
     code += "from harness.store.records import Store\n"
     code += "s = Store(sys.argv[1]); s.check_writable(); c = cell(0); s.write({**c.columns(), 'status': 'ok'})\n"
     code += "say = dict(force=False, workers=1, cell_timeout=None, retries=0, debug=False, results_dir=sys.argv[1])\n"

@@ -13,9 +13,9 @@ import pandas as pd
 import psutil
 import pytest
 
+from harness.bench.fake_cells import SESSION, cell
 from harness.executors.base import Progress, Record
 from harness.executors.local import LocalExecutor, _reason
-from harness.faults import SESSION, cell
 from harness.store.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ def run(folder: Path, cells, **options) -> tuple[dict[int, dict], list[Progress]
 
 
 def command(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "harness.faults", str(folder), *words]
+    return [sys.executable, "-m", "harness.bench.fake_cells", str(folder), *words]
 
 
 def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess:

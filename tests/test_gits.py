@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from harness import gits
+from harness.search import gits
 from samplers import schedules
 from samplers.levels import DiscreteVP, RectifiedFlow
 

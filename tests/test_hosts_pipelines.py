@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.models.guidance import Guidance
 from harness.models.load import load, named
-from harness.parity_pipeline import PROMPTS, stock_pipeline
+from harness.parity.pipeline import PROMPTS, stock_pipeline
 from samplers import registry, schedules
 from samplers.hosts.diffusers import PlanScheduler
 from samplers.integrate import integrate

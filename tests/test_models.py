@@ -14,11 +14,11 @@ import pytest
 import tiny
 import torch
 
-from harness import parity_pipeline
 from harness.errors import InputError
 from harness.models import locate
 from harness.models.guidance import Guidance
 from harness.models.load import CONF, alphas_cumprod, check, fingerprint, load, named, process
+from harness.parity import pipeline
 from samplers.levels import Level
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
@@ -45,21 +45,21 @@ def noise(n=2, channels=4, seed=0):
 @pytest.mark.parametrize("kind", ["sd1", "sd2"])
 def test_images_are_those_of_the_stock_pipeline(folders, kind):
     """Text encoder, guidance, prediction type, levels, plans and decoder at once, for all five samplers."""
-    values = parity_pipeline.compare(tiny.spec(folders[kind]), steps=4, guidance=Guidance(3.0, rescale=0.3))
+    values = pipeline.compare(tiny.spec(folders[kind]), steps=4, guidance=Guidance(3.0, rescale=0.3))
     assert set(values) >= {"euler", "dpmpp", "unipc", "ddim"}
     assert ("plms" in values) == (kind == "sd1")  # diffusers averages v there, which is another method
     assert min(values.values()) >= 45, values
 
 
 def test_parity_sees_a_difference(folders, monkeypatch):
-    pair = parity_pipeline.PAIRS["ddim"]
-    monkeypatch.setattr(parity_pipeline, "PAIRS", {"ddim": replace(pair, schedule="trailing")})
-    assert parity_pipeline.compare(tiny.spec(folders["sd1"]), steps=4, guidance=Guidance(3.0))["ddim"] < 45
+    pair = pipeline.PAIRS["ddim"]
+    monkeypatch.setattr(pipeline, "PAIRS", {"ddim": replace(pair, schedule="trailing")})
+    assert pipeline.compare(tiny.spec(folders["sd1"]), steps=4, guidance=Guidance(3.0))["ddim"] < 45
 
 
 def test_rounded_time_is_what_diffusers_tells_its_models(folders):
     """`time: rounded` on a schedule that keeps its times fractional = the schedule that rounds them."""
-    from harness.parity_pipeline import PAIRS, by_harness, psnr
+    from harness.parity.pipeline import PAIRS, by_harness, psnr
     from samplers.noise import NoiseStreams
 
     pair = PAIRS["dpmpp karras"]
@@ -232,7 +232,7 @@ def test_thresholding_latents_and_missing_negative_are_refused(models):
 
 def test_text_is_that_of_the_stock_pipeline_and_repeats_are_encoded_once(folders, models):
     model, rows = models["sd1"], []
-    pipe = parity_pipeline.stock_pipeline(tiny.spec(folders["sd1"]))
+    pipe = pipeline.stock_pipeline(tiny.spec(folders["sd1"]))
     hook = model.parts.text_encoder.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     try:
         ours = model.encode_text(PROMPTS)

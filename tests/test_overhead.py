@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from harness import overhead
+from harness.parity import overhead
 
 
 @pytest.fixture(scope="module")

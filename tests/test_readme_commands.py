@@ -207,7 +207,7 @@ def test_the_first_command_of_the_readme_runs(tmp_path):
 
 
 def test_what_is_recorded_is_listed(tmp_path, capsys):
-    from harness.faults import cell
+    from harness.bench.fake_cells import cell
     from harness.store.__main__ import main
     from harness.store.records import Store
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness import reproduce
-from harness.faults import SESSION, FakeSession, cell
+from harness.bench.fake_cells import SESSION, FakeSession, cell
+from harness.compare import reproduce
 from harness.store.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]

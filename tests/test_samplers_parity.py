@@ -1,7 +1,7 @@
 """Our plans beside diffusers' schedulers and k-diffusion's functions.
 
-First on our levels, every sampler of conf/sampler by every counterpart (harness/parity.py); then the known differences;
-then on the peers' own grids, so that our schedules are theirs too.
+First on our levels, every sampler of conf/sampler by every counterpart (harness/parity/table.py); then the known
+differences; then on the peers' own grids, so that our schedules are theirs too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pytest
 import torch
 from diffusers import schedulers
 
-from harness import parity, peer_faults
-from harness.side_by_side import SHAPE, denoiser, eps, far, start
+from harness.parity import __main__ as command
+from harness.parity import known_differences, table
+from harness.parity.side_by_side import SHAPE, denoiser, eps, far, start
 from samplers import registry
 from samplers import schedules as schedules_
 from samplers.integrate import integrate
@@ -35,21 +36,21 @@ STEPS = (1, 2, 3, 10, 20)
 @pytest.fixture(scope="module")
 def frame():
     """The command takes all steps in either precision."""
-    both = (parity.table(registry.names(), [name], steps) for name, steps in (("float64", STEPS), ("stock", (2, 20))))
+    both = (table.table(registry.names(), [name], steps) for name, steps in (("float64", STEPS), ("stock", (2, 20))))
     return pd.concat(both)
 
 
 @pytest.mark.parametrize("name", registry.names())
 def test_sampler_is_that_of_every_counterpart(frame, name):
-    bad = frame[(frame["sampler"] == name) & ~frame["verdict"].isin(parity.PASSES)]
+    bad = frame[(frame["sampler"] == name) & ~frame["verdict"].isin(table.PASSES)]
     assert bad.empty, bad[["knobs", "counterpart", "precision", "end", "steps", "difference", "reason"]].to_string()
 
 
 def test_every_counterpart_was_run_in_either_precision(frame):
-    for table in (DIFFUSERS, K_DIFFUSION):
-        for row in (row for rows in table.values() for row in rows):
+    for peer in (DIFFUSERS, K_DIFFUSION):
+        for row in (row for rows in peer.values() for row in rows):
             found = frame[(frame["counterpart"] == row.name) & frame["difference"].notna()]
-            assert set(found["precision"]) == set(parity.LIMITS), row.name
+            assert set(found["precision"]) == set(table.LIMITS), row.name
             assert found["steps"].nunique() >= 2, row.name
 
 
@@ -83,14 +84,14 @@ def test_every_scheduler_of_diffusers_is_compared_or_has_no_counterpart():
 
 def test_a_sampler_without_counterpart_is_said_to_have_none():
     """One file and one YAML are a sampler; that no scheduler goes uncompared is held from the peers' side, above."""
-    found = parity.table(["gradient_estimation"], ["float64"], (3,))
+    found = table.table(["gradient_estimation"], ["float64"], (3,))
     assert set(found["verdict"]) == {"absent"} and found["reason"].str.contains("no counterpart").all()
 
 
 def test_a_wrong_coefficient_and_a_mended_fault_are_found(monkeypatch):
     from samplers import dpmpp_m_sde
 
-    assert set(parity.table(["dpmpp_3m_sde"], ["float64"], (10,))["verdict"]) == {"agrees", "by design", "absent"}
+    assert set(table.table(["dpmpp_3m_sde"], ["float64"], (10,))["verdict"]) == {"agrees", "by design", "absent"}
     scaled = dpmpp_m_sde.plan
 
     @functools.wraps(scaled)
@@ -100,39 +101,39 @@ def test_a_wrong_coefficient_and_a_mended_fault_are_found(monkeypatch):
         return dataclasses.replace(plan, stages=(*plan.stages[:-2], first, plan.stages[-1]))
 
     monkeypatch.setattr(dpmpp_m_sde, "plan", off)
-    monkeypatch.setattr(parity, "VARIANTS", {})
-    found = parity.table(["dpmpp_3m_sde"], ["float64"], (10,), ["k_diffusion"])
+    monkeypatch.setattr(table, "VARIANTS", {})
+    found = table.table(["dpmpp_3m_sde"], ["float64"], (10,), ["k_diffusion"])
     assert "differs" in set(found["verdict"])
-    fault = peer_faults.Fault("1", "here", "a fault that is gone", lambda: 1e-9, 0.1, 1.0)
-    assert peer_faults._found(fault).verdict == "fault gone"
+    fault = known_differences.Fault("1", "here", "a fault that is gone", lambda: 1e-9, 0.1, 1.0)
+    assert known_differences._found(fault).verdict == "fault gone"
 
 
 def test_a_class_that_is_missing_in_another_version_is_a_row_and_no_crash(monkeypatch):
     row = dataclasses.replace(DIFFUSERS["lms"][0], name="NotYetScheduler")
     monkeypatch.setitem(DIFFUSERS, "lms", (row,))
-    monkeypatch.setattr(parity, "VARIANTS", {})
-    found = parity.table(["lms"], ["float64"], (3,), ["diffusers"])
-    assert set(found["verdict"]) == {"not there"} and set(found["verdict"]) <= set(parity.PASSES)
+    monkeypatch.setattr(table, "VARIANTS", {})
+    found = table.table(["lms"], ["float64"], (3,), ["diffusers"])
+    assert set(found["verdict"]) == {"not there"} and set(found["verdict"]) <= set(table.PASSES)
 
 
 def test_a_peer_that_cannot_be_imported_is_no_pass(monkeypatch):
-    monkeypatch.setattr(parity, "_missing", lambda peer: f"{peer} cannot be imported" if peer == "diffusers" else "")
-    found = parity.table(["euler"], ["float64"], (3,))
-    assert set(found.loc[found["peer"] == "diffusers", "verdict"]) == {"no peer"} and "no peer" not in parity.PASSES
+    monkeypatch.setattr(table, "_missing", lambda peer: f"{peer} cannot be imported" if peer == "diffusers" else "")
+    found = table.table(["euler"], ["float64"], (3,))
+    assert set(found.loc[found["peer"] == "diffusers", "verdict"]) == {"no peer"} and "no peer" not in table.PASSES
 
 
-@pytest.mark.parametrize("fault", peer_faults.FAULTS, ids=lambda fault: f"{fault.number}-{fault.where}")
+@pytest.mark.parametrize("fault", known_differences.FAULTS, ids=lambda fault: f"{fault.number}-{fault.where}")
 def test_known_difference_is_still_there(fault):
-    found = peer_faults._found(fault)
+    found = known_differences._found(fault)
     assert found.verdict == "by design", found
 
 
 def test_the_thirteen_causes_are_all_reproduced():
-    assert {str(n) for n in range(1, 14)} <= {fault.number for fault in peer_faults.FAULTS}
+    assert {str(n) for n in range(1, 14)} <= {fault.number for fault in known_differences.FAULTS}
 
 
 def test_command_writes_and_says_what_it_found(tmp_path, capsys):
-    assert parity.main(["--samplers", "dpmpp,dpmpp_3m_sde", "--steps", "3,10", "--out", str(tmp_path)]) == 0
+    assert command.main(["--samplers", "dpmpp,dpmpp_3m_sde", "--steps", "3,10", "--out", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "DPMSolverMultistepScheduler" in told and "by design" in told and told.rstrip().endswith("pass")
     kept = pd.read_parquet(next((tmp_path / "parity").glob("*.parquet")))
@@ -141,8 +142,8 @@ def test_command_writes_and_says_what_it_found(tmp_path, capsys):
 
 
 def test_command_fails_where_a_pair_differs(tmp_path, monkeypatch):
-    monkeypatch.setitem(parity.LIMITS, "float64", 1e-18)
-    assert parity.main(["--samplers", "heun", "--float64", "--steps", "10", "--out", str(tmp_path)]) == 1
+    monkeypatch.setitem(table.LIMITS, "float64", 1e-18)
+    assert command.main(["--samplers", "heun", "--float64", "--steps", "10", "--out", str(tmp_path)]) == 1
 
 
 # ------------------------------------------------------------------------------------------------- as a sweep runs them

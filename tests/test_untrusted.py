@@ -23,9 +23,10 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from harness import compare, faults, reproduce
 from harness.atomic import whole
+from harness.bench import fake_cells
 from harness.cell import Cell
+from harness.compare import reproduce, two_checkouts
 from harness.data import captions
 from harness.data import load as data
 from harness.data.folder import read_rgb
@@ -46,9 +47,10 @@ from harness.sweep.display import Display
 from harness.sweep.enumerate import enumerate_cells
 from harness.sweep.settle import _read as read_default
 from harness.tasks import load as tasks
+from harness.verdict import output
+from harness.verdict.findings import COLUMNS, NUMBERS, REGRESSION, Report
 from reports import plot, summary
-from reports.gate import output, policy
-from reports.gate.findings import COLUMNS, NUMBERS, REGRESSION, Report
+from reports.gate import policy
 from reports.records import groups, load
 from reports.style import settings
 from samplers import plan_file, registry, schedules
@@ -263,7 +265,7 @@ def test_yaml_makes_plain_values_only(tmp_path, marker):
     for read in (
         lambda: mixture._from_file(file),
         lambda: policy.load(str(file)),
-        lambda: compare.Limits.load(file),
+        lambda: two_checkouts.Limits.load(file),
     ):
         with pytest.raises((InputError, yaml.YAMLError)):
             read()
@@ -342,7 +344,7 @@ def test_hydra_is_given_no_code_to_run(tmp_path, marker, monkeypatch, words):
 
 def test_a_commit_is_no_option_and_no_shell_word(marker):
     for ref in (f"--output={marker}", f"$(touch {marker})", f"; touch {marker}", "-h", "--help"):
-        with pytest.raises(InputError, match="is not a commit"), compare.checkout(ref, marker.parent / "base"):
+        with pytest.raises(InputError, match="is not a commit"), two_checkouts.checkout(ref, marker.parent / "base"):
             pass
     assert not marker.exists() and not (marker.parent / "base").exists()
 
@@ -351,14 +353,14 @@ def test_a_commit_is_no_option_and_no_shell_word(marker):
 
 
 def test_a_record_cannot_ask_for_pickles_when_it_is_run_again(tmp_path, capsys):
-    base = faults.cell(0, work_s=0)
+    base = fake_cells.cell(0, work_s=0)
     asking = Cell(**{**base.__dict__, "model": {**base.model, "path": f"/x/{EVIL}.ckpt", "allow_pickle": True}})
     changed = Cell(**{**base.__dict__, "model": {**base.model, "path": "/x/other"}})
     store = Store(tmp_path)
     store.write({**asking.columns(), "status": "ok"})
     store.write({**base.columns(), "status": "ok", "cell": changed.canonical()})
     for cell_id, said in ((asking.cell_id, "say --allow-pickle"), (base.cell_id, "was changed after")):
-        assert reproduce.main([cell_id, "--results", str(tmp_path)], session="harness.faults:Nothing") == 2
+        assert reproduce.main([cell_id, "--results", str(tmp_path)], session="harness.bench.fake_cells:Nothing") == 2
         error = capsys.readouterr().err
         assert said in error and "\x1b" not in error and error.count("\n") == 1
     row = {"cell_id": asking.cell_id, "cell": asking.canonical()}
@@ -670,10 +672,10 @@ def test_tables_and_lines_say_foreign_text_as_text(tmp_path, monkeypatch):
     found = reproduce.Comparison([("hardware", EVIL, "x")], True, numbers=[("order", EVIL[:20], "1", "differs")])
     assert_harmless(printed(lambda console: reproduce.show(shown, found, console)))
 
-    one = compare.Finding(EVIL, "time", "regression", note=EVIL)
-    assert_harmless(printed(lambda console: compare._tell(console, one)))
+    one = two_checkouts.Finding(EVIL, "time", "regression", note=EVIL)
+    assert_harmless(printed(lambda console: two_checkouts._tell(console, one)))
 
-    cell = faults.cell(0, steps=5)
+    cell = fake_cells.cell(0, steps=5)
     evil = Cell(**{**cell.__dict__, "sampler": {"name": EVIL}, "precision": EVIL})
     said = Display([evil], Console(file=io.StringIO(), width=400))
     said.show(Progress(evil.cell_id, EVIL, 1))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.statistics import CORRECTIONS, paired
-from reports.gate.findings import IMPROVEMENT, INCOMPARABLE, INCONCLUSIVE, PASS, REGRESSION, joined, made
+from harness.verdict.findings import IMPROVEMENT, INCOMPARABLE, INCONCLUSIVE, PASS, REGRESSION, joined, made
 from reports.gate.images import PairedImages
 from reports.gate.pairs import Pairs
 from reports.gate.policy import Policy, Rule

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.store.sketch import psnr
-from reports.gate.findings import INCOMPARABLE, INCONCLUSIVE, NOTE, PASS, REGRESSION, joined, made
+from harness.verdict.findings import INCOMPARABLE, INCONCLUSIVE, NOTE, PASS, REGRESSION, joined, made
 from reports.gate.images import PairedImages
 from reports.gate.pairs import Pairs
 from reports.gate.policy import Policy

@@ -29,11 +29,11 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from harness import speed
-from harness.errors import InputError, interruptible, one_line
+from harness.compare import decide
+from harness.errors import InputError, one_line
 from harness.paths import ROOT
-from reports.gate import output
-from reports.gate.findings import COLUMNS, IMPROVEMENT, INCONCLUSIVE, NUMBERS, PASS, REGRESSION, Report
+from harness.verdict import output
+from harness.verdict.findings import COLUMNS, IMPROVEMENT, INCONCLUSIVE, NUMBERS, PASS, REGRESSION, Report
 
 CONF = ROOT / "conf" / "check" / "speed.yaml"
 
@@ -42,7 +42,7 @@ CONF = ROOT / "conf" / "check" / "speed.yaml"
 class Limits:
     """conf/check/speed.yaml."""
 
-    rule: speed.Rule
+    rule: decide.Rule
     memory_mib: float
     memory_runs: int
     cells: tuple[str, ...]
@@ -50,8 +50,8 @@ class Limits:
     @classmethod
     def load(cls, path: Path = CONF) -> Limits:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        rule = {field.name: values.pop(field.name) for field in fields(speed.Rule)}
-        return cls(speed.Rule(**rule), **{**values, "cells": tuple(values["cells"])})
+        rule = {field.name: values.pop(field.name) for field in fields(decide.Rule)}
+        return cls(decide.Rule(**rule), **{**values, "cells": tuple(values["cells"])})
 
 
 class Worker:
@@ -59,7 +59,7 @@ class Worker:
 
     def __init__(self, name: str, root: Path, results: Path) -> None:
         self.name = name
-        script = Path(__file__).with_name("compare_worker.py")
+        script = Path(__file__).with_name("worker.py")
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(script), str(root), str(results)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
@@ -92,7 +92,7 @@ class Finding:
 
     cell: str
     what: str  # time | memory | nfe | flops | cell
-    outcome: str  # one of reports.gate.findings.VERDICTS
+    outcome: str  # one of harness.verdict.findings.VERDICTS
     base: float = math.nan
     candidate: float = math.nan
     low: float = math.nan
@@ -150,10 +150,10 @@ def _time(label: str, sides: tuple[Worker, Worker], index: list[int], limits: Li
             seconds[which] = sides[which].ask("time", cell=index[which])["seconds"]
         return seconds[0], seconds[1]
 
-    verdicts, taken = speed.decide(pair, limits.rule)
+    verdicts, taken = decide.decide(pair, limits.rule)
     last = verdicts[-1]
     faster = last.high < 1 / limits.rule.slower
-    outcomes = {speed.PASS: IMPROVEMENT if faster else PASS, speed.SLOWER: REGRESSION, speed.UNDECIDED: INCONCLUSIVE}
+    outcomes = {decide.PASS: IMPROVEMENT if faster else PASS, decide.SLOWER: REGRESSION, decide.UNDECIDED: INCONCLUSIVE}
     note = f"ratio {last.ratio:.3f} ({last.low:.3f} to {last.high:.3f}), {last.pairs} pairs"
     note += ", measured twice" if len(verdicts) > 1 else ""
     middle = [statistics.median(column) for column in zip(*taken, strict=True)]
@@ -248,7 +248,3 @@ def _tell(console: Console, one: Finding) -> None:
     console.print(f"{one.outcome:>12}  ", style=output.STYLES.get(one.outcome), end="")
     said = f"{one.what:<7}{numbers}{one_line(one.note)}  ({one_line(one.cell)})"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    sys.exit(interruptible(main))

@@ -1,4 +1,4 @@
-"""How fast many records are read: `python -m harness.bench_store`.
+"""How fast many records are read: `python -m harness.bench.store`.
 
 Writes synthetic cells with their images, reads them as a sweep and a report do, compacts them, reads them again; then
 runs `reports/plot.py` and `reports/check.py` on them, in processes of their own whose peak memory is shown.

@@ -1,4 +1,4 @@
-"""`python -m harness.bench_check`: does the gate find what went wrong, and leave alone what did not?
+"""`python -m harness.bench.records_gate`: does the gate find what went wrong, and leave alone what did not?
 
 Errors are injected into the real pipeline (a coefficient off by 1 %, another guidance scale, a wrong last step, an
 overflow, a swapped schedule) while the record still says what was asked; then `reports/check.py` holds the records

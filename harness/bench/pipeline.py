@@ -1,4 +1,4 @@
-"""Ours against diffusers' own pipeline, end to end: `python -m harness.bench_pipeline [--batch 1,16] [--pairs 15]`.
+"""Ours against diffusers' own pipeline, end to end: `python -m harness.bench.pipeline [--batch 1,16] [--pairs 15]`.
 
 From the text of the prompts to uint8 images on the CPU, same weights, prompts, steps, sampler and precision, in one
 process. The two run alternately in random order inside each pair, so that whatever else the machine does meets both;
@@ -20,7 +20,7 @@ import torch
 from harness.errors import InputError, interruptible
 from harness.models.guidance import Guidance
 from harness.models.load import load, named
-from harness.parity_pipeline import PAIRS, PROMPTS, by_harness, stock_pipeline, use_scheduler
+from harness.parity.pipeline import PAIRS, PROMPTS, by_harness, stock_pipeline, use_scheduler
 from samplers.noise import NoiseStreams
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +47,7 @@ def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness.bench_pipeline", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.bench.pipeline", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="a name in conf/model")
     parser.add_argument("--path", help="folder or hub id instead of the one in conf/model")
     parser.add_argument("--sampler", default="dpmpp karras", choices=list(PAIRS))

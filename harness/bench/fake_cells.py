@@ -1,6 +1,6 @@
-"""Cells that compute nothing and break when asked: what tests and `harness.bench_faults` put through the real sweep.
+"""Cells that compute nothing and break when asked: what tests and `harness.bench.kills` put through the real sweep.
 
-    python -m harness.faults RESULTS [--cells N] [--workers N] [--fault NAME] ...
+    python -m harness.bench.fake_cells RESULTS [--cells N] [--workers N] [--fault NAME] ...
 
 runs N of them exactly as `harness.sweep` runs cells (executor, leases, store, messages, exit codes). No torch.
 """
@@ -24,7 +24,7 @@ from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Record
 
-SESSION = "harness.faults:FakeSession"
+SESSION = "harness.bench.fake_cells:FakeSession"
 IMAGES = 8
 SPARE_MEMORY = 64 * 2**20  # bytes that the fault `memory` leaves its worker
 

@@ -1,6 +1,6 @@
-"""What a sweep survives: `python -m harness.bench_faults --kills 200`.
+"""What a sweep survives: `python -m harness.bench.kills --kills 200`.
 
-Cells that compute nothing (harness/faults.py) run through the real sweep, with two workers and with compactions on the
+Cells that compute nothing (bench/fake_cells.py) run through the real sweep, with two workers and compactions on the
 way, in rounds: workers and the sweep itself are killed (SIGKILL) at random moments, the same command is started again,
 and so on until the round's cells are done. After every kill all files are read. At the end the table must equal that of
 a sweep nobody disturbed. Then a disk that fills, a read-only folder, cut files, and every fault of a worker.
@@ -27,8 +27,8 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 
+from harness.bench.fake_cells import FAULTS, IMAGES
 from harness.errors import interruptible
-from harness.faults import FAULTS, IMAGES
 from harness.paths import ROOT
 from harness.store.records import Store
 from harness.store.schema import TABLES
@@ -52,7 +52,16 @@ class Tally:
 
 
 def sweep(folder: Path, *words: str, cells: int = CELLS, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "harness.faults", str(folder), "--cells", str(cells), "--workers", str(WORKERS)]
+    command = [
+        sys.executable,
+        "-m",
+        "harness.bench.fake_cells",
+        str(folder),
+        "--cells",
+        str(cells),
+        "--workers",
+        str(WORKERS),
+    ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*command, "--work", str(WORK_S), *words], cwd=ROOT, env=environment, **pipes, **options)

@@ -8,24 +8,39 @@ older commit. It reads a JSON object a line and answers with one: {"do": "cells"
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 from typing import Any
+
+# Where this commit has what a worker needs, and where older ones do.
+SESSIONS = ("harness.measure.session:Session", "harness.run:Session")
+ENUMERATORS = ("harness.sweep.enumerate:enumerate_cells", "harness.sweep:enumerate_cells")
+
+
+def first_of(*places: str) -> Any:
+    """What the first of these places ("module:name") that the checkout has holds."""
+    for place in places:
+        module, _, name = place.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ModuleNotFoundError, AttributeError) as error:
+            missing = getattr(error, "name", None)
+            if isinstance(error, ModuleNotFoundError) and not (missing and module.startswith(missing)):
+                raise  # something else is not installed
+    raise ImportError(f"none of {', '.join(places)} is in this checkout")
 
 
 class Side:
     """What a worker remembers: the cells asked for, and of each how it is run."""
 
     def __init__(self, results_dir: str) -> None:
-        from harness.measure.session import Session
-
-        self.session = Session(results_dir)
+        self.session = first_of(*SESSIONS)(results_dir)
         self.cells: list[Any] = []
 
     def do_cells(self, words: list[str]) -> dict[str, Any]:
-        from harness.sweep.enumerate import enumerate_cells
-
+        enumerate_cells = first_of(*ENUMERATORS)
         sys.argv[1:] = words  # where an older commit looks for them
         self.cells = list(enumerate_cells(words).cells.values())
         names = [cell.label for cell in self.cells]

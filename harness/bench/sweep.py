@@ -1,4 +1,4 @@
-"""What the sweep itself costs: `python -m harness.bench_overhead`.
+"""What the sweep itself costs: `python -m harness.bench.sweep`.
 
 Two sweeps of different length run as users run them. The difference of their wall times, less the work the extra cells
 themselves report (generation, metrics, timing), divided by their number, is the overhead of one cell: enumerating,

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import InputError, one_line
-from reports.gate.findings import IMPROVEMENT, INCOMPARABLE, INCONCLUSIVE, NUMBERS, REGRESSION, Report
+from harness.verdict.findings import IMPROVEMENT, INCOMPARABLE, INCONCLUSIVE, NUMBERS, REGRESSION, Report
 
 MOST_ROWS = 40
 MOST_IN_JSON = 20_000

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.side_by_side import CHURN, denoiser, eps, far, ours, start, theirs
+from harness.parity.side_by_side import CHURN, denoiser, eps, far, ours, start, theirs
 from samplers import registry, schedules
 from samplers.levels import DiscreteVP, NoiseLevels
 from samplers.peers.counterparts import DIFFUSERS, Counterpart

@@ -1,7 +1,7 @@
 """Can latencies of one sitting be trusted on a shared machine? The timing pass of a sweep, ten times over.
 
-    python -m harness.bench_timing                                   # the README's first command
-    python -m harness.bench_timing --repeats 5 sampler=unipc steps=10,40
+    python -m harness.bench.timing                                   # the README's first command
+    python -m harness.bench.timing --repeats 5 sampler=unipc steps=10,40
 
 Each repeat is the timing pass of a sweep, nothing else. A line each: the latencies, whether they rise with the steps,
 the ratio of the last cell to the first with its interval, and whether the machine drifted. At the end: how often they

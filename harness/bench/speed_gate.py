@@ -1,4 +1,4 @@
-"""How often the speed gate cries wolf, and what it finds: `python -m harness.bench_gate record|replay|inject`.
+"""How often the speed gate cries wolf, and what it finds: `python -m harness.bench.speed_gate record|replay|inject`.
 
 `record` times one commit against copies of itself, one untouched and some slowed down on purpose, in turn and in random
 order, while another process keeps a core busy; the raw seconds go to a parquet file (committed: results/gate).
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness import speed
 from harness.atomic import whole
-from harness.compare import ROOT, Limits, Worker, checkout, compare
+from harness.compare import decide
+from harness.compare.two_checkouts import ROOT, Limits, Worker, checkout, compare
 from harness.errors import InputError, interruptible
 
 RAW = ROOT / "results" / "gate" / "pairs.parquet"
@@ -97,10 +97,10 @@ def record(rounds: int, cores: int, words: Sequence[str], path: Path) -> None:
     print(f"{path}: {rounds} rounds; median seconds {frame.median().round(4).to_dict()}")
 
 
-def replay(path: Path, decisions: int, rule: speed.Rule) -> bool:
+def replay(path: Path, decisions: int, rule: decide.Rule) -> bool:
     """The decision on consecutive pairs from random starts of the recorded series (which is closed to a ring)."""
     if not path.exists():
-        raise InputError(f"{path} is not there: run `python -m harness.bench_gate record` first")
+        raise InputError(f"{path} is not there: run `python -m harness.bench.speed_gate record` first")
     frame = pd.read_parquet(path)
     print(f"{len(frame)} rounds, {frame.attrs.get('cores_busy')} other busy processes; {rule}")
     print(f"{'case':<14}{'decisions':>10}{'slower':>9}{'undecided':>11}{'pairs, median':>15}{'needed':>14}")
@@ -111,10 +111,10 @@ def replay(path: Path, decisions: int, rule: speed.Rule) -> bool:
         outcomes, pairs = [], []
         for start in starts:
             ring = iter(np.roll(both, -int(start), axis=0))
-            verdicts, taken = speed.decide(lambda ring=ring: next(ring), rule)
+            verdicts, taken = decide.decide(lambda ring=ring: next(ring), rule)
             outcomes.append(verdicts[-1].outcome)
             pairs.append(len(taken))
-        share, unsure = outcomes.count(speed.SLOWER) / decisions, outcomes.count(speed.UNDECIDED) / decisions
+        share, unsure = outcomes.count(decide.SLOWER) / decisions, outcomes.count(decide.UNDECIDED) / decisions
         low, high = NEEDED[name]
         good &= low <= share <= high
         need = f"<= {high:.0%}" if high < 1 else f">= {low:.0%}"
@@ -150,7 +150,7 @@ def whole_gate(words: Sequence[str], cores: int, limits: Limits) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     limits = Limits.load()
-    parser = argparse.ArgumentParser(prog="python -m harness.bench_gate", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.bench.speed_gate", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("record", "replay", "inject"))
     parser.add_argument("--rounds", type=int, default=3000)
     parser.add_argument("--decisions", type=int, default=300)
