@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from harness.data import load as data
-from harness.metrics import weights
 from harness.metrics.base import Batch
 from harness.metrics.context import Context, memory
+from harness.metrics.features import files
 
-SHIPPED = (weights.EMBEDDED / "extractor.safetensors").is_file() and (weights.EMBEDDED / "open_clip").is_dir()
+SHIPPED = (files.EMBEDDED / "extractor.safetensors").is_file() and (files.EMBEDDED / "open_clip").is_dir()
 needs_shipped = pytest.mark.skipif(not SHIPPED, reason="the embedded weights are not trained yet")
 
 
@@ -38,13 +38,13 @@ def save_untrained(folder: Path) -> None:
 def networks(tmp_path_factory):
     """The folder metrics load the embedded networks from."""
     if SHIPPED:
-        yield weights.EMBEDDED
+        yield files.EMBEDDED
         return
-    before, folder = weights.EMBEDDED, tmp_path_factory.mktemp("weights")
+    before, folder = files.EMBEDDED, tmp_path_factory.mktemp("weights")
     save_untrained(folder)
-    weights.EMBEDDED = folder
+    files.EMBEDDED = folder
     yield folder
-    weights.EMBEDDED = before
+    files.EMBEDDED = before
 
 
 @pytest.fixture(scope="session")

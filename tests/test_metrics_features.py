@@ -10,8 +10,9 @@ import torch
 from metric_world import batch, feed, make_context, needs_shipped, networks, world_data  # noqa: F401
 
 from harness.errors import InputError
-from harness.metrics import fid, kid, load, precision_recall, reference, weights
-from harness.metrics.moments import Gaussian, Moments, frechet_distance, gaussian_of
+from harness.metrics import fid, kid, load, precision_recall
+from harness.metrics.features import files, reference_images
+from harness.metrics.features.moments import Gaussian, Moments, frechet_distance, gaussian_of
 
 
 class Pass(torch.nn.Module):
@@ -251,30 +252,30 @@ def test_features_that_are_not_finite_name_the_image(make_context, world_data): 
 
 
 def test_reference_statistics_are_computed_once_and_a_damaged_cache_is_mended(make_context, world_data, tmp_path):  # noqa: F811
-    from harness.metrics import extractors
     from harness.metrics.context import memory
+    from harness.metrics.features import extractors
 
     def fresh(**more):
         return make_context(cache_dir=tmp_path, once=memory(), reference_count=64, **more)
 
     context = fresh()
     extractor = extractors.get("auto", context)
-    made = reference.get(context, extractor)
+    made = reference_images.get(context, extractor)
     (file,) = tmp_path.iterdir()
-    assert reference.get(context, extractor) is made
+    assert reference_images.get(context, extractor) is made
     drawn = world_data.reference
     try:
         world_data.reference = None  # any use of it would fail
-        again = reference.get(fresh(), extractor)
+        again = reference_images.get(fresh(), extractor)
     finally:
         world_data.reference = drawn
     assert np.array_equal(again.features, made.features)
     assert np.array_equal(again.gaussian.covariance, made.gaussian.covariance)
     file.write_bytes(file.read_bytes()[:500])
-    mended = reference.get(fresh(), extractor)
+    mended = reference_images.get(fresh(), extractor)
     assert np.array_equal(mended.gaussian.mean, made.gaussian.mean)
-    key = reference.cache_key(context, extractor)
-    assert key != reference.cache_key(make_context(reference_count=65), extractor)
+    key = reference_images.cache_key(context, extractor)
+    assert key != reference_images.cache_key(make_context(reference_count=65), extractor)
 
 
 def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path, make_context, world_data):  # noqa: F811
@@ -283,7 +284,7 @@ def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError, match=str(tmp_path)):
         load.check([{"name": "fid", "extractor": "inception"}])
-    assert weights.choose_extractor("auto", model_is_embedded=False) == "embedded"
+    assert files.choose_extractor("auto", model_is_embedded=False) == "embedded"
     monkeypatch.setattr(
         "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
         lambda *a, **k: pytest.fail("tried to download"),
@@ -293,10 +294,10 @@ def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path
         patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *a, **k: {})
         shapes = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).state_dict()
     state = {k: torch.full(v.shape, 0.01 if v.ndim > 1 else 1.0).to(v.dtype) for k, v in shapes.items()}
-    path = weights.hub_file(weights.INCEPTION)
+    path = files.hub_file(files.INCEPTION)
     path.parent.mkdir(parents=True)
     torch.save(state, path)
-    assert weights.choose_extractor("auto", model_is_embedded=True) == "embedded"
+    assert files.choose_extractor("auto", model_is_embedded=True) == "embedded"
     (metric,) = load.build(["fid"], make_context(model_is_embedded=False))
     assert metric.extractor.id == "inception-v3-compat-2048d"
     assert metric.extractor(world_data.images(range(2))).shape == (2, 2048)
@@ -312,11 +313,11 @@ def test_the_influence_of_kid_is_its_derivative_and_hits_are_recorded_an_image()
     within = kid.within(y, 3)
     step = 1e-4
     for image in (0, 7):
-        weights = np.ones((1, 40))
-        weights[0, image] += step
+        files = np.ones((1, 40))
+        files[0, image] += step
         # `mmd` takes counts whose sum is n: the other images give up what this one gains.
-        weights *= 40 / weights.sum()
+        files *= 40 / files.sum()
         # Σw² in its denominator is that of whole counts; to first order both are n(n − 1).
-        change = kid.mmd(x, y, 3, weights, within)[0] - kid.mmd(x, y, 3, np.ones((1, 40)), within)[0]
+        change = kid.mmd(x, y, 3, files, within)[0] - kid.mmd(x, y, 3, np.ones((1, 40)), within)[0]
         assert change / step * 40 == pytest.approx(moved[image], rel=2e-3, abs=1e-3)
     assert moved.mean() == pytest.approx(0, abs=1e-12)

@@ -8,7 +8,8 @@ import torch
 from metric_world import batch, feed, make_context, needs_shipped, networks, world_data  # noqa: F401
 
 from harness.errors import InputError
-from harness.metrics import bootstrap, clip, load, similarity, weights
+from harness.metrics import bootstrap, load, similarity
+from harness.metrics.features import clip, files
 
 
 def test_intervals_of_a_mean_cover():
@@ -161,7 +162,7 @@ def test_lpips_is_measured_where_its_weights_lie(monkeypatch, tmp_path, make_con
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert not similarity.has_lpips("squeeze")
-    path = weights.hub_file(weights.LPIPS["squeeze"])
+    path = files.hub_file(files.LPIPS["squeeze"])
     path.parent.mkdir(parents=True)
     torch.save(squeezenet1_1(weights=None).state_dict(), path)
     (metric,) = load.build([{"name": "similarity", "lpips": "squeeze"}], make_context(task="img2img"))

@@ -234,8 +234,8 @@ def frechet_world(rng: np.random.Generator, n: int, dim: int, apart: float):
 @pytest.mark.parametrize(("n", "dim"), [(64, 8), (256, 8), (256, 32)])
 def test_the_difference_of_two_fids_covers(n, dim):
     """What is covered is the mean over samples of that size: the bias of FID at n is in both and nearly cancels."""
+    from harness.metrics.features.moments import frechet_distance, gaussian_of
     from harness.metrics.fid import influence
-    from harness.metrics.moments import frechet_distance, gaussian_of
 
     rng = np.random.default_rng(dim + n)
     target = gaussian_of(rng.normal(size=(4000, dim)) * np.linspace(2.2, 0.5, dim) + 0.5)

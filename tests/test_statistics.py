@@ -8,7 +8,7 @@ from scipy import special, stats
 
 from harness import statistics
 from harness.metrics import bootstrap, fid
-from harness.metrics.moments import Gaussian, frechet_distance, gaussian_of
+from harness.metrics.features.moments import Gaussian, frechet_distance, gaussian_of
 
 REPEATS = 1000
 

@@ -33,8 +33,8 @@ from harness.data.folder import read_rgb
 from harness.data.masks import check_masks
 from harness.errors import InputError, one_line
 from harness.executors.base import Progress
-from harness.metrics import clip, weights
 from harness.metrics import load as metrics
+from harness.metrics.features import clip, files
 from harness.models import load as models
 from harness.models import locate, mixture, pickles
 from harness.store import upkeep
@@ -147,15 +147,15 @@ def test_weights_only_holds_for_libraries_that_ask_for_more(tmp_path, marker, mo
 
 
 def test_networks_of_metrics_run_no_code(tmp_path, marker, monkeypatch):
-    from harness.metrics.extractors import InceptionExtractor
+    from harness.metrics.features.extractors import InceptionExtractor
     from harness.metrics.similarity import Lpips
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name, make in (
-        (weights.LPIPS["squeeze"], lambda path: Lpips("squeeze", "cpu")),
-        (weights.INCEPTION, InceptionExtractor),
+        (files.LPIPS["squeeze"], lambda path: Lpips("squeeze", "cpu")),
+        (files.INCEPTION, InceptionExtractor),
     ):
-        path = pickled(weights.hub_file(name), marker)
+        path = pickled(files.hub_file(name), marker)
         with pytest.raises(InputError, match="something else than weights"):
             make(path)
         assert not marker.exists()

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics import bootstrap, extractors
+from harness.metrics import bootstrap
 from harness.metrics.base import Batch, PerImageMetric
 from harness.metrics.context import Context
+from harness.metrics.features import extractors
 
 # Which heads of the extractor must all be right. Heads without meaning for a prompt are right by definition; an
 # attribute without any (the relation of one object) does not apply to the image.

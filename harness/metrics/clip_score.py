@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import InputError
-from harness.metrics import bootstrap, clip
+from harness.metrics import bootstrap
 from harness.metrics.base import Batch, PerImageMetric
 from harness.metrics.context import Context
+from harness.metrics.features import clip
 
 
 class ClipScore(PerImageMetric):

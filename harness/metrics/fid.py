@@ -9,8 +9,8 @@ import numpy as np
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Metric
 from harness.metrics.context import Context
-from harness.metrics.feature_metric import FeatureMetric
-from harness.metrics.moments import Gaussian, Moments, eigh, frechet_distance, gaussian_of
+from harness.metrics.features.feature_metric import FeatureMetric
+from harness.metrics.features.moments import Gaussian, Moments, eigh, frechet_distance, gaussian_of
 
 PUBLISHED_FROM = 5_000  # images; with fewer, even an Inception FID is not comparable with published ones
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.feature_metric import FeatureMetric
+from harness.metrics.features.feature_metric import FeatureMetric
 from harness.statistics import resample_counts
 
 BLOCK = 1024  # rows of a kernel matrix held at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.feature_metric import FeatureMetric
+from harness.metrics.features.feature_metric import FeatureMetric
 
 BLOCK = 1024  # rows of a distance matrix held at once
 

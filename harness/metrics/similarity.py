@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import InputError, nearest
-from harness.metrics import bootstrap, extractors, weights
+from harness.metrics import bootstrap
 from harness.metrics.base import Batch, PerImageMetric
 from harness.metrics.context import Context
+from harness.metrics.features import extractors, files
 from harness.models import pickles
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Similarity(PerImageMetric):
 
     @classmethod
     def check(cls, options: dict[str, Any]) -> None:
-        weights.check_extractor(options["extractor"])
-        valid = ("off", *weights.LPIPS)
+        files.check_extractor(options["extractor"])
+        valid = ("off", *files.LPIPS)
         # YAML reads a bare `off` as false.
         if options["lpips"] is not False and options["lpips"] not in valid:
             raise InputError(f"lpips={options['lpips']!r} is not valid; {nearest(options['lpips'], valid)}")
@@ -112,7 +113,7 @@ def _decibel(squared_error: np.ndarray) -> np.ndarray:
 
 
 def has_lpips(net: str | bool) -> bool:
-    return net in weights.LPIPS and weights.hub_file(weights.LPIPS[net]).is_file()
+    return net in files.LPIPS and files.hub_file(files.LPIPS[net]).is_file()
 
 
 class Lpips:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics import extractors, reference, weights
 from harness.metrics.base import Batch, Metric, Samples
 from harness.metrics.context import Context
+from harness.metrics.features import extractors, files, reference_images
 
 
 class FeatureMetric(Metric):
@@ -19,7 +19,7 @@ class FeatureMetric(Metric):
 
     @classmethod
     def check(cls, options: dict[str, Any]) -> None:
-        weights.check_extractor(options["extractor"])
+        files.check_extractor(options["extractor"])
 
     def update(self, batch: Batch) -> dict[str, np.ndarray]:
         self.samples.add(batch.indices, batch.features(self.extractor))
@@ -28,8 +28,8 @@ class FeatureMetric(Metric):
     def merge(self, other: Metric) -> None:
         self.samples.merge(other.samples)
 
-    def reference(self) -> reference.Reference | None:
-        return reference.get(self.context, self.extractor)
+    def reference(self) -> reference_images.Reference | None:
+        return reference_images.get(self.context, self.extractor)
 
     def nothing(self) -> dict[str, float | str | bool | None]:
         """Where there is no reference, or too few images to say anything."""

@@ -15,7 +15,7 @@ from harness.atomic import whole
 from harness.errors import InputError
 from harness.metrics.base import FeatureExtractor
 from harness.metrics.context import Context
-from harness.metrics.moments import Gaussian, Moments
+from harness.metrics.features.moments import Gaussian, Moments
 
 VERSION = 1  # of the cached file
 KEPT = 10_000  # features kept for KID and precision/recall; the moments are of all reference images

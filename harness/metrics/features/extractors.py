@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.errors import InputError
-from harness.metrics import weights
+from harness.metrics.features import files
 from harness.models import pickles
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def get(asked: str, context: Context) -> FeatureExtractor:
     """The extractor that an option asks for, loaded once a worker."""
-    kind = weights.choose_extractor(asked, context.model_is_embedded)
-    path = weights.embedded_extractor() if kind == "embedded" else weights.hub_file(weights.INCEPTION)
+    kind = files.choose_extractor(asked, context.model_is_embedded)
+    path = files.embedded_extractor() if kind == "embedded" else files.hub_file(files.INCEPTION)
     load = EmbeddedExtractor if kind == "embedded" else InceptionExtractor
     return context.once(("extractor", kind, str(path), context.device), lambda: load(path, context.device))
 
@@ -47,7 +47,7 @@ class EmbeddedExtractor:
         del net.thumb  # only training needs it
         net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
         self.net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-        self.device, self.id = device, f"embedded-v1-96d-{weights.short_hash(path)}"
+        self.device, self.id = device, f"embedded-v1-96d-{files.short_hash(path)}"
 
     def resizer(self, size: tuple[int, int]) -> str:
         return "none" if tuple(size) == (64, 64) else "pil-bicubic-squash to 64x64"
@@ -82,7 +82,7 @@ class InceptionExtractor:
     def __init__(self, path: Path, device: str = "cpu") -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        weights.check_extractor("inception")
+        files.check_extractor("inception")
         with pickles.weights_only():
             self.net = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)

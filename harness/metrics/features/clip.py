@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import InputError
-from harness.metrics import weights
+from harness.metrics.features import files
 from harness.models import pickles
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def get(model: str, pretrained: str, context: Context, allow_pickle: bool = Fals
     if model == "auto":
         model = "embedded" if context.data.name == "embedded" else CUSTOMARY
     try:
-        key = ("clip", model, pretrained, str(weights.EMBEDDED), context.device)
+        key = ("clip", model, pretrained, str(files.EMBEDDED), context.device)
         return context.once(key, lambda: _load(model, pretrained, context.device, allow_pickle)), ""
     except InputError as error:
         if asked == "auto" and model == CUSTOMARY:
@@ -64,7 +64,7 @@ def _check_pickled(file: Path, allow_pickle: bool) -> None:
 
 
 def _local_folder(model: str) -> Path:
-    folder = weights.embedded_clip() if model == "embedded" else Path(model.removeprefix(LOCAL)).expanduser()
+    folder = files.embedded_clip() if model == "embedded" else Path(model.removeprefix(LOCAL)).expanduser()
     if not (folder / "open_clip_config.json").is_file():
         what = "make it with `python -m harness.embedded.train`" if model == "embedded" else "give local-dir:FOLDER"
         raise InputError(f"no open_clip model in {folder} (open_clip_config.json is not there): {what}")
@@ -86,7 +86,7 @@ def _weight_file(folder: Path) -> Path | None:
 
 def _label(model: str, folder: Path) -> str:
     kind = "embedded-open_clip-v1" if model == "embedded" else f"open_clip-{folder.name}"
-    return f"{kind}-{weights.short_hash(_weight_file(folder))}"
+    return f"{kind}-{files.short_hash(_weight_file(folder))}"
 
 
 def _tagged(model: str, pretrained: str) -> dict[str, Any]:
