@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from samplers.levels import Level, NoiseLevels
-from samplers.plan import Plan
+from samplers.core.levels import Level, NoiseLevels
+from samplers.core.plan import Plan
 
 CONDITIONS = ("quadrature", "J", "JJ", "JJJ")
 DEGREES = 6

@@ -1,4 +1,4 @@
-"""The YAML files of conf/sampler are the registry: a new sampler is one Python file here and one file there.
+"""The YAML files of conf/sampler are the registry: a new sampler is one file in samplers/solvers and one there.
 
 Imports no torch: a process that only plans a sweep starts at once.
 """
@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from samplers.levels import NoiseLevels
-from samplers.plan import Capabilities, Plan
+from samplers.core.levels import NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "sampler"
 _NOT_KNOBS = ("name", "solver", "default_schedule")
@@ -87,12 +88,11 @@ def _resolve(sampler: dict[str, Any]) -> tuple[ModuleType, dict[str, Any]]:
 
 
 def _solver(name: str) -> ModuleType:
-    """The module of a solver family. Only files of this package may be named, and only those that plan or solve."""
-    folder = Path(__file__).parent
+    """The module of a solver family. Only files of samplers/solvers may be named, and only those that plan or solve."""
+    folder = Path(__file__).parent / "solvers"
     if isinstance(name, str) and name.isidentifier() and (folder / f"{name}.py").is_file():
-        module = importlib.import_module(f"{__package__}.{name}")
-        solves = module.__name__ != __name__ and _entry(module)  # this module has a `solve`, too
-        if solves and inspect.isfunction(getattr(module, "capabilities", None)):
+        module = importlib.import_module(f"{__package__}.solvers.{name}")
+        if _entry(module) and inspect.isfunction(getattr(module, "capabilities", None)):
             return module
     raise ValueError(f"unknown solver {name!r}: {_nearest(name, sorted({load(each)['solver'] for each in names()}))}")
 

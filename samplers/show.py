@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
-from samplers import plan_json, registry, schedules
+from samplers import registry, schedules
 from samplers.conditions import convergence
-from samplers.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
-from samplers.plan import Plan
+from samplers.core import plan_json
+from samplers.core.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
+from samplers.core.plan import Plan
 
 PROCESSES = {"vp": DiscreteVP.scaled_linear, "ve": lambda: DiscreteVP.scaled_linear().ve(), "flow": RectifiedFlow}
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from samplers.levels import DiscreteVP
+from samplers.core.levels import DiscreteVP
 
 MEANS = torch.tensor([[1.2, 0.3], [-0.9, 1.0], [-0.4, -1.3], [0.8, -0.9], [0.0, 0.2]], dtype=torch.float64)
 VARIANCES = torch.tensor([0.35, 0.45, 0.30, 0.40, 0.50], dtype=torch.float64) ** 2

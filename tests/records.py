@@ -10,8 +10,9 @@ import numpy as np
 
 from harness.store.records import Store
 from harness.store.tiles import save_grid
-from samplers import plan_json, registry, schedules
-from samplers.levels import DiscreteVP
+from samplers import registry, schedules
+from samplers.core import plan_json
+from samplers.core.levels import DiscreteVP
 
 SCHEDULES = {"euler": "karras", "dpmpp": "karras", "unipc": "karras", "ddim": "leading", "plms": "leading"}
 ORDERS = {"euler": 1, "dpmpp": 2, "unipc": 2, "ddim": 1, "plms": 3}

@@ -30,8 +30,8 @@ from reports.figures import law as law_figure
 from reports.records import groups
 from reports.records import load as load_records
 from reports.style import Looks
-from samplers import noise
-from samplers.levels import DiscreteVP, Level
+from samplers.core import noise
+from samplers.core.levels import DiscreteVP, Level
 
 VP = DiscreteVP.scaled_linear()
 OFF = Guidance()

@@ -18,7 +18,8 @@ from harness.errors import InputError
 from harness.sweep.commandline import read
 from harness.sweep.enumerate import check_settings, enumerate_cells
 from harness.sweep.settle import ask, once
-from samplers import levels, registry
+from samplers import registry
+from samplers.core import levels
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TRIED = (math.nan, math.inf, -math.inf, -1, 0, 1e-9, 1e9, 1e300, 10**400)

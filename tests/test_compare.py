@@ -138,7 +138,7 @@ def test_an_unknown_commit_is_named(capsys):
 
 
 def test_a_dead_worker_is_named(tmp_path, monkeypatch):
-    script = tmp_path / "compare_worker.py"
+    script = tmp_path / "worker.py"
     script.write_text("import sys; sys.stdin.readline(); sys.exit(7)")
     monkeypatch.setattr(two_checkouts, "__file__", str(script))
     worker = two_checkouts.Worker("base", tmp_path, tmp_path)
@@ -175,14 +175,15 @@ def test_a_worker_answers_in_lines_whatever_its_libraries_print(tmp_path):
         worker.stop()
 
 
+@pytest.mark.parametrize("place", speed_gate.LOOPS)
 @pytest.mark.parametrize("name", speed_gate.INJECTIONS)
-def test_what_is_injected_fits_the_sampling_loop(name, tmp_path):
+def test_what_is_injected_fits_the_sampling_loop(name, place, tmp_path):
     """The text that is replaced is there once, and what takes its place is Python that still samples."""
-    (tmp_path / "samplers").mkdir()
-    loop = (two_checkouts.ROOT / "samplers" / "integrate.py").read_text()
-    (tmp_path / "samplers" / "integrate.py").write_text(loop)
+    (tmp_path / place).parent.mkdir(parents=True)
+    loop = (two_checkouts.ROOT / speed_gate.LOOPS[0]).read_text()
+    (tmp_path / place).write_text(loop)
     speed_gate.inject(tmp_path, name)
-    changed = (tmp_path / "samplers" / "integrate.py").read_text()
+    changed = (tmp_path / place).read_text()
     assert (changed != loop) == (name != "unchanged")
     compile(changed, "integrate.py", "exec")
 

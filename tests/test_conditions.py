@@ -10,7 +10,7 @@ import pytest
 
 from samplers import registry, schedules
 from samplers.conditions import convergence, exact_degree, residuals
-from samplers.levels import DiscreteVP
+from samplers.core.levels import DiscreteVP
 
 VE = DiscreteVP.scaled_linear().ve()
 FEW = (96, 192, 384)

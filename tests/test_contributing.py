@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from samplers import conditions, euler, lms, schedules
-from samplers.levels import DiscreteVP
+from samplers import conditions, schedules
+from samplers.core.levels import DiscreteVP
+from samplers.solvers import euler, lms
 
 TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -22,7 +23,7 @@ def block(language: str) -> str:
 @pytest.fixture(scope="module")
 def ab2():
     module = ModuleType("ab2")
-    exec(compile(block("python"), "samplers/ab2.py", "exec"), vars(module))
+    exec(compile(block("python"), "samplers/solvers/ab2.py", "exec"), vars(module))
     return module
 
 

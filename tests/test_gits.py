@@ -11,7 +11,7 @@ import torch
 
 from harness.search import gits
 from samplers import schedules
-from samplers.levels import DiscreteVP, RectifiedFlow
+from samplers.core.levels import DiscreteVP, RectifiedFlow
 
 PROCESS = DiscreteVP.scaled_linear()
 

@@ -14,11 +14,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from samplers import registry, schedules
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP
+from samplers.core.noise import BrownianStreams, NoiseStreams
 from samplers.hosts.diffusers import PlanScheduler
 from samplers.hosts.replaced import KINDS, Replaced
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP
-from samplers.noise import BrownianStreams, NoiseStreams
 from samplers.peers import widened
 
 SHAPE = (2, 4, 8, 8)

@@ -16,9 +16,9 @@ from harness.models.guidance import Guidance
 from harness.models.load import load, named
 from harness.parity.pipeline import PROMPTS, stock_pipeline
 from samplers import registry, schedules
+from samplers.core.integrate import integrate
+from samplers.core.noise import NoiseStreams
 from samplers.hosts.diffusers import PlanScheduler
-from samplers.integrate import integrate
-from samplers.noise import NoiseStreams
 
 # What a user writes; WITHOUT are the tiny pipeline's missing text encoders, whose embeddings are given.
 SCRIPT = """

@@ -19,7 +19,7 @@ from harness.models import locate
 from harness.models.guidance import Guidance
 from harness.models.load import CONF, alphas_cumprod, check, fingerprint, load, named, process
 from harness.parity import pipeline
-from samplers.levels import Level
+from samplers.core.levels import Level
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -60,7 +60,7 @@ def test_parity_sees_a_difference(folders, monkeypatch):
 def test_rounded_time_is_what_diffusers_tells_its_models(folders):
     """`time: rounded` on a schedule that keeps its times fractional = the schedule that rounds them."""
     from harness.parity.pipeline import PAIRS, by_harness, psnr
-    from samplers.noise import NoiseStreams
+    from samplers.core.noise import NoiseStreams
 
     pair = PAIRS["dpmpp karras"]
 
@@ -127,9 +127,10 @@ def test_a_rectified_flow_model_walks_as_diffusers_walks_it(models, folders):
     """UNet, velocity, time and levels at once: Euler over shifted t from pure noise, as diffusers' scheduler steps."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from samplers import euler, schedules
-    from samplers.integrate import integrate
-    from samplers.levels import RectifiedFlow
+    from samplers import schedules
+    from samplers.core.integrate import integrate
+    from samplers.core.levels import RectifiedFlow
+    from samplers.solvers import euler
 
     model = models["flow"]
     assert isinstance(model.process, RectifiedFlow) and model.prediction_type == "flow_prediction"
@@ -164,8 +165,9 @@ def test_a_prediction_type_that_cannot_go_with_the_scheduler(folders, kind, give
 
 
 def test_a_model_trained_to_zero_terminal_snr_starts_at_pure_noise(folders, tmp_path):
-    from samplers import ddim, schedules
-    from samplers.integrate import integrate
+    from samplers import schedules
+    from samplers.core.integrate import integrate
+    from samplers.solvers import ddim
 
     path = tmp_path / "zero_snr"
     shutil.copytree(folders["sd2"], path)

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from samplers import plan_file, plan_json, registry, schedules, show
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP, Level, RectifiedFlow
-from samplers.noise import NoiseStreams
-from samplers.plan import Capabilities, Plan, Stage
+from samplers import registry, schedules, show
+from samplers.core import plan_json
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP, Level, RectifiedFlow
+from samplers.core.noise import NoiseStreams
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+from samplers.solvers import plan_file
 
 PROCESS = DiscreteVP.scaled_linear()
 PLANNED = [name for name in registry.names() if not registry.is_adaptive(registry.load(name))]

@@ -228,7 +228,7 @@ def with_ab2(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
     (root / "harness" / "embedded" / "weights").symlink_to(ROOT / "harness" / "embedded" / "weights")
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    for language, path in (("python", "samplers/ab2.py"), ("yaml", "conf/sampler/ab2.yaml")):
+    for language, path in (("python", "samplers/solvers/ab2.py"), ("yaml", "conf/sampler/ab2.yaml")):
         (root / path).write_text(re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1])
     return root
 

@@ -253,8 +253,9 @@ def test_a_grid_of_something_else_is_refused(tmp_path):
 
 
 def test_coefficients_of_plans_add_up_and_steps_are_told_from_calls(tmp_path):
-    from samplers import plan_json, registry, schedules
-    from samplers.levels import DiscreteVP
+    from samplers import registry, schedules
+    from samplers.core import plan_json
+    from samplers.core.levels import DiscreteVP
 
     levels = schedules.build("karras", DiscreteVP.scaled_linear(), 6)
     found = {}

@@ -9,8 +9,8 @@ from five_modes import PROCESS, denoiser, flow, posterior_mean, starts
 from k_diffusion import sampling
 
 from samplers import registry, schedules
-from samplers.levels import DiscreteVP, NoiseLevels, RectifiedFlow
-from samplers.noise import NoiseStreams
+from samplers.core.levels import DiscreteVP, NoiseLevels, RectifiedFlow
+from samplers.core.noise import NoiseStreams
 
 ADAPTIVE = [name for name in registry.names() if registry.is_adaptive(name)]
 every_adaptive = pytest.mark.parametrize("name", ADAPTIVE)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP, Level
-from samplers.noise import NoiseStreams
-from samplers.plan import Capabilities, Plan, Stage
-from samplers.walk import Walk
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP, Level
+from samplers.core.noise import NoiseStreams
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+from samplers.core.walk import Walk
 
 PROCESS = DiscreteVP.scaled_linear()
 

@@ -15,8 +15,8 @@ import torch
 from five_modes import PROCESS, denoiser, flow, starts
 
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.levels import NoiseLevels, RectifiedFlow
+from samplers.core.integrate import integrate
+from samplers.core.levels import NoiseLevels, RectifiedFlow
 
 SCHEDULES = ("exponential", "karras")
 FIT = (41, 80, 158)  # calls; remainders by 3 are equal, so methods that end in a lower order end in the same one

@@ -19,9 +19,9 @@ from harness.parity import known_differences, table
 from harness.parity.side_by_side import SHAPE, denoiser, eps, far, start
 from samplers import registry
 from samplers import schedules as schedules_
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP, RectifiedFlow
-from samplers.noise import NoiseStreams
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP, RectifiedFlow
+from samplers.core.noise import NoiseStreams
 from samplers.peers import load as peers
 from samplers.peers.counterparts import DIFFUSERS, K_DIFFUSION
 from samplers.peers.widened import float64
@@ -89,7 +89,7 @@ def test_a_sampler_without_counterpart_is_said_to_have_none():
 
 
 def test_a_wrong_coefficient_and_a_mended_fault_are_found(monkeypatch):
-    from samplers import dpmpp_m_sde
+    from samplers.solvers import dpmpp_m_sde
 
     assert set(table.table(["dpmpp_3m_sde"], ["float64"], (10,))["verdict"]) == {"agrees", "by design", "absent"}
     scaled = dpmpp_m_sde.plan

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP, Level
-from samplers.noise import NoiseStreams
-from samplers.plan import Capabilities, Plan, Stage
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP, Level
+from samplers.core.noise import NoiseStreams
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
 
 PROCESS = DiscreteVP.scaled_linear()
 SHAPE = (4, 8, 8)
@@ -284,7 +285,7 @@ def test_planning_needs_no_torch():
     code = """
 import sys
 from samplers import registry, schedules
-from samplers.levels import DiscreteVP
+from samplers.core.levels import DiscreteVP
 for name in registry.names():
     sampler = registry.load(name)
     if registry.is_adaptive(sampler):

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP, NoiseLevels, RectifiedFlow
-from samplers.noise import KINDS, BrownianStreams, NoiseStreams
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP, NoiseLevels, RectifiedFlow
+from samplers.core.noise import KINDS, BrownianStreams, NoiseStreams
 
 VP = DiscreteVP.scaled_linear()
 VE = VP.ve()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from samplers import registry, schedules
-from samplers.levels import DiscreteVP, Level
-from samplers.plan import first_order, is_lowered
-from samplers.weights import EPS, X0, adams, combined, divided, exponential, phis
+from samplers.core.levels import DiscreteVP, Level
+from samplers.core.stage import first_order, is_lowered
+from samplers.solvers.parts.coefficients import EPS, X0, adams, combined, divided, exponential, phis
 
 PROCESS = DiscreteVP.scaled_linear()
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from samplers import registry, schedules
-from samplers.levels import (
+from samplers.core.levels import (
     TRAINING_SCHEDULES,
     DiscreteVE,
     DiscreteVP,
@@ -20,7 +20,7 @@ from samplers.levels import (
     RectifiedFlow,
     alphas_cumprod,
 )  # fmt: skip
-from samplers.spacings.searched import AYS_SIGMAS, AYS_TIMES, cheapest_path
+from samplers.schedules.searched import AYS_SIGMAS, AYS_TIMES, cheapest_path
 
 PROCESS = DiscreteVP.scaled_linear()
 CONF = registry.CONF.parent / "schedule"

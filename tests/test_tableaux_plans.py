@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from five_modes import PROCESS
 
-from samplers import registry, schedules
+from samplers import registry, schedules, slopes
 from samplers.conditions import convergence
-from samplers.levels import NoiseLevels, RectifiedFlow
+from samplers.core.levels import NoiseLevels, RectifiedFlow
 from samplers.tableaux import __main__ as command
-from samplers.tableaux import catalogue, measure
+from samplers.tableaux import catalogue
 
 VE = PROCESS.ve()
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,7 +143,7 @@ SHOWN += [("irk", "gauss_2"), ("irk", "radau_iia_3")]
 def test_the_slope_is_the_declared_order(solver, name):
     """On the mixture of five Gaussians; all of them by `python -m samplers.tableaux --slopes`."""
     sampler = {"solver": solver, "tableau": name}
-    shown, error, _ = measure.slope(sampler)
+    shown, error, _ = slopes.slope(sampler)
     assert shown == pytest.approx(registry.capabilities(sampler, 1).order, abs=0.2) and 1e-13 < error < 0.01
 
 
@@ -153,11 +153,11 @@ def test_the_mixture_is_that_of_the_other_tests():
 
     x = np.array([[0.3, -2.0], [4.0, 1.0]])
     for level in levels(5):
-        assert np.allclose(measure.denoise(x, level), denoiser(torch.from_numpy(x), level).numpy(), rtol=1e-12)
+        assert np.allclose(slopes.denoise(x, level), denoiser(torch.from_numpy(x), level).numpy(), rtol=1e-12)
     made = registry.build_plan(
         {"solver": "rk", "tableau": "verner_efficient9", "clock": "lambda"}, levels(300, process=VE)
     )
-    end = measure.run(made, (starts() * PROCESS.ratio_max).numpy())
+    end = slopes.run(made, (starts() * PROCESS.ratio_max).numpy())
     assert np.allclose(end, flow(PROCESS.ratio_min).numpy(), rtol=0, atol=1e-10)
 
 
@@ -286,6 +286,6 @@ def test_the_command_measures_and_refuses_names_it_does_not_know(capsys):
 
 
 def test_an_order_that_is_not_shown_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(measure, "slope", lambda knobs, halvings: (2.5, 1e-6, 100))
+    monkeypatch.setattr(slopes, "slope", lambda knobs, halvings: (2.5, 1e-6, 100))
     assert command.main(["heun3", "--slopes"]) == 1
     assert "BELOW what is declared" in capsys.readouterr().out

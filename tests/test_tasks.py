@@ -15,8 +15,8 @@ from harness.tasks.inpaint import Inpaint, latent_mask
 from harness.tasks.load import CONF, load, names
 from harness.tasks.txt2img import Txt2Img
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.noise import NoiseStreams
+from samplers.core.integrate import integrate
+from samplers.core.noise import NoiseStreams
 
 
 @pytest.fixture(scope="module")

@@ -53,9 +53,10 @@ from reports import plot, summary
 from reports.gate import policy
 from reports.records import groups, load
 from reports.style import settings
-from samplers import plan_file, registry, schedules
-from samplers.levels import DiscreteVP
+from samplers import registry, schedules
+from samplers.core.levels import DiscreteVP
 from samplers.peers import load as peers
+from samplers.solvers import plan_file
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "[red]x[/] =cmd() \x1b[31m\x9b31m $\\frac{a$ </failure> <script> | [a](javascript:b)\x00\u202e"

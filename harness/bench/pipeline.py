@@ -21,7 +21,7 @@ from harness.errors import InputError, interruptible
 from harness.models.guidance import Guidance
 from harness.models.load import load, named
 from harness.parity.pipeline import PAIRS, PROMPTS, by_harness, stock_pipeline, use_scheduler
-from samplers.noise import NoiseStreams
+from samplers.core.noise import NoiseStreams
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

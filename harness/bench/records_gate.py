@@ -36,7 +36,8 @@ from harness.paths import ROOT
 from harness.store.records import Store
 from harness.sweep.enumerate import enumerate_cells
 from samplers import registry, schedules
-from samplers.plan import Plan, Stage
+from samplers.core.plan import Plan
+from samplers.core.stage import Stage
 
 COMMON = (
     *("n_images=64", "batch_size=16", "steps=10", "timing=off", "reference_count=512"),

@@ -78,9 +78,10 @@ def retrieval(folder: Path, groups: int = 32, among: int = 64) -> tuple[float, f
 def generate(model, prompts: list[str], cfg: float, steps: int, seed: int = 0) -> torch.Tensor:
     """Images by DPM++ 2M on Karras levels, uint8."""
     from harness.models.guidance import Guidance
-    from samplers import dpmpp, schedules
-    from samplers.integrate import integrate
-    from samplers.noise import NoiseStreams
+    from samplers import schedules
+    from samplers.core.integrate import integrate
+    from samplers.core.noise import NoiseStreams
+    from samplers.solvers import dpmpp
 
     levels = schedules.build("karras", model.process, steps)
     plan = dpmpp.plan(levels)

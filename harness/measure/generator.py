@@ -16,10 +16,11 @@ from harness.models.guidance import Guidance
 from harness.models.latent import Denoise, LatentModel
 from harness.tasks.base import Hook
 from harness.tasks.load import Start, load
-from samplers import noise, registry, schedules
-from samplers.integrate import integrate
-from samplers.levels import NoiseLevels
-from samplers.plan import Plan
+from samplers import registry, schedules
+from samplers.core import noise
+from samplers.core.integrate import integrate
+from samplers.core.levels import NoiseLevels
+from samplers.core.plan import Plan
 
 
 @dataclass(frozen=True)

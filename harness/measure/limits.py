@@ -25,8 +25,8 @@ from torch import Tensor
 from harness.atomic import whole
 from harness.cell import Cell
 from harness.measure.generator import Generator
-from samplers import dpmpp
-from samplers.levels import NoiseLevels
+from samplers.core.levels import NoiseLevels
+from samplers.solvers import dpmpp
 
 STEPS = 200
 DEFINITION = f"dpmpp 2M, {STEPS} karras steps, fp32 state"

@@ -28,9 +28,9 @@ from harness.metrics.load import build
 from harness.models import load as models
 from harness.store.sketch import sketch
 from harness.store.tiles import save_grid, save_sources
-from samplers import plan_json
-from samplers.levels import NoiseLevels
-from samplers.plan import Plan
+from samplers.core import plan_json
+from samplers.core.levels import NoiseLevels
+from samplers.core.plan import Plan
 
 GRID_IMAGES = 8  # the first prompts of the data: the same in every cell
 Report = Callable[[str, int], None]  # what is going on, images done

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.errors import InputError
 from harness.models.guidance import Guidance, combine, threshold
-from samplers.levels import Level, Process
+from samplers.core.levels import Level, Process
 
 Denoise = Callable[[Tensor, Level], Tensor]
 

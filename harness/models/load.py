@@ -14,8 +14,8 @@ from harness.errors import InputError, nearest
 from harness.models import locate, mixture
 from harness.models.files import read_json
 from harness.models.locate import Facts, Spec, facts, place
-from samplers.levels import TRAINING_SCHEDULES, DiscreteVP, Process, RectifiedFlow, falling, rescaled_to_zero_snr
-from samplers.levels import alphas_cumprod as of_training
+from samplers.core.levels import TRAINING_SCHEDULES, DiscreteVP, Process, RectifiedFlow, falling, rescaled_to_zero_snr
+from samplers.core.levels import alphas_cumprod as of_training
 
 if TYPE_CHECKING:
     import torch

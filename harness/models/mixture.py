@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from harness.errors import InputError, nearest
-from samplers.levels import DiscreteVP, Level, Process, RectifiedFlow
+from samplers.core.levels import DiscreteVP, Level, Process, RectifiedFlow
 
 VERSION = 1  # of the numbers below: a changed default mixture must not meet old records
 ANY = -1  # the class of the whole mixture, prompt ""

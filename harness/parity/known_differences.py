@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.parity.side_by_side import CHURN, denoiser, eps, far, ours, start, theirs
 from samplers import registry, schedules
-from samplers.levels import DiscreteVP, NoiseLevels
+from samplers.core.levels import DiscreteVP, NoiseLevels
 from samplers.peers.counterparts import DIFFUSERS, Counterpart
 from samplers.peers.widened import Instead, float64, patched
 

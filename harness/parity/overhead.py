@@ -38,9 +38,9 @@ from harness.atomic import whole
 from harness.errors import InputError
 from harness.measure import cost
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.levels import DiscreteVP, NoiseLevels
-from samplers.noise import NoiseStreams
+from samplers.core.integrate import integrate
+from samplers.core.levels import DiscreteVP, NoiseLevels
+from samplers.core.noise import NoiseStreams
 from samplers.peers import diffusers as peer_diffusers
 from samplers.peers import k_diffusion as peer_k_diffusion
 from samplers.peers.counterparts import DIFFUSERS, K_DIFFUSION, choose

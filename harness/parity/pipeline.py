@@ -21,8 +21,8 @@ from harness.models.load import load, named
 from harness.models.locate import Spec, place
 from harness.tasks.txt2img import Txt2Img
 from samplers import registry, schedules
-from samplers.integrate import integrate
-from samplers.noise import NoiseStreams
+from samplers.core.integrate import integrate
+from samplers.core.noise import NoiseStreams
 
 PROMPTS = (
     "a large red circle on a white background",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from samplers import registry
-from samplers.integrate import integrate
-from samplers.levels import Level, NoiseLevels
-from samplers.noise import NoiseStreams
+from samplers.core.integrate import integrate
+from samplers.core.levels import Level, NoiseLevels
+from samplers.core.noise import NoiseStreams
 from samplers.peers import load as peers
 from samplers.peers.counterparts import Counterpart
 

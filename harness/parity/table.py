@@ -26,7 +26,7 @@ from harness.atomic import whole
 from harness.parity import known_differences
 from harness.parity.side_by_side import CHURN, far, ours, theirs
 from samplers import registry, schedules
-from samplers.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
+from samplers.core.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
 from samplers.peers import load as peers
 from samplers.peers.counterparts import TABLES, Counterpart, Knobs, NotThere
 from samplers.peers.widened import float64

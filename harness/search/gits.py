@@ -1,6 +1,6 @@
 """A model's reference trajectory for the gits schedule: `python -m harness.gits --model embedded --cfg 3`.
 
-Writes the small JSON that `schedule=gits schedule.file=FILE` reads (samplers/spacings/searched.py; 2405.11326): noise
+Writes the small JSON that `schedule=gits schedule.file=FILE` reads (samplers/schedules/searched.py; 2405.11326): noise
 levels of a fine trajectory of the probability-flow ODE, and what an Euler jump from any of them to any lower one costs.
 """
 
@@ -21,11 +21,11 @@ from harness.data.load import load as load_data
 from harness.errors import InputError
 from harness.models.guidance import Guidance
 from harness.models.load import load, named
-from samplers import dpmpp
-from samplers.integrate import integrate
-from samplers.levels import Level, NoiseLevels, Process
-from samplers.noise import NoiseStreams
-from samplers.spacings.sigma import karras
+from samplers.core.integrate import integrate
+from samplers.core.levels import Level, NoiseLevels, Process
+from samplers.core.noise import NoiseStreams
+from samplers.schedules.sigma import karras
+from samplers.solvers import dpmpp
 
 BATCH = 32
 BETWEEN = 4  # steps of the reference solver from one stored level to the next

@@ -31,8 +31,8 @@ from harness.paths import CONF
 
 if TYPE_CHECKING:
     from harness.tasks.base import Task
-    from samplers.levels import NoiseLevels
-    from samplers.plan import Plan
+    from samplers.core.levels import NoiseLevels
+    from samplers.core.plan import Plan
 
 ENDS = 2  # steps of a schedule that only gives an adaptive solver its two ends: the second call is its lowest level
 TRAINED = 1500  # timesteps, at least, that models are trained at: 1,000 of nearly all

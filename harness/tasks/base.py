@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from harness.bounds import MOST_STEPS
 from harness.errors import InputError, nearest
-from samplers.levels import Level, NoiseLevels
+from samplers.core.levels import Level, NoiseLevels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.models.latent import LatentModel
-    from samplers.noise import NoiseStreams
+    from samplers.core.noise import NoiseStreams
 
 Schedule = Callable[[int], NoiseLevels]  # number of steps -> levels
 Hook = Callable[["Tensor", Level], "Tensor"]

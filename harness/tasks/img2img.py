@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.tasks.base import Schedule, Start, encoded, noised, tail
-from samplers.levels import NoiseLevels
+from samplers.core.levels import NoiseLevels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.models.latent import LatentModel
-    from samplers.noise import NoiseStreams
+    from samplers.core.noise import NoiseStreams
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import InputError, nearest
 from harness.tasks.base import START_SCALES, Hook, Schedule, Start, encoded, noised, start_scale, tail
-from samplers.levels import Level, NoiseLevels
+from samplers.core.levels import Level, NoiseLevels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.models.latent import LatentModel
-    from samplers.noise import NoiseStreams
+    from samplers.core.noise import NoiseStreams
 
 METHODS = ("auto", "blend", "channels")
 MASK_RESIZES = ("nearest", "cover")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import InputError, nearest
 from harness.tasks.base import START_SCALES, Schedule, Start, start_scale, whole_schedule
-from samplers.levels import NoiseLevels
+from samplers.core.levels import NoiseLevels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.models.latent import LatentModel
-    from samplers.noise import NoiseStreams
+    from samplers.core.noise import NoiseStreams
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from samplers import schedules
+from samplers.core.levels import NoiseLevels
 from samplers.hosts.replaced import Replaced
-from samplers.levels import NoiseLevels
 
 Spec = str | Mapping[str, Any]  # a name, or {"name": …, **knobs}
 

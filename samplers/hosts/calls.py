@@ -6,8 +6,9 @@ from collections import Counter
 from itertools import pairwise
 
 from samplers import registry
-from samplers.levels import Level, NoiseLevels
-from samplers.plan import Plan, Stage, first_order
+from samplers.core.levels import Level, NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Stage, first_order
 
 
 def first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:

@@ -21,14 +21,14 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from torch import Tensor
 
 from samplers import registry
+from samplers.core.levels import Level
+from samplers.core.noise import NoiseStreams
+from samplers.core.plan import Plan
+from samplers.core.walk import Walk
 from samplers.hosts.asked import Spec, as_many, is_even, named, plain, spaced
 from samplers.hosts.calls import by_euler, calls_a_step, first_calls, near, planned
 from samplers.hosts.draws import Drawn, by_start
 from samplers.hosts.replaced import KINDS, Laid, Replaced
-from samplers.levels import Level
-from samplers.noise import NoiseStreams
-from samplers.plan import Plan
-from samplers.walk import Walk
 
 STOCK = "stock"  # the levels that the replaced scheduler itself would have walked
 OWN = ("replaced", "sampler", "schedule")  # what the configuration holds beside that of the replaced scheduler

@@ -6,7 +6,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from samplers.noise import NoiseStreams
+from samplers.core.noise import NoiseStreams
 
 
 class Drawn:

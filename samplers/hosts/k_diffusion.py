@@ -18,9 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from samplers import registry
+from samplers.core.levels import DiscreteVP, Level, NoiseLevels, RectifiedFlow
+from samplers.core.walk import Walk
 from samplers.hosts.calls import first_calls, planned
-from samplers.levels import DiscreteVP, Level, NoiseLevels, RectifiedFlow
-from samplers.walk import Walk
 
 Model = Callable[..., Tensor]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
@@ -87,7 +87,7 @@ def function(sampler: str | Mapping[str, Any], flow: bool = False) -> Callable[.
     ]
     sampled.__signature__ = inspect.Signature([*seen, *of_sampler])
     sampled.__name__ = sampled.__qualname__ = f"sample_{spec['name']}"
-    sampled.__doc__ = f"{spec['name']}, executed by samplers.walk; see samplers.hosts.k_diffusion.sample."
+    sampled.__doc__ = f"{spec['name']}, executed by samplers.core.walk; see samplers.hosts.k_diffusion.sample."
     return sampled
 
 

@@ -17,7 +17,15 @@ import diffusers
 import numpy as np
 import torch
 
-from samplers.levels import TRAINING_SCHEDULES, DiscreteVP, Level, NoiseLevels, Process, RectifiedFlow, alphas_cumprod
+from samplers.core.levels import (
+    TRAINING_SCHEDULES,
+    DiscreteVP,
+    Level,
+    NoiseLevels,
+    Process,
+    RectifiedFlow,
+    alphas_cumprod,
+)
 
 SHORTEST = 1e-8  # relative: a last step of length 0, as DDIM's without steps_offset, is made this long
 SAME_TABLE = 1e-4  # relative: float32 cumulative products are off by 1e-5

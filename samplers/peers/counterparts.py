@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from samplers import registry
-from samplers.levels import NoiseLevels
-from samplers.plan import is_lowered
+from samplers.core.levels import NoiseLevels
+from samplers.core.stage import is_lowered
 
 
 class NotThere(ValueError):

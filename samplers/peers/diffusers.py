@@ -24,8 +24,8 @@ from diffusers import schedulers
 from torch import Tensor
 
 from samplers import registry
-from samplers.levels import Level, NoiseLevels
-from samplers.noise import NoiseStreams
+from samplers.core.levels import Level, NoiseLevels
+from samplers.core.noise import NoiseStreams
 from samplers.peers.counterparts import DIFFUSERS, NotThere, Scheduler, choose
 from samplers.peers.draws import Draws
 from samplers.peers.widened import patched
@@ -53,7 +53,7 @@ def run(
     on_call: Callable[[int], None] | None = None,
     row: Scheduler | None = None,
 ) -> Tensor:
-    """The state at the last level, from `x` at the first; the same contract as samplers.integrate.integrate.
+    """The state at the last level, from `x` at the first; the same contract as samplers.core.integrate.integrate.
 
     `row` runs that counterpart and no other.
     """

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.noise import NoiseStreams
+from samplers.core.noise import NoiseStreams
 
 
 class Draws:

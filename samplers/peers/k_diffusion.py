@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from samplers import registry
-from samplers.levels import Level, NoiseLevels
-from samplers.noise import NoiseStreams
+from samplers.core.levels import Level, NoiseLevels
+from samplers.core.noise import NoiseStreams
 from samplers.peers.counterparts import K_DIFFUSION, Function, NotThere, choose
 from samplers.peers.draws import Draws
 from samplers.peers.widened import Instead, patched
@@ -35,7 +35,7 @@ def run(
     on_call: Callable[[int], None] | None = None,
     row: Function | None = None,
 ) -> Tensor:
-    """The state at the last level, from `x` at the first; the same contract as samplers.integrate.integrate.
+    """The state at the last level, from `x` at the first; the same contract as samplers.core.integrate.integrate.
 
     k-diffusion steps x/α with σ/α for its noise level. Its functions run to the end by themselves: `after_stage` is
     a ValueError. `row` runs that counterpart and no other.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from samplers.levels import NoiseLevels
+from samplers.core.levels import NoiseLevels
 from samplers.peers.counterparts import TABLES, choose, find
 
 NAMES = tuple(TABLES)

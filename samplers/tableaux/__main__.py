@@ -1,7 +1,7 @@
 """List every tableau: `python -m samplers.tableaux [NAME …] [--slopes] [--markdown docs/tableaux.md]`.
 
 A line a tableau: its family, stages, denoiser calls a step, the order that its conditions give beside the one declared,
-and with `--slopes` the one that it shows on a denoiser that is known (samplers/tableaux/measure.py; minutes). Exit code
+and with `--slopes` the one that it shows on a denoiser that is known (samplers/slopes.py; minutes). Exit code
 1 where an order is not the declared one without a reason. Needs no model and no torch.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samplers import registry
-from samplers.tableaux import butcher, catalogue, exponential, measure, trees
+from samplers import registry, slopes
+from samplers.tableaux import butcher, catalogue, exponential, trees
 
 NEAR = 0.4  # of a slope to the order
 HALVINGS = 14  # of the first step of multistep methods, whose start is of lower order
@@ -126,7 +126,7 @@ class Shown:
 
 def shown(row: Row) -> Shown:
     halvings = HALVINGS if row.solver == "abnorsett" else 0
-    return Shown(registry.capabilities(row.knobs, 1).order, *measure.slope(row.knobs, halvings))
+    return Shown(registry.capabilities(row.knobs, 1).order, *slopes.slope(row.knobs, halvings))
 
 
 def _line(row: Row, seen: Shown | None) -> str:

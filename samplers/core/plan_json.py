@@ -1,0 +1,146 @@
+"""A plan as text that anybody can read, keep and run again: JSON with every float64 exact.
+
+Beside the coefficients stand the N+1 levels of the schedule that the plan was made for, and their process.
+The text is canonical: the same numbers over the same levels, declared alike, are one text, and its hash names them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from samplers.core.levels import Level, NoiseLevels, Process
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+
+FORMAT, VERSION = "sampler-plan", 1
+
+
+class SavedPlan(NamedTuple):
+    """A plan read back, with the schedule it was made for: arrays (N+1,) of α, σ and model time."""
+
+    plan: Plan
+    alpha: np.ndarray
+    sigma: np.ndarray
+    time: np.ndarray
+    process: dict[str, Any]  # kind of the forward process, its trained steps, σ/α at both ends and in the middle
+
+    @property
+    def steps(self) -> int:
+        return len(self.alpha) - 1
+
+
+def dumps(plan: Plan, levels: NoiseLevels) -> str:
+    """The plan and the levels it was made for as JSON, a line a stage."""
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "process": describe(levels.process),
+        "levels": {name: getattr(levels, name).tolist() for name in ("alpha", "sigma", "time")},
+        "capabilities": asdict(plan.capabilities),
+        "start": plan.start,
+    }
+    lines = [f"{_text(name)}: {_text(value)}" for name, value in head.items()]
+    stages = ",\n".join(map(_stage_text, plan.stages))
+    return "{\n" + ",\n".join([*lines, f'"stages": [\n{stages}\n]']) + "\n}\n"
+
+
+def loads(text: str | bytes) -> SavedPlan:
+    """What `dumps` wrote. A ValueError of one line for anything else: damaged, foreign, or of a later version."""
+    try:
+        values = json.loads(text, parse_constant=_no_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error}): damaged or cut short?") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f'it is JSON but no sampler plan ("format" is not "{FORMAT}")')
+    if values.get("version") != VERSION:
+        raise ValueError(f"it has version {values.get('version')!r} of the format; this code reads {VERSION}")
+    try:
+        plan = Plan(
+            _level(values["start"]), tuple(map(_stage, values["stages"])), _capabilities(values["capabilities"])
+        )
+        arrays = [np.array(_numbers(values["levels"][name])) for name in ("alpha", "sigma", "time")]
+        process = _process(values["process"])
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"a part is missing or of the wrong kind ({type(error).__name__}: {error})") from error
+    if not plan.stages or len({len(array) for array in arrays}) != 1 or len(arrays[0]) < 2:
+        raise ValueError("a plan needs a stage and the levels of at least one step")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("the levels of a plan are finite numbers")
+    return SavedPlan(plan, *arrays, process)
+
+
+def identity(text: str) -> str:
+    """16 hexadecimal digits that name the plan: the hash of its text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(process: Process) -> dict[str, Any]:
+    """What must agree for the times in a plan to mean the same to another model."""
+    return {
+        "kind": type(process).__name__,
+        "train_steps": process.train_steps,
+        "ratios": [float(process.table[k]) for k in (0, process.train_steps // 2, -1)],
+    }
+
+
+def same_process(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two descriptions are of one training schedule, up to rounding."""
+    return (
+        one.get("kind") == other.get("kind")
+        and one.get("train_steps") == other.get("train_steps")
+        and np.shape(one.get("ratios")) == np.shape(other.get("ratios"))
+        and np.allclose(one["ratios"], other["ratios"], rtol=1e-9, atol=0)
+    )
+
+
+def _stage_text(stage: Stage) -> str:
+    """Without `since` where it says nothing, so that a plan of one call a step has the text it always had."""
+    return _text({name: value for name, value in asdict(stage).items() if name != "since" or value is not None})
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}: every number of a plan is finite")
+
+
+def _stage(values: dict[str, Any]) -> Stage:
+    churn = _numbers(values["churn"])
+    if len(churn) != 2:
+        raise TypeError("churn is a pair of numbers")
+    numbers = {name: tuple(_numbers(values[name])) for name in ("states", "x0")}
+    noise = _numbers([values["noise"]])[0]
+    since = values.get("since")
+    level, result = _level(values["level"]), _level(values["result"])
+    drawn = {"noise": noise, "churn": (churn[0], churn[1]), "since": None if since is None else _level(since)}
+    return Stage(level, result, **numbers, **drawn)
+
+
+def _level(values: Any) -> Level:
+    return Level(*_numbers(values))
+
+
+def _process(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict) or len(_numbers(values.get("ratios"))) != 3:
+        raise TypeError("process is an object with three ratios")
+    return values
+
+
+def _capabilities(values: dict[str, Any]) -> Capabilities:
+    order, nfe, stochastic = (values[name] for name in ("order", "nfe", "stochastic"))
+    if not isinstance(stochastic, bool) or not all(isinstance(number, (int, float)) for number in (order, nfe)):
+        raise TypeError("capabilities are order and nfe, numbers, and stochastic, true or false")
+    return Capabilities(order=order, nfe=nfe, stochastic=stochastic)
+
+
+def _numbers(values: Any) -> list[float]:
+    if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+        raise TypeError(f"expected a list of numbers, found {str(values)[:40]!r}")
+    return [float(v) for v in values]

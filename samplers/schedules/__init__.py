@@ -1,0 +1,66 @@
+"""Schedules: pure functions that choose the N+1 noise levels of N steps; the registry of those beside this file.
+
+`end` says what the last level is: "zero" (a clean state, by x0-prediction from the level before) or "sigma_min" (the
+lowest level the model was trained at). `rounding` says what the model is told: "none" keeps time fractional and true to
+σ; "diffusers" reproduces what the schedulers of diffusers tell their model while they step with another σ.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from samplers.core.levels import NoiseLevels, Process
+from samplers.schedules import flow, searched, sigma, time
+from samplers.solvers import plan_file
+
+
+def file(process: Process, steps: int, *, file: str = plan_file.EXAMPLE, sha256: str | None = None) -> NoiseLevels:
+    """The levels that a plan file was made for: `steps` is the file's own, whatever is asked."""
+    return plan_file.schedule(process, file, sha256)
+
+
+FAMILIES = {
+    sigma: ("karras", "exponential", "logsnr", "polyexponential", "vp", "lu_lambdas", "kl_optimal", "linear_quadratic"),
+    time: (
+        "normal", "sgm_uniform", "time_uniform", "time_quadratic", "simple", "ddim_uniform", "linspace", "leading",
+        "trailing", "beta",
+    ),
+    flow: ("flow_shift",),
+    searched: ("ays", "gits"),
+}  # fmt: skip
+
+SCHEDULES: dict[str, Callable[..., NoiseLevels]] = {
+    **{name: getattr(family, name) for family, names in FAMILIES.items() for name in names},
+    "file": file,
+}
+# Schedules that read a file: what fills in the digest of its content.
+SETTLE: dict[str, Callable[..., dict[str, Any]]] = {"gits": searched.settle, "file": plan_file.settle}
+
+
+def names() -> list[str]:
+    return sorted(SCHEDULES)
+
+
+def build(name: str, process: Process, steps: int, **knobs) -> NoiseLevels:
+    """The levels of the named schedule; an unknown name or knob is a ValueError that lists the valid ones."""
+    if name not in SCHEDULES:
+        close = difflib.get_close_matches(str(name), SCHEDULES, n=1, cutoff=0.5)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown schedule {name!r}: {guess}valid: {', '.join(names())}")
+    function = SCHEDULES[name]
+    valid = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for knob in knobs:
+        if knob not in valid:
+            raise ValueError(f"the {name} schedule has no knob {knob!r}; valid: {', '.join(valid)}")
+    return function(process, steps, **knobs)
+
+
+def settled(schedule: dict[str, Any]) -> dict[str, Any]:
+    """The schedule (`name` and knobs) with everything in it that decides its levels: of a file, its digest."""
+    settle = SETTLE.get(schedule["name"])
+    if settle is None:
+        return schedule
+    return {**schedule, **settle(file=schedule["file"], sha256=schedule.get("sha256"))}

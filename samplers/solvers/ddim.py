@@ -1,0 +1,30 @@
+"""DDIM: Song et al. 2020 (2010.02502), eq. 12 with the variance of eq. 16, for any scaling of the state."""
+
+from __future__ import annotations
+
+import math
+
+from samplers.core.levels import NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+
+
+def capabilities(steps: int, *, eta: float = 0.0) -> Capabilities:
+    return Capabilities(order=1, nfe=steps, stochastic=eta > 0)
+
+
+def plan(levels: NoiseLevels, *, eta: float = 0.0) -> Plan:
+    """x' = α'·x0 + √(σ'² − s²)·ε + s·n with s = η·σ'·√(1 − ρ²), ρ = (σ'/α')/(σ/α).
+
+    η = 0 is deterministic, and Euler's method; η = 1 has the posterior variance of DDPM. No noise where s is 0.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta={eta} of ddim must lie between 0 (deterministic) and 1 (DDPM)")
+    stages = []
+    for k in range(levels.steps):
+        now, then = levels[k], levels[k + 1]
+        share = eta * math.sqrt(1 - (then.ratio / now.ratio) ** 2)  # of the new noise that is fresh: s/σ'
+        along = then.sigma * math.sqrt(1 - share**2)  # along ε = (x − α·x0)/σ
+        a = along / now.sigma
+        stages.append(Stage(now, then, (a,), (then.alpha - now.alpha * a,), noise=share * then.sigma))
+    return Plan(levels[0], tuple(stages), capabilities(levels.steps, eta=eta))

@@ -1,0 +1,62 @@
+"""DPM-Solver++ SDE, single step: two calls a step, `sample_dpmpp_sde` of k-diffusion (after 2211.01095).
+
+Both halves of a step see one Brownian path over σ/α: the middle the increment from σ to s, the end that from σ to σ'.
+"""
+
+from __future__ import annotations
+
+import math
+
+from samplers.core.levels import Level, NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage, first_order
+from samplers.solvers.parts.coefficients import only_first_order
+from samplers.solvers.parts.noise_split import split
+
+
+def capabilities(steps: int, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Capabilities:
+    return Capabilities(order=2, nfe=2 * steps, stochastic=eta > 0 and s_noise > 0)
+
+
+def plan(levels: NoiseLevels, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Plan:
+    """`r`: where in λ the second call of a step lies, above 0 to 1. η is that of ancestral sampling; 0 is DPM++ 2S at
+    r = 1/2. A step to σ = 0, or from pure noise (α = 0, no middle in λ), is first order.
+    """
+    if not 0 < r <= 1:
+        raise ValueError(f"r={r} of dpmpp_sde must lie above 0 and at most at 1 (the whole step)")
+    if min(eta, s_noise) < 0:
+        raise ValueError(f"eta={eta} and s_noise={s_noise} of dpmpp_sde must not be negative")
+    stages = []
+    for k in range(levels.steps):
+        now, then = levels[k], levels[k + 1]
+        if only_first_order(now, then):
+            stages.append(_step(now, then, eta, s_noise))
+        else:
+            mid = then if r == 1 else levels.process.level(now.ratio * (then.ratio / now.ratio) ** r)
+            half = _step(now, mid, eta, s_noise)
+            stages += [half, _whole(half, then, eta, s_noise, r)]
+    return Plan(levels[0], tuple(stages), capabilities(levels.steps, eta=eta, s_noise=s_noise, r=r))
+
+
+def _step(now: Level, then: Level, eta: float, s_noise: float) -> Stage:
+    """A first-order ancestral step."""
+    down, up = split(now, then, eta)
+    a, b = first_order(now, down)
+    return Stage(now, then, (a,), (b,), up * s_noise)
+
+
+def _whole(half: Stage, then: Level, eta: float, s_noise: float, r: float) -> Stage:
+    """The step from the start of `half` along both x0. Its noise is √w·n1 + √(1−w)·n2, w being the share of σ − σ' that
+    the first increment covers; n1 is what the middle state has beyond its own step's x and x0, so nothing is kept.
+    """
+    now, mid = half.level, half.result
+    whole = _step(now, then, eta, s_noise)
+    # First-order steps have one weight of each, or none of the state where η is so large that all noise is drawn anew.
+    a, b, second = sum(whole.states), sum(whole.x0), 1 / (2 * r)
+    share = fresh = 0.0
+    if half.noise:
+        seen = min(1.0, (now.ratio - mid.ratio) / (now.ratio - then.ratio))
+        share, fresh = whole.noise * math.sqrt(seen) / half.noise, whole.noise * math.sqrt(1 - seen)
+    states = (share, a - share * sum(half.states))
+    x0 = (b * second, b * (1 - second) - share * sum(half.x0))
+    return Stage(mid, then, states, x0, fresh)

@@ -1,0 +1,33 @@
+"""iPNDM: Adams–Bashforth of up to four ε with the weights of equal steps, Zhang & Chen 2022 (2204.13902), appendix.
+
+As diff-sampler and ComfyUI have it: in σ, with orders 1, 2, 3 at the start. On steps that are not equal the weights
+miss the first moment by O(h²), so beyond max_order = 1 the order is 2 whatever max_order, unless σ is evenly spaced.
+"""
+
+from __future__ import annotations
+
+from samplers.core.levels import NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+from samplers.solvers.parts.coefficients import ADAMS, combined
+
+MAX_ORDER = 4
+
+
+def capabilities(steps: int, *, max_order: int = 4) -> Capabilities:
+    return Capabilities(order=min(max_order, 2), nfe=steps)
+
+
+def plan(levels: NoiseLevels, *, max_order: int = 4) -> Plan:
+    """x'/α' = x/α + (σ' − σ)·Σ w_j·ε_j, σ here σ/α; a step to σ = 0 takes x0."""
+    if isinstance(max_order, bool) or max_order not in range(1, MAX_ORDER + 1):
+        raise ValueError(f"max_order={max_order} of ipndm is not to be had; valid: 1 to {MAX_ORDER}")
+    stages = []
+    for k in range(levels.steps):
+        now, then = levels[k], levels[k + 1]
+        p = 1 if then.sigma == 0 else min(max_order, k + 1)
+        calls = [levels[k - j] for j in range(p)]
+        along = then.alpha * (then.ratio - now.ratio) if p > 1 else 0.0
+        noise = {j: along * weight for j, weight in enumerate(ADAMS[p - 1]) if j}
+        stages.append(Stage(now, then, *combined(then, calls, noise=noise)))
+    return Plan(levels[0], tuple(stages), capabilities(levels.steps, max_order=max_order))

@@ -1,0 +1,109 @@
+"""Restart sampling: Xu et al. 2023 (2306.14878), algorithm 1: now and then back up to more noise, and down again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from samplers.core.levels import NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+from samplers.solvers import euler, heun
+from samplers.solvers.parts.clock import check_clock
+
+METHODS = ("heun", "euler")
+INTERVALS = ((4, 1, 0.1, 0.3),)
+Intervals = Sequence[Sequence[float]]
+
+
+def capabilities(
+    steps: int,
+    *,
+    method: str = "heun",
+    intervals: Intervals = INTERVALS,
+    rho: float = 7.0,
+    s_noise: float = 1.0,
+    clock: str = "sigma",
+) -> Capabilities:
+    loops = [_checked(interval) for interval in intervals]
+    order = 2 if method == "heun" else 1
+    steps += sum(times * (count - 1) for count, times, _, _ in loops)
+    return Capabilities(order, nfe=order * steps, stochastic=s_noise > 0 and any(times for _, times, _, _ in loops))
+
+
+def plan(
+    levels: NoiseLevels,
+    *,
+    method: str = "heun",
+    intervals: Intervals = INTERVALS,
+    rho: float = 7.0,
+    s_noise: float = 1.0,
+    clock: str = "sigma",
+) -> Plan:
+    """`intervals`: [N, K, t_min, t_max] each, as the authors write them. Where the level nearest to t_min (in σ/α) is
+    reached, the state goes up to t_max by fresh noise and down again by N Karras levels (N − 1 steps, `rho`), K times.
+
+    `method`: heun, in `clock` (see heun), or euler. t_max is never above the first level, where img2img starts, and an
+    interval that is empty then is left out; σ = 0 is nobody's t_min. Going up is a churn: its draws are independent of
+    any Brownian path.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} of restart is unknown; valid: {', '.join(METHODS)}")
+    check_clock(clock, "restart")
+    if s_noise < 0 or not rho > 0:
+        raise ValueError(f"s_noise={s_noise} of restart must not be negative, rho={rho} must be above 0")
+    ladders = _ladders(levels, [_checked(interval) for interval in intervals], rho)
+    stages, done = [], 0
+    for k in sorted({*ladders, levels.steps}):
+        stages += _down(_between(levels, done, k), method, clock)
+        for ladder in ladders.get(k, []):
+            low, high = ladder[-1], ladder[0]
+            up = (high.alpha / low.alpha, high.alpha * s_noise * math.sqrt(high.ratio**2 - low.ratio**2))
+            first, *rest = _down(ladder, method, clock)
+            stages += [replace(first, churn=up), *rest]
+        done = k
+    declared = capabilities(levels.steps, method=method, intervals=intervals, s_noise=s_noise)
+    return Plan(levels[0], tuple(stages), declared)
+
+
+def _down(levels: NoiseLevels, method: str, clock: str) -> list[Stage]:
+    """The stages of a deterministic single-step method, which remember nothing from before these levels."""
+    return list((heun.plan(levels, clock=clock) if method == "heun" else euler.plan(levels)).stages)
+
+
+def _between(levels: NoiseLevels, start: int, stop: int) -> NoiseLevels:
+    part = slice(start, stop + 1)
+    return replace(levels, alpha=levels.alpha[part], sigma=levels.sigma[part], time=levels.time[part])
+
+
+def _ladders(levels: NoiseLevels, intervals: list, rho: float) -> dict[int, list[NoiseLevels]]:
+    """By level number: the levels, t_max first, that are climbed down when it is reached."""
+    ladders: dict[int, list[NoiseLevels]] = {}
+    inside = [k for k in range(1, len(levels)) if levels[k].sigma > 0]
+    for count, times, low, high in intervals:
+        if not inside:
+            break
+        k = min(inside, key=lambda k: abs(levels[k].ratio - low))
+        bottom, top = levels[k].ratio, min(high, levels[0].ratio)
+        if top > bottom:
+            u = np.linspace(0, 1, count)
+            ratios = (top ** (1 / rho) * (1 - u) + bottom ** (1 / rho) * u) ** rho
+            ladders.setdefault(k, []).extend([NoiseLevels.from_ratios(levels.process, ratios)] * times)
+    return ladders
+
+
+def _checked(interval: Sequence[float]) -> tuple[int, int, float, float]:
+    try:
+        count, times, low, high = interval
+        sound = count == int(count) >= 2 and times == int(times) >= 0 and 0 < low < high < math.inf
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise ValueError(
+            "an interval of restart is [N, K, t_min, t_max] with N of at least 2 levels, K of at least 0 times and "
+            f"0 < t_min < t_max in sigma/alpha, not {interval!r}"
+        )
+    return int(count), int(times), float(low), float(high)
