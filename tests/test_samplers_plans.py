@@ -71,11 +71,11 @@ def run(sampler, steps=7, indices=range(3), dtype=torch.float32, schedule=None, 
 
 
 @every_sampler
-@pytest.mark.parametrize("steps", [1, 2, 3])
-@pytest.mark.parametrize("schedule", schedules.names())
-def test_few_steps_stay_finite(sampler, steps, schedule):
-    x = run(sampler, steps, schedule=schedule)
-    assert x.isfinite().all() and x.shape == (3, *SHAPE) and x.dtype == torch.float32
+def test_few_steps_stay_finite(sampler):
+    for schedule, steps in itertools.product(schedules.names(), (1, 2, 3)):
+        x = run(sampler, steps, schedule=schedule)
+        assert x.isfinite().all(), (schedule, steps)
+        assert x.shape == (3, *SHAPE) and x.dtype == torch.float32, (schedule, steps)
 
 
 @every_sampler
@@ -94,8 +94,12 @@ def test_an_image_does_not_depend_on_its_batch(sampler):
 
 
 @every_sampler
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 12])
-def test_declared_is_counted(sampler, steps):
+def test_declared_is_counted(sampler):
+    for steps in (1, 2, 3, 4, 12):
+        _declared_is_counted(sampler, steps)
+
+
+def _declared_is_counted(sampler, steps):
     levels = levels_for(sampler, steps)
     plan = registry.build_plan(sampler, levels)
     calls, progress = [], []
@@ -134,18 +138,19 @@ def test_img2img_starts_on_the_tail(sampler):
 
 
 @every_sampler
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_a_perfect_denoiser_is_followed_exactly(sampler, steps):
+def test_a_perfect_denoiser_is_followed_exactly(sampler):
     """x0 known: whatever the coefficients, the result must be α·x0 + σ·(the noise in the state), draws aside."""
-    levels = levels_for(sampler, steps)
-    plan = registry.build_plan(sampler, levels)
-    if plan.draws:
-        pytest.skip("the noise in the state changes on the way")
     _skip_boundary(sampler)
+    plans = {steps: registry.build_plan(sampler, levels_for(sampler, steps)) for steps in (1, 2, 5)}
+    quiet = {steps: plan for steps, plan in plans.items() if not plan.draws}
+    if not quiet:
+        pytest.skip("the noise in the state changes on the way")
     x0 = torch.full((1, *SHAPE), 0.7, dtype=torch.float64)
     eps = torch.randn(1, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    x = integrate(plan, lambda x, level: x0, levels[0].alpha * x0 + levels[0].sigma * eps)
-    assert torch.allclose(x, levels[-1].alpha * x0 + levels[-1].sigma * eps, rtol=0, atol=1e-12)
+    for steps, plan in quiet.items():
+        levels = levels_for(sampler, steps)
+        x = integrate(plan, lambda x, level: x0, levels[0].alpha * x0 + levels[0].sigma * eps)
+        assert torch.allclose(x, levels[-1].alpha * x0 + levels[-1].sigma * eps, rtol=0, atol=1e-12), steps
 
 
 @every_sampler
