@@ -1,29 +1,32 @@
 """The YAML files of conf/sampler are the registry: a new sampler is one file in samplers/solvers and one there.
 
-Imports no torch: a process that only plans a sweep starts at once.
+A sampler is `{"name": …, "solver": "dpmpp", **knobs}`; `solver` makes the object (samplers/core/solver.py) that the
+other functions ask. Imports no torch: a process that only plans a sweep starts at once.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
-from collections.abc import Callable
+import pkgutil
+from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 
+from samplers import solvers
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "sampler"
-_NOT_KNOBS = ("name", "solver", "default_schedule")
+NOT_KNOBS = ("name", "solver", "default_schedule")  # what a sampler's YAML says beside its knobs
 
 
 def names() -> list[str]:
+    """The samplers of conf/sampler, sorted."""
     return sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
@@ -34,77 +37,67 @@ def load(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+def solver(sampler: dict[str, Any] | str) -> Solver:
+    """The solver of a sampler with its knobs, or of the YAML of that name; knobs left out have their defaults.
+
+    ValueError for an unknown solver or knob (the valid ones are listed) and for a knob's value that cannot be.
+    """
+    sampler = load(sampler) if isinstance(sampler, str) else sampler
+    name = sampler.get("name", "unnamed")
+    kind = _kind(sampler.get("solver", name))
+    given = {key: value for key, value in sampler.items() if key not in NOT_KNOBS}
+    valid = [field.name for field in fields(kind)]
+    for key in given:
+        if key not in valid:
+            raise ValueError(f"sampler {name!r} has no knob {key!r}: {_nearest(key, valid)}")
+    return kind(**given)
+
+
 def build_plan(sampler: dict[str, Any], levels: NoiseLevels) -> Plan:
-    """The plan of `{"name": …, "solver": "dpmpp", **knobs}` over these levels; knobs left out have their defaults."""
-    solver, knobs = _resolve(sampler)
-    if not hasattr(solver, "plan"):
+    """The sampler's plan over these levels. ValueError where it has none."""
+    made = solver(sampler)
+    if made.adaptive:
         raise ValueError(f"sampler {sampler.get('name', 'unnamed')!r} chooses its steps while it runs: it has no plan")
-    return solver.plan(levels, **knobs)
+    return made.plan(levels)
 
 
 def has_own_levels(sampler: dict[str, Any] | str) -> bool:
     """Whether the solver brings the levels it runs on and plans for no others: a plan from a file."""
-    return hasattr(_resolve(load(sampler) if isinstance(sampler, str) else sampler)[0], "schedule")
+    return solver(sampler).own_levels
 
 
 def settled(sampler: dict[str, Any]) -> dict[str, Any]:
     """The sampler with everything in it that decides what runs: of a file, its digest."""
-    solver, knobs = _resolve(sampler)
-    return {**sampler, **solver.settle(**knobs)} if hasattr(solver, "settle") else sampler
+    return {**sampler, **solver(sampler).settle()}
 
 
 def is_adaptive(sampler: dict[str, Any] | str) -> bool:
     """Whether the solver chooses its own steps: it has no plan, and `solve` instead."""
-    return hasattr(_resolve(load(sampler) if isinstance(sampler, str) else sampler)[0], "solve")
+    return solver(sampler).adaptive
 
 
 def solve(sampler: dict[str, Any], ends: NoiseLevels, denoise, x, noise=None, on_call=None):
     """Run an adaptive solver from the first of these levels to the last; one image, x (1, …)."""
-    solver, knobs = _resolve(sampler)
-    return solver.solve(ends, denoise, x, noise, on_call, **knobs)
+    return solver(sampler).solve(ends, denoise, x, noise, on_call)
 
 
 def capabilities(sampler: dict[str, Any] | str, steps: int) -> Capabilities:
     """What the solver declares for so many steps: order, denoiser calls, whether it draws noise."""
-    solver, knobs = _resolve(load(sampler) if isinstance(sampler, str) else sampler)
-    return solver.capabilities(steps, **knobs)
+    return solver(sampler).declares(steps)
 
 
 def knobs(sampler: dict[str, Any] | str) -> dict[str, Any]:
     """Every knob of the sampler with the value it will have."""
-    solver, given = _resolve(load(sampler) if isinstance(sampler, str) else sampler)
-    return {name: given.get(name, default) for name, default in _signature(solver).items()}
+    made = solver(sampler)
+    return {field.name: getattr(made, field.name) for field in fields(made)}
 
 
-def _resolve(sampler: dict[str, Any]) -> tuple[ModuleType, dict[str, Any]]:
-    name = sampler.get("name", "unnamed")
-    solver = _solver(sampler.get("solver", name))
-    given = {key: value for key, value in sampler.items() if key not in _NOT_KNOBS}
-    valid = _signature(solver)
-    for key in given:
-        if key not in valid:
-            raise ValueError(f"sampler {name!r} has no knob {key!r}: {_nearest(key, list(valid))}")
-    return solver, given
-
-
-def _solver(name: str) -> ModuleType:
-    """The module of a solver family. Only files of samplers/solvers may be named, and only those that plan or solve."""
-    folder = Path(__file__).parent / "solvers"
-    if isinstance(name, str) and name.isidentifier() and (folder / f"{name}.py").is_file():
-        module = importlib.import_module(f"{__package__}.solvers.{name}")
-        if _entry(module) and inspect.isfunction(getattr(module, "capabilities", None)):
-            return module
-    raise ValueError(f"unknown solver {name!r}: {_nearest(name, sorted({load(each)['solver'] for each in names()}))}")
-
-
-def _entry(module: ModuleType) -> Callable[..., Any] | None:
-    """What runs a solver: `plan`, or `solve` of an adaptive one."""
-    return next((f for f in (getattr(module, name, None) for name in ("plan", "solve")) if inspect.isfunction(f)), None)
-
-
-def _signature(solver: ModuleType) -> dict[str, Any]:
-    parameters = inspect.signature(_entry(solver)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+def _kind(name: Any) -> type[Solver]:
+    """The class of a solver. Only modules in the folders of samplers/solvers may be named."""
+    if name not in [module.name for module in pkgutil.iter_modules(solvers.__path__) if not module.ispkg]:
+        valid = sorted({load(each)["solver"] for each in names()})
+        raise ValueError(f"unknown solver {name!r}: {_nearest(name, valid)}")
+    return importlib.import_module(f"{solvers.__name__}.{name}").SOLVER
 
 
 def _nearest(name: Any, valid: list[str]) -> str:

@@ -130,7 +130,7 @@ def test_a_rectified_flow_model_walks_as_diffusers_walks_it(models, folders):
     from samplers import schedules
     from samplers.core.integrate import integrate
     from samplers.core.levels import RectifiedFlow
-    from samplers.solvers import euler
+    from samplers.solvers.euler import Euler
 
     model = models["flow"]
     assert isinstance(model.process, RectifiedFlow) and model.prediction_type == "flow_prediction"
@@ -143,7 +143,7 @@ def test_a_rectified_flow_model_walks_as_diffusers_walks_it(models, folders):
             velocity = model.parts.unet(theirs, t, encoder_hidden_states=text)[0]
             theirs = scheduler.step(velocity, t, theirs).prev_sample
     levels = schedules.build("flow_shift", model.process, steps, shift=3.0)
-    ours = integrate(euler.plan(levels), model.denoiser(text, None, Guidance()), noise())
+    ours = integrate(Euler().plan(levels), model.denoiser(text, None, Guidance()), noise())
     torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-5)
 
 
@@ -167,7 +167,7 @@ def test_a_prediction_type_that_cannot_go_with_the_scheduler(folders, kind, give
 def test_a_model_trained_to_zero_terminal_snr_starts_at_pure_noise(folders, tmp_path):
     from samplers import schedules
     from samplers.core.integrate import integrate
-    from samplers.solvers import ddim
+    from samplers.solvers.ddim import DDIM
 
     path = tmp_path / "zero_snr"
     shutil.copytree(folders["sd2"], path)
@@ -176,7 +176,7 @@ def test_a_model_trained_to_zero_terminal_snr_starts_at_pure_noise(folders, tmp_
     model = load(tiny.spec(path), "fp32", "cpu")
     levels = schedules.build("trailing", model.process, 5)
     assert levels[0].time == 999 and levels[0].alpha == pytest.approx(2.0**-12)
-    out = integrate(ddim.plan(levels), model.denoiser(model.encode_text(PROMPTS[:2]), None, Guidance()), noise())
+    out = integrate(DDIM().plan(levels), model.denoiser(model.encode_text(PROMPTS[:2]), None, Guidance()), noise())
     assert out.isfinite().all()
     assert process(tiny.spec(path)).ratio_max == model.process.ratio_max == pytest.approx(4096, rel=1e-3)
 

@@ -7,7 +7,6 @@ differences; then on the peers' own grids, so that our schedules are theirs too.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import pandas as pd
 import pytest
@@ -89,18 +88,17 @@ def test_a_sampler_without_counterpart_is_said_to_have_none():
 
 
 def test_a_wrong_coefficient_and_a_mended_fault_are_found(monkeypatch):
-    from samplers.solvers import dpmpp_m_sde
+    from samplers.solvers.dpmpp_m_sde import DPMppMSDE
 
     assert set(table.table(["dpmpp_3m_sde"], ["float64"], (10,))["verdict"]) == {"agrees", "by design", "absent"}
-    scaled = dpmpp_m_sde.plan
+    right = DPMppMSDE.plan
 
-    @functools.wraps(scaled)
-    def off(levels, **knobs):
-        plan = scaled(levels, **knobs)
+    def off(self, levels):
+        plan = right(self, levels)
         first = dataclasses.replace(plan.stages[-2], noise=plan.stages[-2].noise * (1 + 1e-9))
         return dataclasses.replace(plan, stages=(*plan.stages[:-2], first, plan.stages[-1]))
 
-    monkeypatch.setattr(dpmpp_m_sde, "plan", off)
+    monkeypatch.setattr(DPMppMSDE, "plan", off)
     monkeypatch.setattr(table, "VARIANTS", {})
     found = table.table(["dpmpp_3m_sde"], ["float64"], (10,), ["k_diffusion"])
     assert "differs" in set(found["verdict"])

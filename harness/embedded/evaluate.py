@@ -81,10 +81,10 @@ def generate(model, prompts: list[str], cfg: float, steps: int, seed: int = 0) -
     from samplers import schedules
     from samplers.core.integrate import integrate
     from samplers.core.noise import NoiseStreams
-    from samplers.solvers import dpmpp
+    from samplers.solvers.dpmpp import DPMpp
 
     levels = schedules.build("karras", model.process, steps)
-    plan = dpmpp.plan(levels)
+    plan = DPMpp().plan(levels)
     out = []
     with torch.inference_mode():
         for start in range(0, len(prompts), 64):

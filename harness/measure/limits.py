@@ -26,7 +26,7 @@ from harness.atomic import whole
 from harness.cell import Cell
 from harness.measure.generator import Generator
 from samplers.core.levels import NoiseLevels
-from samplers.solvers import dpmpp
+from samplers.solvers.dpmpp import DPMpp
 
 STEPS = 200
 DEFINITION = f"dpmpp 2M, {STEPS} karras steps, fp32 state"
@@ -112,7 +112,7 @@ class ReferenceRun(Kept):
         return [f"{self.levels[0].ratio:.9g}"]
 
     def compute(self, members: range) -> np.ndarray:
-        both = self.generator.reference(members, self.levels, dpmpp.plan(self.levels))
+        both = self.generator.reference(members, self.levels, DPMpp().plan(self.levels))
         return torch.stack(both).float().cpu().numpy()
 
     def chosen(self, kept: np.ndarray) -> Tensor:

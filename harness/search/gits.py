@@ -25,7 +25,7 @@ from samplers.core.integrate import integrate
 from samplers.core.levels import Level, NoiseLevels, Process
 from samplers.core.noise import NoiseStreams
 from samplers.schedules.sigma import karras
-from samplers.solvers import dpmpp
+from samplers.solvers.dpmpp import DPMpp
 
 BATCH = 32
 BETWEEN = 4  # steps of the reference solver from one stored level to the next
@@ -49,7 +49,7 @@ def trajectory(denoise: Any, start: Tensor, levels: NoiseLevels) -> tuple[Tensor
         return x0
 
     last = levels[levels.steps]
-    look(integrate(dpmpp.plan(levels), look, start), last)
+    look(integrate(DPMpp().plan(levels), look, start), last)
     states, directions = zip(*kept[::BETWEEN], strict=True)
     return torch.stack(states), torch.stack(directions)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from samplers.core.levels import NoiseLevels, Process
 from samplers.schedules import flow, searched, sigma, time
-from samplers.solvers import plan_file
+from samplers.solvers.plan_file import EXAMPLE, PlanFile
 
 
-def file(process: Process, steps: int, *, file: str = plan_file.EXAMPLE, sha256: str | None = None) -> NoiseLevels:
+def file(process: Process, steps: int, *, file: str = EXAMPLE, sha256: str | None = None) -> NoiseLevels:
     """The levels that a plan file was made for: `steps` is the file's own, whatever is asked."""
-    return plan_file.schedule(process, file, sha256)
+    return PlanFile(file, sha256).schedule(process)
 
 
 FAMILIES = {
@@ -37,7 +37,10 @@ SCHEDULES: dict[str, Callable[..., NoiseLevels]] = {
     "file": file,
 }
 # Schedules that read a file: what fills in the digest of its content.
-SETTLE: dict[str, Callable[..., dict[str, Any]]] = {"gits": searched.settle, "file": plan_file.settle}
+SETTLE: dict[str, Callable[..., dict[str, Any]]] = {
+    "gits": searched.settle,
+    "file": lambda **knobs: PlanFile(**knobs).settle(),
+}
 
 
 def names() -> list[str]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order
 from samplers.solvers.parts.coefficients import X0, combined, exponential, only_first_order
 
@@ -20,41 +22,57 @@ MOST_ORDER = 6
 MOST_INNER = 4
 
 
-def capabilities(steps: int, *, order: int = 3, inner: Sequence[float] = ()) -> Capabilities:
-    """A call inside the step adds an order, since the polynomial has a node more; further ones do not, since the first
-    was reached without it."""
-    return Capabilities(order=order + bool(inner), nfe=steps * (1 + len(inner)))
-
-
-def plan(levels: NoiseLevels, *, order: int = 3, inner: Sequence[float] = ()) -> Plan:
+@dataclass(frozen=True)
+class ABNorsett(Solver):
     """x' = the exact integral of the polynomial in λ through the last `order` x0 (one a step) and those of this step.
 
     `inner`: where in λ the calls inside a step lie, growing, above 0 to 1; each is reached by the polynomial that is
     known before it. The order grows over the first steps. A step to σ = 0 takes x0 after one call, one from pure noise
     is first order.
     """
-    inner = _checked(order, inner)
-    found: list[Stage] = []
-    starts: list[tuple[int, Level]] = []  # the calls at levels of the schedule: their number and level
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        first = len(found)
-        if only_first_order(now, then):
-            a, b = first_order(now, then)
-            found.append(Stage(now, then, (a,), (b,)))
-        else:
-            known = [(first, now), *starts[-1:-order:-1]]  # this step's first, then the history
-            ends = [_between(levels, now, then, c) for c in inner] + [then]
-            for i, end in enumerate(ends):
-                found.append(_stage(found, known, end, ends[i - 1] if i else now))
-                known.append((first + i + 1, end))
-        if now.alpha:
-            starts.append((first, now))
-    return Plan(levels[0], tuple(found), capabilities(levels.steps, order=order, inner=inner))
+
+    order: int = 3
+    inner: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in range(1, MOST_ORDER + 1):
+            raise ValueError(f"order={self.order!r} of abnorsett is not to be had; valid: 1 to {MOST_ORDER}")
+        numbers = isinstance(self.inner, Sequence) and all(
+            isinstance(c, int | float) and not isinstance(c, bool) and 0 < c <= 1 for c in self.inner
+        )
+        if not numbers or len(self.inner) > MOST_INNER or any(a >= b for a, b in itertools.pairwise(self.inner)):
+            raise ValueError(
+                f"inner={self.inner!r} of abnorsett must be a list of at most {MOST_INNER} growing numbers above 0 and "
+                "at most 1, such as [0.5] or [1.0]"
+            )
+
+    def declares(self, steps: int) -> Capabilities:
+        """A call inside the step adds an order, since the polynomial has a node more. Further ones add none, since the
+        first was reached without it."""
+        return Capabilities(order=self.order + bool(self.inner), nfe=steps * (1 + len(self.inner)))
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        found: list[Stage] = []
+        starts: list[tuple[int, Level]] = []  # the calls at levels of the schedule: their number and level
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            first = len(found)
+            if only_first_order(now, then):
+                a, b = first_order(now, then)
+                found.append(Stage(now, then, (a,), (b,)))
+            else:
+                known = [(first, now), *starts[-1 : -self.order : -1]]  # this step's first, then the history
+                ends = [_between(levels, now, then, c) for c in self.inner] + [then]
+                for i, end in enumerate(ends):
+                    found.append(_stage(found, known, end, ends[i - 1] if i else now))
+                    known.append((first + i + 1, end))
+            if now.alpha:
+                starts.append((first, now))
+        return Plan(levels[0], tuple(found), self.declares(levels.steps))
 
 
 def _stage(found: Sequence[Stage], known: Sequence[tuple[int, Level]], end: Level, level: Level) -> Stage:
-    """From the step's first state, known[0], to `end` by the polynomial throughwhat is known; called at `level`."""
+    """From the step's first state, known[0], to `end` by the polynomial through what is known; called at `level`."""
     (base, now), others = known[0], known[1:]
     newest = len(found)
     h = end.lam - now.lam
@@ -69,15 +87,4 @@ def _between(levels: NoiseLevels, now: Level, then: Level, c: float) -> Level:
     return then if c == 1 else levels.process.level(math.exp(-(now.lam + c * (then.lam - now.lam))))
 
 
-def _checked(order: int, inner: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(order, bool) or order not in range(1, MOST_ORDER + 1):
-        raise ValueError(f"order={order!r} of abnorsett is not to be had; valid: 1 to {MOST_ORDER}")
-    numbers = isinstance(inner, Sequence) and all(
-        isinstance(c, int | float) and not isinstance(c, bool) and 0 < c <= 1 for c in inner
-    )
-    if not numbers or len(inner) > MOST_INNER or any(a >= b for a, b in itertools.pairwise(inner)):
-        raise ValueError(
-            f"inner={inner!r} of abnorsett must be a list of at most {MOST_INNER} growing numbers above 0 and at most "
-            "1, such as [0.5] or [1.0]"
-        )
-    return tuple(map(float, inner))
+SOLVER = ABNorsett

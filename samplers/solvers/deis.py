@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from samplers.core.levels import Level, NoiseLevels, Process
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, is_lowered
 from samplers.solvers.parts.coefficients import EPS, adams, combined, exponential, lagrange
 
@@ -21,34 +23,38 @@ _T_MIN = 1e-3  # where a continuous variance-preserving model's time begins (201
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)  # of a step in log ρ, on [−1, 1]
 
 
-def capabilities(
-    steps: int, *, order: int = 3, deis_mode: str = "logrho", lower_order_final: bool | int | str = 15
-) -> Capabilities:
-    return Capabilities(order=order, nfe=steps)
-
-
-def plan(
-    levels: NoiseLevels, *, order: int = 3, deis_mode: str = "logrho", lower_order_final: bool | int | str = 15
-) -> Plan:
+@dataclass(frozen=True)
+class DEIS(Solver):
     """One call a step. deis_mode: logrho is diffusers' (an exponential Adams method on ε), rhoab is ρAB (LMS), tab is
     tAB in the time of the variance-preserving SDE with linear β that has the model's noise at t = 10⁻³ and t = 1.
 
     `lower_order_final` as in `is_lowered`; a step to σ = 0 is first order in any case.
     """
-    if isinstance(order, bool) or order not in range(1, MAX_ORDER + 1):
-        raise ValueError(f"order={order} of deis is not to be had; valid: 1 to {MAX_ORDER}")
-    if deis_mode not in MODES:
-        raise ValueError(f"deis_mode={deis_mode!r} of deis is unknown; valid: {', '.join(MODES)}")
-    lowers = is_lowered(lower_order_final, levels)
-    weights = {"logrho": _log_rho, "rhoab": _rho, "tab": _Time(levels.process)}[deis_mode]
-    stages = []
-    for k in range(levels.steps):
-        then = levels[k + 1]
-        p = min(order, k + 1, levels.steps - k if lowers else order, 1 if then.sigma == 0 else order)
-        calls = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
-        noise = dict(enumerate(weights(calls, then), 1)) if len(calls) > 1 else {}
-        stages.append(Stage(calls[0], then, *combined(then, calls, noise=noise)))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, order=order, deis_mode=deis_mode))
+
+    order: int = 3
+    deis_mode: str = "logrho"
+    lower_order_final: bool | int | str = 15
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in range(1, MAX_ORDER + 1):
+            raise ValueError(f"order={self.order} of deis is not to be had; valid: 1 to {MAX_ORDER}")
+        if self.deis_mode not in MODES:
+            raise ValueError(f"deis_mode={self.deis_mode!r} of deis is unknown; valid: {', '.join(MODES)}")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=self.order, nfe=steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        lowers = is_lowered(self.lower_order_final, levels)
+        weights = {"logrho": _log_rho, "rhoab": _rho, "tab": _Time(levels.process)}[self.deis_mode]
+        stages = []
+        for k in range(levels.steps):
+            then = levels[k + 1]
+            p = min(self.order, k + 1, levels.steps - k if lowers else self.order, 1 if then.sigma == 0 else self.order)
+            calls = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
+            noise = dict(enumerate(weights(calls, then), 1)) if len(calls) > 1 else {}
+            stages.append(Stage(calls[0], then, *combined(then, calls, noise=noise)))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _log_rho(calls: Sequence[Level], then: Level) -> list[float]:
@@ -80,3 +86,6 @@ class _Time:
         at, nodes = self.of(ratios), self.of(np.array([call.ratio for call in calls]))
         d_rho = _WEIGHTS * half * ratios * then.alpha  # dρ = ρ d log ρ; half < 0 runs from now to then
         return [float(np.dot(d_rho, values)) for values in lagrange(nodes, at)[1:]]
+
+
+SOLVER = DEIS

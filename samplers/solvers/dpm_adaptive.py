@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from samplers.core.levels import Level, NoiseLevels
+from samplers.core.levels import Level, NoiseLevels, Process
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, first_order
 from samplers.solvers.parts.coefficients import EPS, within
 from samplers.solvers.parts.noise_split import split
@@ -24,99 +26,105 @@ MAX_STEPS = 10_000
 _CLOSE = 1e-5  # in λ: k-diffusion's tolerance for having arrived
 
 
-def capabilities(
-    steps: int,
-    *,
-    order: int = 3,
-    rtol: float = 0.05,
-    atol: float = 0.0078,
-    h_init: float = 0.05,
-    pcoeff: float = 0.0,
-    icoeff: float = 1.0,
-    dcoeff: float = 0.0,
-    accept_safety: float = 0.81,
-    eta: float = 0.0,
-    s_noise: float = 1.0,
-) -> Capabilities:
-    _check(order, rtol, atol, h_init, eta, s_noise)
-    return Capabilities(order=order, nfe=None, stochastic=eta > 0 and s_noise > 0)
+@dataclass(frozen=True)
+class DPMAdaptive(Solver):
+    """A step's error is the RMS over the image of |low − high| / max(atol, rtol·max(|low|, |state before|)), in x/α.
 
-
-def solve(
-    ends: NoiseLevels,
-    denoise: Callable[[Tensor, Level], Tensor],
-    x: Tensor,
-    noise: NoiseStreams | None = None,
-    on_call: Callable[[int], None] | None = None,
-    *,
-    order: int = 3,
-    rtol: float = 0.05,
-    atol: float = 0.0078,
-    h_init: float = 0.05,
-    pcoeff: float = 0.0,
-    icoeff: float = 1.0,
-    dcoeff: float = 0.0,
-    accept_safety: float = 0.81,
-    eta: float = 0.0,
-    s_noise: float = 1.0,
-) -> Tensor:
-    """Integrate x (1, …) from the first of `ends` to the last; only the two ends are used.
-
-    The error of a step is the RMS over the image of |low − high| / max(atol, rtol·max(|low|, |state before|)), of x/α.
-    λ must be finite: a run that ends at σ = 0 is integrated to the lowest level of the process and takes x0 there, one
-    that begins at pure noise takes a first-order step to the noisiest level of the process.
+    Only the two ends of the levels are used. λ must be finite: a run that ends at σ = 0 is integrated to the lowest
+    level of the process and takes x0 there, and one that begins at pure noise takes a first-order step to the noisiest
+    level of the process. `order` is 2 or 3; `pcoeff`, `icoeff` and `dcoeff` are the controller's, as in k-diffusion.
     """
-    _check(order, rtol, atol, h_init, eta, s_noise)
-    if eta and noise is None:
-        raise ValueError("dpm_adaptive with eta draws noise: give solve() the noise streams of the image")
-    process, start, stop = ends.process, ends[0], ends[-1]
-    model = _Model(denoise, on_call)
-    if start.alpha == 0:
-        top = process.level(process.ratio_max)
-        x, start = model.euler(x, start, top if top.ratio > stop.ratio else stop)
-    if start.ratio <= stop.ratio:
-        return x
-    to_zero = stop.sigma == 0
-    if to_zero:
-        stop = process.level(process.ratio_min)
-    y = x / start.alpha
-    if start.ratio > stop.ratio:
-        pid = _Controller(h_init, (pcoeff, icoeff, dcoeff), 1.5 if eta else order, accept_safety)
-        y, start = _advance(y, start, stop, ends, model, noise, pid, order, rtol, atol, eta, s_noise)
-    return model.euler(y * start.alpha, start, ends[-1])[0] if to_zero else y * stop.alpha
+
+    adaptive: ClassVar[bool] = True
+
+    order: int = 3
+    rtol: float = 0.05
+    atol: float = 0.0078
+    h_init: float = 0.05
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    dcoeff: float = 0.0
+    accept_safety: float = 0.81
+    eta: float = 0.0
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in (2, 3):
+            raise ValueError(f"order={self.order} of dpm_adaptive is not to be had; valid: 2, 3")
+        if min(self.rtol, self.atol) < 0 or not max(self.rtol, self.atol) > 0:
+            raise ValueError(
+                f"rtol={self.rtol} and atol={self.atol} of dpm_adaptive must not be negative, and one must be above 0"
+            )
+        if not self.h_init > 0:
+            raise ValueError(f"h_init={self.h_init} of dpm_adaptive must be above 0: it is the first step in log SNR")
+        if self.eta < 0 or self.s_noise < 0:
+            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of dpm_adaptive must not be negative")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=self.order, nfe=None, stochastic=self.eta > 0 and self.s_noise > 0)
+
+    def solve(
+        self,
+        ends: NoiseLevels,
+        denoise: Callable[[Tensor, Level], Tensor],
+        x: Tensor,
+        noise: NoiseStreams | None = None,
+        on_call: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        if self.eta and noise is None:
+            raise ValueError("dpm_adaptive with eta draws noise: give solve() the noise streams of the image")
+        process, start, stop = ends.process, ends[0], ends[-1]
+        model = _Model(denoise, on_call)
+        if start.alpha == 0:
+            top = process.level(process.ratio_max)
+            x, start = model.euler(x, start, top if top.ratio > stop.ratio else stop)
+        if start.ratio <= stop.ratio:
+            return x
+        to_zero = stop.sigma == 0
+        if to_zero:
+            stop = process.level(process.ratio_min)
+        y = x / start.alpha
+        if start.ratio > stop.ratio:
+            y, start = self._advance(y, start, stop, process, model, noise)
+        return model.euler(y * start.alpha, start, ends[-1])[0] if to_zero else y * stop.alpha
+
+    def _advance(
+        self, y: Tensor, now: Level, stop: Level, process: Process, model: _Model, noise: NoiseStreams | None
+    ) -> tuple[Tensor, Level]:
+        """The loop: y is x/α, so that the steps do not depend on how the state is scaled."""
+        terms = (self.pcoeff, self.icoeff, self.dcoeff)
+        pid = _Controller(self.h_init, terms, 1.5 if self.eta else self.order, self.accept_safety)
+        before, eps, lam = y, None, now.lam
+        for _ in range(MAX_STEPS):
+            if not lam < stop.lam - _CLOSE:
+                return y, stop
+            next_lam = goal = min(stop.lam, lam + pid.h)
+            then = stop if next_lam == stop.lam else process.level(math.exp(-next_lam))
+            if self.eta:
+                goal = min(stop.lam, split(now, then, self.eta)[0].lam)
+            if eps is None:
+                eps = model.eps(y, now)
+            low, high = _pair(y, eps, lam, goal, process, model, self.order)
+            scale = (self.rtol * low.abs().maximum(before.abs())).clamp_min(self.atol)
+            if not pid.accepts(float(((low - high) / scale).norm()) / y.numel() ** 0.5):
+                continue
+            before, y, eps = low, high, None
+            up = math.sqrt(max(then.ratio**2 - math.exp(-2 * goal), 0.0)) * self.s_noise
+            if noise is not None and self.eta and up:
+                y = y + up * noise.draw(now.ratio, then.ratio).to(y.dtype)
+            now, lam = then, next_lam
+        raise ValueError(
+            f"dpm_adaptive has not arrived after {MAX_STEPS} steps (sigma/alpha {now.ratio:.4g}): raise rtol or atol"
+        )
 
 
-def _advance(y, now, stop, ends, model, noise, pid, order, rtol, atol, eta, s_noise):
-    """The loop: y is x/α, so that the steps do not depend on how the state is scaled."""
-    before, eps, lam = y, None, now.lam
-    for _ in range(MAX_STEPS):
-        if not lam < stop.lam - _CLOSE:
-            return y, stop
-        next_lam = goal = min(stop.lam, lam + pid.h)
-        then = stop if next_lam == stop.lam else ends.process.level(math.exp(-next_lam))
-        if eta:
-            goal = min(stop.lam, split(now, then, eta)[0].lam)
-        if eps is None:
-            eps = model.eps(y, now)
-        low, high = _pair(y, eps, lam, goal, ends, model, order)
-        scale = (rtol * low.abs().maximum(before.abs())).clamp_min(atol)
-        if not pid.accepts(float(((low - high) / scale).norm()) / y.numel() ** 0.5):
-            continue
-        before, y, eps = low, high, None
-        up = math.sqrt(max(then.ratio**2 - math.exp(-2 * goal), 0.0)) * s_noise
-        if eta and up:
-            y = y + up * noise.draw(now.ratio, then.ratio).to(y.dtype)
-        now, lam = then, next_lam
-    raise ValueError(
-        f"dpm_adaptive has not arrived after {MAX_STEPS} steps (sigma/alpha {now.ratio:.4g}): raise rtol or atol"
-    )
-
-
-def _pair(y, eps, lam: float, goal: float, ends: NoiseLevels, model: _Model, order: int):
+def _pair(
+    y: Tensor, eps: Tensor, lam: float, goal: float, process: Process, model: _Model, order: int
+) -> tuple[Tensor, Tensor]:
     """The solutions of the lower and the higher order at λ = `goal`, sharing their calls. In x/α a step of first order
     adds −(σ'/α')·(e^h − 1)·ε: written with h, because the control of steps feels the rounding of differences of σ/α."""
     h = goal - lam
-    inner = [ends.process.level(math.exp(-(lam + h * i / order))) for i in range(1, order)]
+    inner = [process.level(math.exp(-(lam + h * i / order))) for i in range(1, order)]
     line = y - math.exp(-goal) * math.expm1(h) * eps
     one = model.eps(y - inner[0].ratio * math.expm1(h / order) * eps, inner[0]) - eps
     if order == 2:
@@ -172,12 +180,4 @@ class _Controller:
         return accept
 
 
-def _check(order: int, rtol: float, atol: float, h_init: float, eta: float, s_noise: float) -> None:
-    if isinstance(order, bool) or order not in (2, 3):
-        raise ValueError(f"order={order} of dpm_adaptive is not to be had; valid: 2, 3")
-    if min(rtol, atol) < 0 or not max(rtol, atol) > 0:
-        raise ValueError(f"rtol={rtol} and atol={atol} of dpm_adaptive must not be negative, and one must be above 0")
-    if not h_init > 0:
-        raise ValueError(f"h_init={h_init} of dpm_adaptive must be above 0: it is the first step in log SNR")
-    if eta < 0 or s_noise < 0:
-        raise ValueError(f"eta={eta} and s_noise={s_noise} of dpm_adaptive must not be negative")
+SOLVER = DPMAdaptive

@@ -7,41 +7,50 @@ spaced steps in log SNR are part of the method: it takes the ends of the schedul
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels, Process
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order
 from samplers.solvers.parts.coefficients import EPS, single_step
 from samplers.solvers.parts.noise_split import split
 
 
-def capabilities(steps: int, *, eta: float = 0.0, s_noise: float = 1.0) -> Capabilities:
-    """A last step of order 1 has an error of h², which leaves order 2 unless the steps leave a remainder of 2 by 3."""
-    return Capabilities(order=3 if steps % 3 == 2 else 2, nfe=steps, stochastic=eta > 0 and s_noise > 0)
-
-
-def plan(levels: NoiseLevels, *, eta: float = 0.0, s_noise: float = 1.0) -> Plan:
+@dataclass(frozen=True)
+class DPMFast(Solver):
     """`eta` > 0 goes further down in every step but the last and adds noise (ancestral).
 
     λ is finite between the last level above σ = 0 and the first with some signal. A schedule that ends at σ = 0 spends
     its last call on a step of first order from the level before; one that begins at pure noise its first call on a step
     to the noisiest level of the process.
     """
-    if eta < 0 or s_noise < 0:
-        raise ValueError(f"eta={eta} and s_noise={s_noise} of dpm_fast must not be negative")
-    start, stop, calls = levels[0], levels[-1], levels.steps
-    stages: list[Stage] = []
-    if start.alpha == 0:
-        top = levels.process.level(levels.process.ratio_max) if calls > 1 else stop
-        stages.append(_euler(start, top))
-        start, calls = top, calls - 1
-    to_zero = stop.sigma == 0 and calls > 0
-    if to_zero:
-        stop, calls = levels[-2] if calls > 1 else start, calls - 1
-    stages += _steps(start, stop, levels.process, calls, eta, s_noise)
-    if to_zero:
-        stages.append(_euler(stop, levels[-1]))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, eta=eta, s_noise=s_noise))
+
+    eta: float = 0.0
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.eta < 0 or self.s_noise < 0:
+            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of dpm_fast must not be negative")
+
+    def declares(self, steps: int) -> Capabilities:
+        """A last step of order 1 has an error of h², so the order is 2 unless the steps leave a remainder of 2 by 3."""
+        return Capabilities(order=3 if steps % 3 == 2 else 2, nfe=steps, stochastic=self.eta > 0 and self.s_noise > 0)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        start, stop, calls = levels[0], levels[-1], levels.steps
+        stages: list[Stage] = []
+        if start.alpha == 0:
+            top = levels.process.level(levels.process.ratio_max) if calls > 1 else stop
+            stages.append(_euler(start, top))
+            start, calls = top, calls - 1
+        to_zero = stop.sigma == 0 and calls > 0
+        if to_zero:
+            stop, calls = levels[-2] if calls > 1 else start, calls - 1
+        stages += _steps(start, stop, levels.process, calls, self.eta, self.s_noise)
+        if to_zero:
+            stages.append(_euler(stop, levels[-1]))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _steps(start: Level, stop: Level, process: Process, calls: int, eta: float, s_noise: float) -> list[Stage]:
@@ -73,3 +82,6 @@ def _orders(calls: int) -> list[int]:
 def _euler(now: Level, then: Level) -> Stage:
     a, b = first_order(now, then)
     return Stage(now, then, (a,), (b,))
+
+
+SOLVER = DPMFast

@@ -6,66 +6,64 @@ extrapolated from the calls before, the rest is solved exactly. η = 0 is DPM-So
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, is_lowered
 from samplers.solvers.parts.coefficients import SOLVER_TYPES, X0, divided
 from samplers.solvers.parts.noise_split import sde_step
 
 
-def capabilities(
-    steps: int,
-    *,
-    order: int = 2,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    solver_type: str = "midpoint",
-    lower_order_final: bool | int | str = False,
-    exact: bool = False,
-) -> Capabilities:
-    declared = order if exact else min(order, 2)
-    return Capabilities(order=declared if eta == 0 else min(order, 2), nfe=steps, stochastic=eta > 0 and s_noise > 0)
-
-
-def plan(
-    levels: NoiseLevels,
-    *,
-    order: int = 2,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    solver_type: str = "midpoint",
-    lower_order_final: bool | int | str = False,
-    exact: bool = False,
-) -> Plan:
+@dataclass(frozen=True)
+class DPMppMSDE(Solver):
     """x' = (σ'/σ)e^{−ηh}·x + α'·(weights of the last x0, which add up to 1 − e^{−(1+η)h}) + σ'·√(1 − e^{−2ηh})·n.
 
     `solver_type`: how the difference of the last two x0 is weighted in a second-order step, midpoint or heun (its exact
     integral, as 3M has it). `lower_order_final` as in dpmpp. `exact` gives order 3 the factor 2 that the published
     second difference lacks. A step to σ = 0 is first order and draws nothing: x becomes x0.
     """
-    if isinstance(order, bool) or order not in (1, 2, 3):
-        raise ValueError(f"order={order} of the dpmpp SDE solver is not to be had; valid: 1, 2, 3")
-    if solver_type not in SOLVER_TYPES:
-        raise ValueError(
-            f"solver_type={solver_type!r} of the dpmpp SDE solver is unknown; valid: {', '.join(SOLVER_TYPES)}"
-        )
-    if min(eta, s_noise) < 0:
-        raise ValueError(f"eta={eta} and s_noise={s_noise} of the dpmpp SDE solver must not be negative")
-    lowers = is_lowered(lower_order_final, levels)
-    stages = []
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        p = min(order, k + 1, levels.steps - k if lowers else order, 1 if then.sigma == 0 else order)
-        past = [levels[k - j] for j in range(p)]
-        a, noise = sde_step(now, then, eta)
-        x0 = [then.alpha - now.alpha * a]
-        if p > 1:
-            h = then.lam - now.lam
-            r = [(newer.lam - older.lam) / h for newer, older in pairwise(past)]
-            older = [then.alpha * weight for weight in divided(r, (1 + eta) * h, X0, solver_type, exact)]
-            x0 = [x0[0] - sum(older), *older]
-        stages.append(Stage(now, then, (a,), tuple(x0), noise * s_noise))
-    declared = capabilities(levels.steps, order=order, eta=eta, s_noise=s_noise, exact=exact)
-    return Plan(levels[0], tuple(stages), declared)
+
+    order: int = 2
+    eta: float = 1.0
+    s_noise: float = 1.0
+    solver_type: str = "midpoint"
+    lower_order_final: bool | int | str = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in (1, 2, 3):
+            raise ValueError(f"order={self.order} of the dpmpp SDE solver is not to be had; valid: 1, 2, 3")
+        if self.solver_type not in SOLVER_TYPES:
+            raise ValueError(
+                f"solver_type={self.solver_type!r} of the dpmpp SDE solver is unknown; valid: {', '.join(SOLVER_TYPES)}"
+            )
+        if min(self.eta, self.s_noise) < 0:
+            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of the dpmpp SDE solver must not be negative")
+
+    def declares(self, steps: int) -> Capabilities:
+        order = self.order if self.exact and self.eta == 0 else min(self.order, 2)
+        return Capabilities(order, nfe=steps, stochastic=self.eta > 0 and self.s_noise > 0)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        lowers = is_lowered(self.lower_order_final, levels)
+        stages = []
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            p = min(self.order, k + 1, levels.steps - k if lowers else self.order, 1 if then.sigma == 0 else self.order)
+            past = [levels[k - j] for j in range(p)]
+            a, noise = sde_step(now, then, self.eta)
+            x0 = [then.alpha - now.alpha * a]
+            if p > 1:
+                h = then.lam - now.lam
+                r = [(newer.lam - older.lam) / h for newer, older in pairwise(past)]
+                weights = divided(r, (1 + self.eta) * h, X0, self.solver_type, self.exact)
+                older = [then.alpha * weight for weight in weights]
+                x0 = [x0[0] - sum(older), *older]
+            stages.append(Stage(now, then, (a,), tuple(x0), noise * self.s_noise))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
+
+
+SOLVER = DPMppMSDE

@@ -6,36 +6,46 @@ Both halves of a step see one Brownian path over σ/α: the middle the increment
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order
 from samplers.solvers.parts.coefficients import only_first_order
 from samplers.solvers.parts.noise_split import split
 
 
-def capabilities(steps: int, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Capabilities:
-    return Capabilities(order=2, nfe=2 * steps, stochastic=eta > 0 and s_noise > 0)
-
-
-def plan(levels: NoiseLevels, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Plan:
+@dataclass(frozen=True)
+class DPMppSDE(Solver):
     """`r`: where in λ the second call of a step lies, above 0 to 1. η is that of ancestral sampling; 0 is DPM++ 2S at
     r = 1/2. A step to σ = 0, or from pure noise (α = 0, no middle in λ), is first order.
     """
-    if not 0 < r <= 1:
-        raise ValueError(f"r={r} of dpmpp_sde must lie above 0 and at most at 1 (the whole step)")
-    if min(eta, s_noise) < 0:
-        raise ValueError(f"eta={eta} and s_noise={s_noise} of dpmpp_sde must not be negative")
-    stages = []
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        if only_first_order(now, then):
-            stages.append(_step(now, then, eta, s_noise))
-        else:
-            mid = then if r == 1 else levels.process.level(now.ratio * (then.ratio / now.ratio) ** r)
-            half = _step(now, mid, eta, s_noise)
-            stages += [half, _whole(half, then, eta, s_noise, r)]
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, eta=eta, s_noise=s_noise, r=r))
+
+    eta: float = 1.0
+    s_noise: float = 1.0
+    r: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.r <= 1:
+            raise ValueError(f"r={self.r} of dpmpp_sde must lie above 0 and at most at 1 (the whole step)")
+        if min(self.eta, self.s_noise) < 0:
+            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of dpmpp_sde must not be negative")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=2, nfe=2 * steps, stochastic=self.eta > 0 and self.s_noise > 0)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            if only_first_order(now, then):
+                stages.append(_step(now, then, self.eta, self.s_noise))
+            else:
+                mid = then if self.r == 1 else levels.process.level(now.ratio * (then.ratio / now.ratio) ** self.r)
+                half = _step(now, mid, self.eta, self.s_noise)
+                stages += [half, _whole(half, then, self.eta, self.s_noise, self.r)]
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _step(now: Level, then: Level, eta: float, s_noise: float) -> Stage:
@@ -60,3 +70,6 @@ def _whole(half: Stage, then: Level, eta: float, s_noise: float, r: float) -> St
     states = (share, a - share * sum(half.states))
     x0 = (b * second, b * (1 - second) - share * sum(half.x0))
     return Stage(mid, then, states, x0, fresh)
+
+
+SOLVER = DPMppSDE

@@ -7,34 +7,19 @@ made: inside every step, or at the levels of the schedule, of which a step then 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, is_lowered
 from samplers.solvers.parts.coefficients import SOLVER_TYPES, X0, combined, single_step, within
 
 NODES = ("inside", "levels")
 
 
-def capabilities(
-    steps: int,
-    *,
-    order: int = 2,
-    solver_type: str = "midpoint",
-    nodes: str = "inside",
-    lower_order_final: bool | int | str = True,
-) -> Capabilities:
-    return Capabilities(order=order, nfe=steps * order if nodes == "inside" else steps)
-
-
-def plan(
-    levels: NoiseLevels,
-    *,
-    order: int = 2,
-    solver_type: str = "midpoint",
-    nodes: str = "inside",
-    lower_order_final: bool | int | str = True,
-) -> Plan:
+@dataclass(frozen=True)
+class DPMppSingle(Solver):
     """nodes="inside": `order` calls a step at 1/2, or 1/3 and 2/3, of it in λ (k-diffusion's 2S without noise, the
     authors' 3S); one call where the step ends at σ = 0 or begins at pure noise.
 
@@ -42,24 +27,35 @@ def plan(
     step of lower order, and `lower_order_final` (as in `is_lowered`) lowers the order there where none are left over.
     `solver_type`: midpoint or heun, how differences are weighted (`within`); the inner call of 3S inside is heun's.
     """
-    if isinstance(order, bool) or order not in (2, 3):
-        raise ValueError(f"order={order} of dpmpp_single is not to be had; valid: 2, 3")
-    if solver_type not in SOLVER_TYPES:
-        raise ValueError(f"solver_type={solver_type!r} of dpmpp_single is unknown; valid: {', '.join(SOLVER_TYPES)}")
-    if nodes not in NODES:
-        raise ValueError(f"nodes={nodes!r} of dpmpp_single is unknown; valid: {', '.join(NODES)}")
-    lowers = is_lowered(lower_order_final, levels)
-    stages: list[Stage] = []
-    if nodes == "inside":
-        for k in range(levels.steps):
-            stages += single_step(levels[k], levels[k + 1], levels.process, order, X0, solver_type)
-    else:
-        for k, ago in enumerate(_began(levels, order, lowers)):
-            stages.append(_stage([levels[k - j] for j in range(ago + 1)], levels[k + 1], solver_type))
-    declared = capabilities(
-        levels.steps, order=order, solver_type=solver_type, nodes=nodes, lower_order_final=lower_order_final
-    )
-    return Plan(levels[0], tuple(stages), declared)
+
+    order: int = 2
+    solver_type: str = "midpoint"
+    nodes: str = "inside"
+    lower_order_final: bool | int | str = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in (2, 3):
+            raise ValueError(f"order={self.order} of dpmpp_single is not to be had; valid: 2, 3")
+        if self.solver_type not in SOLVER_TYPES:
+            raise ValueError(
+                f"solver_type={self.solver_type!r} of dpmpp_single is unknown; valid: {', '.join(SOLVER_TYPES)}"
+            )
+        if self.nodes not in NODES:
+            raise ValueError(f"nodes={self.nodes!r} of dpmpp_single is unknown; valid: {', '.join(NODES)}")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=self.order, nfe=steps * self.order if self.nodes == "inside" else steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        lowers = is_lowered(self.lower_order_final, levels)
+        stages: list[Stage] = []
+        if self.nodes == "inside":
+            for k in range(levels.steps):
+                stages += single_step(levels[k], levels[k + 1], levels.process, self.order, X0, self.solver_type)
+        else:
+            for k, ago in enumerate(_began(levels, self.order, lowers)):
+                stages.append(_stage([levels[k - j] for j in range(ago + 1)], levels[k + 1], self.solver_type))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _began(levels: NoiseLevels, order: int, lowers: bool) -> list[int]:
@@ -80,3 +76,6 @@ def _stage(calls: Sequence[Level], then: Level, solver_type: str) -> Stage:
         r = [(call.lam - calls[base].lam) / h for call in calls[:base]]
         x0 = {j: then.alpha * weight for j, weight in within(r, h, X0, solver_type).items()}
     return Stage(calls[0], then, *combined(then, calls, x0=x0, base=base))
+
+
+SOLVER = DPMppSingle

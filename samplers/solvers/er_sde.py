@@ -7,11 +7,13 @@ integrals of 1/φ) + √(r'² − r²(φ'/φ)²)·n (eq. 17 to 21). φ = r is th
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
 
 # φ, and the limit of r/φ(r) at pure noise
@@ -25,43 +27,49 @@ SCALES = {
 }
 
 
-def capabilities(
-    steps: int, *, order: int = 3, noise_scale: str = "er_5", s_noise: float = 1.0, points: int = 200
-) -> Capabilities:
-    """Order 3's derivative of x0 is a backward difference that nothing corrects, so it converges as order 2."""
-    return Capabilities(order=min(order, 2), nfe=steps, stochastic=noise_scale != "ode" and s_noise > 0)
-
-
-def plan(
-    levels: NoiseLevels, *, order: int = 3, noise_scale: str = "er_5", s_noise: float = 1.0, points: int = 200
-) -> Plan:
+@dataclass(frozen=True)
+class ERSDE(Solver):
     """`noise_scale`: φ by its name in the authors' code; ode, sde = r², er_1 = r(e^{−1/r} + 10), er_2 = r^1.5, er_3 =
     r^2.5, er_5 = r(e^{r^0.3} + 10), the paper's choice. (Their SDE_4 asks for more noise than there is above r ≈ 1000.)
     `points`: of the left Riemann sum for the integrals of 1/φ, as published; 0 is Gauss–Legendre, exact to rounding.
     A step to σ = 0 gives x0, as does one from pure noise whose φ grows faster than r, with the noise of its level.
     """
-    if isinstance(order, bool) or order not in (1, 2, 3):
-        raise ValueError(f"order={order} of er_sde is not to be had; valid: 1, 2, 3")
-    if noise_scale not in SCALES:
-        raise ValueError(f"noise_scale={noise_scale!r} of er_sde is unknown; valid: {', '.join(SCALES)}")
-    if s_noise < 0:
-        raise ValueError(f"s_noise={s_noise} of er_sde must not be negative")
-    if isinstance(points, bool) or not isinstance(points, int) or points < 0:
-        raise ValueError(f"points={points!r} of er_sde must be a number of points, or 0 for exact integrals")
-    stages = []
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        p = min(order, k + 1, 1 if then.sigma == 0 else order)
-        past = [level for level in (levels[k - j] for j in range(p)) if level.alpha > 0]
-        kept = _kept(now, then, noise_scale)  # (φ'/φ)·r/r': what is left of the noise
-        a = then.sigma * kept / now.sigma
-        x0 = [then.alpha - now.alpha * a, 0.0, 0.0]
-        if len(past) > 1:
-            x0 = [b + then.alpha * w for b, w in zip(x0, _differences(past, then, noise_scale, points), strict=True)]
-        noise = then.sigma * math.sqrt(max(0.0, 1 - kept**2)) if noise_scale != "ode" else 0.0
-        stages.append(Stage(now, then, (a,), tuple(x0), noise * s_noise))
-    declared = capabilities(levels.steps, order=order, noise_scale=noise_scale, s_noise=s_noise)
-    return Plan(levels[0], tuple(stages), declared)
+
+    order: int = 3
+    noise_scale: str = "er_5"
+    s_noise: float = 1.0
+    points: int = 200
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in (1, 2, 3):
+            raise ValueError(f"order={self.order} of er_sde is not to be had; valid: 1, 2, 3")
+        if self.noise_scale not in SCALES:
+            raise ValueError(f"noise_scale={self.noise_scale!r} of er_sde is unknown; valid: {', '.join(SCALES)}")
+        if self.s_noise < 0:
+            raise ValueError(f"s_noise={self.s_noise} of er_sde must not be negative")
+        if isinstance(self.points, bool) or not isinstance(self.points, int) or self.points < 0:
+            raise ValueError(f"points={self.points!r} of er_sde must be a number of points, or 0 for exact integrals")
+
+    def declares(self, steps: int) -> Capabilities:
+        """Order 3's derivative of x0 is a backward difference that nothing corrects, so it converges as order 2."""
+        noisy = self.noise_scale != "ode" and self.s_noise > 0
+        return Capabilities(order=min(self.order, 2), nfe=steps, stochastic=noisy)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            p = min(self.order, k + 1, 1 if then.sigma == 0 else self.order)
+            past = [level for level in (levels[k - j] for j in range(p)) if level.alpha > 0]
+            kept = _kept(now, then, self.noise_scale)  # (φ'/φ)·r/r': what is left of the noise
+            a = then.sigma * kept / now.sigma
+            x0 = [then.alpha - now.alpha * a, 0.0, 0.0]
+            if len(past) > 1:
+                differences = _differences(past, then, self.noise_scale, self.points)
+                x0 = [b + then.alpha * w for b, w in zip(x0, differences, strict=True)]
+            noise = then.sigma * math.sqrt(max(0.0, 1 - kept**2)) if self.noise_scale != "ode" else 0.0
+            stages.append(Stage(now, then, (a,), tuple(x0), noise * self.s_noise))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _kept(now: Level, then: Level, noise_scale: str) -> float:
@@ -100,3 +108,6 @@ def _quadrature(low: float, high: float, points: int) -> tuple[np.ndarray, np.nd
     span = math.log(high / low) / 2
     where = low * np.exp(span * (nodes + 1))
     return where, weights * span * where
+
+
+SOLVER = ERSDE

@@ -5,32 +5,46 @@ ComfyUI's exp_heun_2_x0; of the single-step residual solvers of 2308.02157 the o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order
 from samplers.solvers.parts.coefficients import X0, combined, only_first_order, within
 
 SOLVER_TYPES = {"phi_1": "midpoint", "phi_2": "heun"}
 
 
-def capabilities(steps: int, *, solver_type: str = "phi_2") -> Capabilities:
-    return Capabilities(order=2, nfe=2 * steps)
-
-
-def plan(levels: NoiseLevels, *, solver_type: str = "phi_2") -> Plan:
+@dataclass(frozen=True)
+class ExpHeun(Solver):
     """Two calls a step, one where the step ends at σ = 0 or begins at pure noise.
 
     phi_2 integrates the line through x0 at both ends of the step, phi_1 the mean of the two.
     """
-    if solver_type not in SOLVER_TYPES:
-        raise ValueError(f"solver_type={solver_type!r} of exp_heun is unknown; valid: {', '.join(SOLVER_TYPES)}")
-    stages = []
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        a, b = first_order(now, then)
-        stages.append(Stage(now, then, (a,), (b,)))
-        if not only_first_order(now, then):
-            weights = within([1.0], then.lam - now.lam, X0, SOLVER_TYPES[solver_type])
-            x0 = {j: then.alpha * weight for j, weight in weights.items()}
-            stages.append(Stage(then, then, *combined(then, (then, now), x0=x0, base=1)))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, solver_type=solver_type))
+
+    solver_type: str = "phi_2"
+
+    def __post_init__(self) -> None:
+        if self.solver_type not in SOLVER_TYPES:
+            raise ValueError(
+                f"solver_type={self.solver_type!r} of exp_heun is unknown; valid: {', '.join(SOLVER_TYPES)}"
+            )
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=2, nfe=2 * steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            a, b = first_order(now, then)
+            stages.append(Stage(now, then, (a,), (b,)))
+            if not only_first_order(now, then):
+                weights = within([1.0], then.lam - now.lam, X0, SOLVER_TYPES[self.solver_type])
+                x0 = {j: then.alpha * weight for j, weight in weights.items()}
+                stages.append(Stage(then, then, *combined(then, (then, now), x0=x0, base=1)))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
+
+
+SOLVER = ExpHeun

@@ -10,38 +10,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
 from samplers.solvers.parts.coefficients import adams, combined
 
 MAX_ORDER = 4
 
 
-def capabilities(steps: int, *, max_order: int = 4, exact: bool = False) -> Capabilities:
-    return Capabilities(order=2 if max_order == 4 and not exact else max_order, nfe=steps)
-
-
-def plan(levels: NoiseLevels, *, max_order: int = 4, exact: bool = False) -> Plan:
+@dataclass(frozen=True)
+class IPNDMv(Solver):
     """x'/α' = x/α + Σ w_j·ε_j over the last `max_order` ε, σ here σ/α; a step to σ = 0 takes x0."""
-    if isinstance(max_order, bool) or max_order not in range(1, MAX_ORDER + 1):
-        raise ValueError(f"max_order={max_order} of ipndm_v is not to be had; valid: 1 to {MAX_ORDER}")
-    stages = []
-    for k in range(levels.steps):
-        then = levels[k + 1]
-        p = 1 if then.sigma == 0 else min(max_order, k + 1)
-        calls = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
-        ratios = [call.ratio for call in calls]
-        weights = (adams if exact else _published)(ratios, ratios[0], then.ratio) if len(calls) > 1 else ()
-        noise = {j: then.alpha * weight for j, weight in enumerate(weights) if j}
-        states, x0 = combined(then, calls, noise=noise)
-        if weights and not exact:  # what the published weights add up to beyond the step
-            extra = then.alpha * (math.fsum(weights) - (then.ratio - ratios[0])) / calls[0].sigma
-            states, x0 = (states[0] + extra, *states[1:]), (x0[0] - extra * calls[0].alpha, *x0[1:])
-        stages.append(Stage(calls[0], then, states, x0))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, max_order=max_order, exact=exact))
+
+    max_order: int = 4
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_order, bool) or self.max_order not in range(1, MAX_ORDER + 1):
+            raise ValueError(f"max_order={self.max_order} of ipndm_v is not to be had; valid: 1 to {MAX_ORDER}")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=2 if self.max_order == 4 and not self.exact else self.max_order, nfe=steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            then = levels[k + 1]
+            p = 1 if then.sigma == 0 else min(self.max_order, k + 1)
+            calls = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
+            ratios = [call.ratio for call in calls]
+            weights = (adams if self.exact else _published)(ratios, ratios[0], then.ratio) if len(calls) > 1 else ()
+            noise = {j: then.alpha * weight for j, weight in enumerate(weights) if j}
+            states, x0 = combined(then, calls, noise=noise)
+            if weights and not self.exact:  # what the published weights add up to beyond the step
+                extra = then.alpha * (math.fsum(weights) - (then.ratio - ratios[0])) / calls[0].sigma
+                states, x0 = (states[0] + extra, *states[1:]), (x0[0] - extra * calls[0].alpha, *x0[1:])
+            stages.append(Stage(calls[0], then, states, x0))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _published(nodes: Sequence[float], start: float, end: float) -> list[float]:
@@ -68,3 +77,6 @@ def _published(nodes: Sequence[float], start: float, end: float) -> list[float]:
 
 def _add(weights: list[float], more: list[float]) -> list[float]:
     return [weight + (weights[j] if j < len(weights) else 0.0) for j, weight in enumerate(more)]
+
+
+SOLVER = IPNDMv

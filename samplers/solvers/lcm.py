@@ -10,33 +10,43 @@ but never reach the law, because each step forgets the noise that x held.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
 
 
-def capabilities(steps: int, *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Capabilities:
-    return Capabilities(order=1, nfe=steps, stochastic=True)
-
-
-def plan(levels: NoiseLevels, *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Plan:
+@dataclass(frozen=True)
+class LCM(Solver):
     """x' = α'·(c_out·D + c_skip·x) + σ'·n, with τ = timestep_scaling·time, c_skip = σ_data²/(τ² + σ_data²), c_out =
     τ/√(τ² + σ_data²), x scaled to unit variance. At time 0 that is x itself, whatever the model says.
 
     `sigma_data=0` leaves the boundary condition to the model. A level with σ = 0 gets no noise.
     """
-    if sigma_data < 0 or not timestep_scaling > 0:
-        raise ValueError(
-            f"sigma_data={sigma_data} of lcm must not be negative, timestep_scaling={timestep_scaling} must be above 0"
-        )
-    stages = []
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        skip, out = boundary(now, sigma_data, timestep_scaling)
-        states = (then.alpha * skip / math.hypot(now.alpha, now.sigma),)
-        stages.append(Stage(now, then, states, (then.alpha * out,), then.sigma))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps))
+
+    sigma_data: float = 0.5
+    timestep_scaling: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.sigma_data < 0 or not self.timestep_scaling > 0:
+            raise ValueError(
+                f"sigma_data={self.sigma_data} of lcm must not be negative, "
+                f"timestep_scaling={self.timestep_scaling} must be above 0"
+            )
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=1, nfe=steps, stochastic=True)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            skip, out = boundary(now, self.sigma_data, self.timestep_scaling)
+            states = (then.alpha * skip / math.hypot(now.alpha, now.sigma),)
+            stages.append(Stage(now, then, states, (then.alpha * out,), then.sigma))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def boundary(level: Level, sigma_data: float, timestep_scaling: float) -> tuple[float, float]:
@@ -45,3 +55,6 @@ def boundary(level: Level, sigma_data: float, timestep_scaling: float) -> tuple[
         return 0.0, 1.0
     scaled = level.time * timestep_scaling
     return sigma_data**2 / (scaled**2 + sigma_data**2), scaled / math.hypot(scaled, sigma_data)
+
+
+SOLVER = LCM

@@ -6,27 +6,39 @@ with a relative tolerance of 1e-4, where the integrand is a cubic at most and tw
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
 from samplers.solvers.parts.coefficients import adams, combined
 
 MAX_ORDER = 4
 
 
-def capabilities(steps: int, *, order: int = 4) -> Capabilities:
-    return Capabilities(order=order, nfe=steps)
-
-
-def plan(levels: NoiseLevels, *, order: int = 4) -> Plan:
+@dataclass(frozen=True)
+class LMS(Solver):
     """One call a step; the first steps have the orders 1, 2, … A step to σ = 0 extrapolates like any other."""
-    if isinstance(order, bool) or order not in range(1, MAX_ORDER + 1):
-        raise ValueError(f"order={order} of lms is not to be had; valid: 1 to {MAX_ORDER}")
-    stages = []
-    for k in range(levels.steps):
-        then = levels[k + 1]
-        calls = [levels[k - j] for j in range(min(order, k + 1)) if j == 0 or levels.alpha[k - j] > 0]
-        weights = adams([call.ratio for call in calls], calls[0].ratio, then.ratio) if len(calls) > 1 else ()
-        noise = {j: then.alpha * weight for j, weight in enumerate(weights) if j}
-        stages.append(Stage(calls[0], then, *combined(then, calls, noise=noise)))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, order=order))
+
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in range(1, MAX_ORDER + 1):
+            raise ValueError(f"order={self.order} of lms is not to be had; valid: 1 to {MAX_ORDER}")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=self.order, nfe=steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            then = levels[k + 1]
+            calls = [levels[k - j] for j in range(min(self.order, k + 1)) if j == 0 or levels.alpha[k - j] > 0]
+            weights = adams([call.ratio for call in calls], calls[0].ratio, then.ratio) if len(calls) > 1 else ()
+            noise = {j: then.alpha * weight for j, weight in enumerate(weights) if j}
+            stages.append(Stage(calls[0], then, *combined(then, calls, noise=noise)))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
+
+
+SOLVER = LMS

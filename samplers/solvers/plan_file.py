@@ -7,15 +7,17 @@ by hand or by an optimiser in the format of samplers/core/plan_json.py.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from samplers.core import plan_json
 from samplers.core.levels import NoiseLevels, Process
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,49 +25,54 @@ EXAMPLE = "samplers/plans/dpmpp_2m_20.json"
 MOST_BYTES = 64 << 20
 
 
-def capabilities(steps: int, *, file: str = EXAMPLE, sha256: str | None = None) -> Capabilities:
-    """What the file declares; its number of steps is its own, whatever `steps` says."""
-    return read(file, sha256).plan.capabilities
-
-
-def plan(levels: NoiseLevels, *, file: str = EXAMPLE, sha256: str | None = None) -> Plan:
-    """The plan in `file`, which must have been made for these very levels: the schedule `file` gives them.
+@dataclass(frozen=True)
+class PlanFile(Solver):
+    """The plan in `file`, on the levels that it was made for: the schedule `file` gives them.
 
     `sha256`: hexadecimal digest that the file must have, so that a record names what really ran.
     """
-    saved = read(file, sha256)
-    own = np.stack([saved.alpha, saved.sigma, saved.time])
-    given = np.stack([levels.alpha, levels.sigma, levels.time])
-    if own.shape != given.shape or not np.allclose(own, given, rtol=1e-9, atol=1e-9):
-        raise ValueError(
-            f"the plan in {file} was made for {saved.steps} steps over levels of its own, not for these {levels.steps} "
-            "steps: it runs with schedule=auto (or schedule=file) on a model of the same training schedule, and whole"
-        )
-    return saved.plan
 
+    own_levels: ClassVar[bool] = True
 
-def settle(*, file: str = EXAMPLE, sha256: str | None = None) -> dict[str, Any]:
-    """The knobs with the digest filled in: what identifies a run is what is in the file, not what it is called."""
-    read(file, sha256)
-    return {"file": file, "sha256": hashlib.sha256(_found(file).read_bytes()).hexdigest()}
+    file: str = EXAMPLE
+    sha256: str | None = None
 
+    def declares(self, steps: int) -> Capabilities:
+        """What the file declares; its number of steps is its own, whatever `steps` says."""
+        return read(self.file, self.sha256).plan.capabilities
 
-def schedule(process: Process, file: str, sha256: str | None = None) -> NoiseLevels:
-    """The levels that the plan in `file` was made for, on `process`, which must scale its state as the file does.
+    def plan(self, levels: NoiseLevels) -> Plan:
+        saved = read(self.file, self.sha256)
+        own = np.stack([saved.alpha, saved.sigma, saved.time])
+        given = np.stack([levels.alpha, levels.sigma, levels.time])
+        if own.shape != given.shape or not np.allclose(own, given, rtol=1e-9, atol=1e-9):
+            raise ValueError(
+                f"the plan in {self.file} was made for {saved.steps} steps over levels of its own, not for these "
+                f"{levels.steps} steps: it runs with schedule=auto (or schedule=file) on a model of the same training "
+                "schedule, and whole"
+            )
+        return saved.plan
 
-    Times are those of the file where the process is the file's, and otherwise what `process` makes of the levels.
-    """
-    saved = read(file, sha256)
-    levels = NoiseLevels(saved.alpha, saved.sigma, saved.time, process)
-    if not plan_json.same_process(saved.process, plan_json.describe(process)):
-        levels = NoiseLevels(saved.alpha, saved.sigma, process.time(levels.ratio), process)
-    alpha, sigma = process.scale(levels.ratio)
-    if not (np.allclose(alpha, saved.alpha, atol=1e-9) and np.allclose(sigma, saved.sigma, rtol=1e-9, atol=1e-9)):
-        raise ValueError(
-            f"the levels in {file} are of a {saved.process.get('kind')} process, this model's is a "
-            f"{type(process).__name__}: its state is scaled otherwise"
-        )
-    return levels
+    def settle(self) -> dict[str, Any]:
+        read(self.file, self.sha256)
+        return {"file": self.file, "sha256": hashlib.sha256(_found(self.file).read_bytes()).hexdigest()}
+
+    def schedule(self, process: Process) -> NoiseLevels:
+        """The levels that the plan was made for, on `process`, which must scale its state as the file does.
+
+        Times are those of the file where the process is the file's, and otherwise what `process` makes of the levels.
+        """
+        saved = read(self.file, self.sha256)
+        levels = NoiseLevels(saved.alpha, saved.sigma, saved.time, process)
+        if not plan_json.same_process(saved.process, plan_json.describe(process)):
+            levels = NoiseLevels(saved.alpha, saved.sigma, process.time(levels.ratio), process)
+        alpha, sigma = process.scale(levels.ratio)
+        if not (np.allclose(alpha, saved.alpha, atol=1e-9) and np.allclose(sigma, saved.sigma, rtol=1e-9, atol=1e-9)):
+            raise ValueError(
+                f"the levels in {self.file} are of a {saved.process.get('kind')} process, this model's is a "
+                f"{type(process).__name__}: its state is scaled otherwise"
+            )
+        return levels
 
 
 def read(file: str, sha256: str | None = None) -> plan_json.SavedPlan:
@@ -99,3 +106,6 @@ def _found(file: str) -> Path:
             if path.is_file():
                 return path.resolve()
     raise ValueError(f"there is no plan file {file!r}: write one with `python -m samplers.show NAME --json FILE`")
+
+
+SOLVER = PlanFile

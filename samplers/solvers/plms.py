@@ -6,8 +6,11 @@ of the last four ε, as if the levels were evenly spaced in their clock.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
 from samplers.solvers.parts.coefficients import ADAMS, combined
 
@@ -15,25 +18,31 @@ WARMUPS = ("repeat", "prk")
 PRK_STEPS = 3  # after which four-step Adams–Bashforth has its history
 
 
-def capabilities(steps: int, *, warmup: str = "repeat") -> Capabilities:
-    extra = 3 * min(steps - 1, PRK_STEPS) if warmup == "prk" else int(steps > 1)
-    return Capabilities(order=2, nfe=steps + extra)
-
-
-def plan(levels: NoiseLevels, *, warmup: str = "repeat") -> Plan:
+@dataclass(frozen=True)
+class PLMS(Solver):
     """`warmup="repeat"`: the first step is done twice, the second time with the mean of the ε at its two ends (Heun);
     N+1 calls, as in Stable Diffusion. `"prk"`: the first three steps are pseudo Runge–Kutta (eq. 13), four calls each.
     """
-    if warmup not in WARMUPS:
-        raise ValueError(f"warmup={warmup!r} of plms is unknown; valid: {', '.join(WARMUPS)}")
-    table = _Table()
-    start = _prk if warmup == "prk" else _repeat
-    done = start(table, levels)
-    for k in range(done, levels.steps):
-        table.call(levels[k])
-        recent = table.history[-4:][::-1]
-        table.move(levels[k], levels[k + 1], table.newest(), dict(zip(recent, ADAMS[len(recent) - 1], strict=True)))
-    return Plan(levels[0], tuple(table.stages), capabilities(levels.steps, warmup=warmup))
+
+    warmup: str = "repeat"
+
+    def __post_init__(self) -> None:
+        if self.warmup not in WARMUPS:
+            raise ValueError(f"warmup={self.warmup!r} of plms is unknown; valid: {', '.join(WARMUPS)}")
+
+    def declares(self, steps: int) -> Capabilities:
+        extra = 3 * min(steps - 1, PRK_STEPS) if self.warmup == "prk" else int(steps > 1)
+        return Capabilities(order=2, nfe=steps + extra)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        table = _Table()
+        start = _prk if self.warmup == "prk" else _repeat
+        done = start(table, levels)
+        for k in range(done, levels.steps):
+            table.call(levels[k])
+            recent = table.history[-4:][::-1]
+            table.move(levels[k], levels[k + 1], table.newest(), dict(zip(recent, ADAMS[len(recent) - 1], strict=True)))
+        return Plan(levels[0], tuple(table.stages), self.declares(levels.steps))
 
 
 class _Table:
@@ -88,3 +97,6 @@ def _prk(table: _Table, levels: NoiseLevels) -> int:
         e4 = table.call(then, remember=False)
         table.move(now, then, e1, {e1: 1 / 6, e2: 1 / 3, e3: 1 / 3, e4: 1 / 6})
     return steps
+
+
+SOLVER = PLMS

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
-from samplers.solvers import euler, heun
+from samplers.solvers.euler import Euler
+from samplers.solvers.heun import Heun
 from samplers.solvers.parts.clock import check_clock
 
 METHODS = ("heun", "euler")
@@ -19,30 +21,8 @@ INTERVALS = ((4, 1, 0.1, 0.3),)
 Intervals = Sequence[Sequence[float]]
 
 
-def capabilities(
-    steps: int,
-    *,
-    method: str = "heun",
-    intervals: Intervals = INTERVALS,
-    rho: float = 7.0,
-    s_noise: float = 1.0,
-    clock: str = "sigma",
-) -> Capabilities:
-    loops = [_checked(interval) for interval in intervals]
-    order = 2 if method == "heun" else 1
-    steps += sum(times * (count - 1) for count, times, _, _ in loops)
-    return Capabilities(order, nfe=order * steps, stochastic=s_noise > 0 and any(times for _, times, _, _ in loops))
-
-
-def plan(
-    levels: NoiseLevels,
-    *,
-    method: str = "heun",
-    intervals: Intervals = INTERVALS,
-    rho: float = 7.0,
-    s_noise: float = 1.0,
-    clock: str = "sigma",
-) -> Plan:
+@dataclass(frozen=True)
+class Restart(Solver):
     """`intervals`: [N, K, t_min, t_max] each, as the authors write them. Where the level nearest to t_min (in σ/α) is
     reached, the state goes up to t_max by fresh noise and down again by N Karras levels (N − 1 steps, `rho`), K times.
 
@@ -50,28 +30,43 @@ def plan(
     interval that is empty then is left out; σ = 0 is nobody's t_min. Going up is a churn: its draws are independent of
     any Brownian path.
     """
-    if method not in METHODS:
-        raise ValueError(f"method={method!r} of restart is unknown; valid: {', '.join(METHODS)}")
-    check_clock(clock, "restart")
-    if s_noise < 0 or not rho > 0:
-        raise ValueError(f"s_noise={s_noise} of restart must not be negative, rho={rho} must be above 0")
-    ladders = _ladders(levels, [_checked(interval) for interval in intervals], rho)
-    stages, done = [], 0
-    for k in sorted({*ladders, levels.steps}):
-        stages += _down(_between(levels, done, k), method, clock)
-        for ladder in ladders.get(k, []):
-            low, high = ladder[-1], ladder[0]
-            up = (high.alpha / low.alpha, high.alpha * s_noise * math.sqrt(high.ratio**2 - low.ratio**2))
-            first, *rest = _down(ladder, method, clock)
-            stages += [replace(first, churn=up), *rest]
-        done = k
-    declared = capabilities(levels.steps, method=method, intervals=intervals, s_noise=s_noise)
-    return Plan(levels[0], tuple(stages), declared)
 
+    method: str = "heun"
+    intervals: Intervals = INTERVALS
+    rho: float = 7.0
+    s_noise: float = 1.0
+    clock: str = "sigma"
 
-def _down(levels: NoiseLevels, method: str, clock: str) -> list[Stage]:
-    """The stages of a deterministic single-step method, which remember nothing from before these levels."""
-    return list((heun.plan(levels, clock=clock) if method == "heun" else euler.plan(levels)).stages)
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r} of restart is unknown; valid: {', '.join(METHODS)}")
+        check_clock(self.clock, "restart")
+        if self.s_noise < 0 or not self.rho > 0:
+            raise ValueError(f"s_noise={self.s_noise} of restart must not be negative, rho={self.rho} must be above 0")
+
+    def declares(self, steps: int) -> Capabilities:
+        loops = [_checked(interval) for interval in self.intervals]
+        order = 2 if self.method == "heun" else 1
+        steps += sum(times * (count - 1) for count, times, _, _ in loops)
+        noisy = self.s_noise > 0 and any(times for _, times, _, _ in loops)
+        return Capabilities(order, nfe=order * steps, stochastic=noisy)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        ladders = _ladders(levels, [_checked(interval) for interval in self.intervals], self.rho)
+        stages, done = [], 0
+        for k in sorted({*ladders, levels.steps}):
+            stages += self._down(_between(levels, done, k))
+            for ladder in ladders.get(k, []):
+                low, high = ladder[-1], ladder[0]
+                up = (high.alpha / low.alpha, high.alpha * self.s_noise * math.sqrt(high.ratio**2 - low.ratio**2))
+                first, *rest = self._down(ladder)
+                stages += [replace(first, churn=up), *rest]
+            done = k
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
+
+    def _down(self, levels: NoiseLevels) -> tuple[Stage, ...]:
+        """The stages of a deterministic single-step method, which remember nothing from before these levels."""
+        return (Heun(clock=self.clock) if self.method == "heun" else Euler()).plan(levels).stages
 
 
 def _between(levels: NoiseLevels, start: int, stop: int) -> NoiseLevels:
@@ -107,3 +102,6 @@ def _checked(interval: Sequence[float]) -> tuple[int, int, float, float]:
             f"0 < t_min < t_max in sigma/alpha, not {interval!r}"
         )
     return int(count), int(times), float(low), float(high)
+
+
+SOLVER = Restart

@@ -9,9 +9,11 @@ stage, as in UniPC.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, is_lowered
 from samplers.solvers.parts.coefficients import X0, exponential
 from samplers.solvers.parts.noise_split import sde_step
@@ -20,79 +22,60 @@ MODES = ("pec", "pece")
 MAX_ORDER = 4
 
 
-def capabilities(
-    steps: int,
-    *,
-    predictor_order: int = 2,
-    corrector_order: int = 2,
-    mode: str = "pec",
-    tau: float = 1.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
-    simple_order_2: bool = True,
-    lower_order_final: bool | int | str = True,
-) -> Capabilities:
-    """A corrector of order q lifts a predictor of order p to min(p + 1, q) at τ = 0; in law no more than 2 was seen."""
-    order = max(predictor_order, min(predictor_order + 1, corrector_order))
-    nfe = 2 * steps - 1 if mode == "pece" and corrector_order > 0 else steps
-    return Capabilities(order=min(order, 2) if tau > 0 else order, nfe=nfe, stochastic=tau > 0 and s_noise > 0)
-
-
-def plan(
-    levels: NoiseLevels,
-    *,
-    predictor_order: int = 2,
-    corrector_order: int = 2,
-    mode: str = "pec",
-    tau: float = 1.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
-    simple_order_2: bool = True,
-    lower_order_final: bool | int | str = True,
-) -> Plan:
+@dataclass(frozen=True)
+class SASolver(Solver):
     """`predictor_order` 1 to 4 is the number of past x0, `corrector_order` 0 (off) to 4 that number with the new one.
 
     `mode`: predict, evaluate, correct ("pec", one call a step), or evaluate the corrected state again ("pece", two).
     τ is `tau` in steps that start at a σ/α in [s_tmin, s_tmax] and 0 elsewhere. `simple_order_2`: second-order steps
     with the paper's simpler coefficients (appendix D) instead of the exact integral. A step to σ = 0 is first order.
     """
-    _check(predictor_order, corrector_order, mode, tau, s_noise)
-    lowers = is_lowered(lower_order_final, levels)
-    table = _Table()
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        left = levels.steps - k if lowers else MAX_ORDER
-        table.evaluate(now, again=mode == "pece")
-        strength = tau if s_tmin <= now.ratio <= s_tmax else 0.0
-        p = 1 if then.sigma == 0 else min(predictor_order, left)
-        predictor = table.weights(now, then, table.nodes(p), strength, simple_order_2)
-        a, noise = sde_step(now, then, strength**2)
-        table.move(now, then, a, predictor, noise * s_noise)
-        q = 0 if k + 1 == levels.steps or now.alpha == 0 else min(corrector_order, left + 1)
-        if q:  # known already but for the value that the next call will bring
-            corrector = table.weights(now, then, [(table.calls, then), *table.nodes(q - 1)], strength, simple_order_2)
-            table.correction = {c: corrector.get(c, 0) - predictor.get(c, 0) for c in {*corrector, *predictor}}
-    declared = capabilities(
-        levels.steps,
-        predictor_order=predictor_order,
-        corrector_order=corrector_order,
-        mode=mode,
-        tau=tau,
-        s_noise=s_noise,
-    )
-    return Plan(levels[0], tuple(table.stages), declared)
 
+    predictor_order: int = 2
+    corrector_order: int = 2
+    mode: str = "pec"
+    tau: float = 1.0
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
+    simple_order_2: bool = True
+    lower_order_final: bool | int | str = True
 
-def _check(predictor_order: int, corrector_order: int, mode: str, tau: float, s_noise: float) -> None:
-    for name, order, low in (("predictor_order", predictor_order, 1), ("corrector_order", corrector_order, 0)):
-        if isinstance(order, bool) or order not in range(low, MAX_ORDER + 1):
-            raise ValueError(f"{name}={order} of sa_solver is not to be had; valid: {low} to {MAX_ORDER}")
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r} of sa_solver is unknown; valid: {', '.join(MODES)}")
-    if min(tau, s_noise) < 0:
-        raise ValueError(f"tau={tau} and s_noise={s_noise} of sa_solver must not be negative")
+    def __post_init__(self) -> None:
+        for name, low in (("predictor_order", 1), ("corrector_order", 0)):
+            order = getattr(self, name)
+            if isinstance(order, bool) or order not in range(low, MAX_ORDER + 1):
+                raise ValueError(f"{name}={order} of sa_solver is not to be had; valid: {low} to {MAX_ORDER}")
+        if self.mode not in MODES:
+            raise ValueError(f"mode={self.mode!r} of sa_solver is unknown; valid: {', '.join(MODES)}")
+        if min(self.tau, self.s_noise) < 0:
+            raise ValueError(f"tau={self.tau} and s_noise={self.s_noise} of sa_solver must not be negative")
+
+    def declares(self, steps: int) -> Capabilities:
+        """A corrector of order q lifts a predictor of order p to min(p + 1, q) at τ = 0. In law, 2 is the most seen."""
+        order = max(self.predictor_order, min(self.predictor_order + 1, self.corrector_order))
+        nfe = 2 * steps - 1 if self.mode == "pece" and self.corrector_order > 0 else steps
+        noisy = self.tau > 0 and self.s_noise > 0
+        return Capabilities(order=min(order, 2) if self.tau > 0 else order, nfe=nfe, stochastic=noisy)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        lowers = is_lowered(self.lower_order_final, levels)
+        table = _Table()
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            left = levels.steps - k if lowers else MAX_ORDER
+            table.evaluate(now, again=self.mode == "pece")
+            strength = self.tau if self.s_tmin <= now.ratio <= self.s_tmax else 0.0
+            p = 1 if then.sigma == 0 else min(self.predictor_order, left)
+            predictor = table.weights(now, then, table.nodes(p), strength, self.simple_order_2)
+            a, noise = sde_step(now, then, strength**2)
+            table.move(now, then, a, predictor, noise * self.s_noise)
+            q = 0 if k + 1 == levels.steps or now.alpha == 0 else min(self.corrector_order, left + 1)
+            if q:  # known already but for the value that the next call will bring
+                nodes = [(table.calls, then), *table.nodes(q - 1)]
+                corrector = table.weights(now, then, nodes, strength, self.simple_order_2)
+                table.correction = {c: corrector.get(c, 0) - predictor.get(c, 0) for c in {*corrector, *predictor}}
+        return Plan(levels[0], tuple(table.stages), self.declares(levels.steps))
 
 
 class _Table:
@@ -147,3 +130,6 @@ class _Table:
     def _by_age(self, weights: dict[int, float]) -> tuple[float, ...]:
         oldest = min(weights)
         return tuple(weights.get(call, 0.0) for call in range(self.calls - 1, oldest - 1, -1))
+
+
+SOLVER = SASolver

@@ -10,35 +10,44 @@ narrower than the data's, and more steps mend little.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order
 
 ROUNDINGS = ("none", "diffusers")
 
 
-def capabilities(steps: int, *, eta: float = 0.3, rounding: str = "none") -> Capabilities:
-    return Capabilities(order=1, nfe=steps, stochastic=eta > 0)
-
-
-def plan(levels: NoiseLevels, *, eta: float = 0.3, rounding: str = "none") -> Plan:
+@dataclass(frozen=True)
+class TCD(Solver):
     """`eta` is the paper's γ, from 0 to 1 (the field's code calls it eta). s is a time of the model, fractional or
     rounded down as diffusers does. A step to σ = 0 ends there and draws nothing.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta={eta} of tcd must lie between 0 (DDIM) and 1 (to the clean end in every step)")
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding={rounding!r} of tcd is unknown; valid: {', '.join(ROUNDINGS)}")
-    stages = []
-    for k in range(levels.steps):
-        now, then = levels[k], levels[k + 1]
-        ratio = _below(levels, then, eta, rounding)
-        down = Level(then.alpha, then.alpha * ratio, then.time)
-        a, b = first_order(now, down)
-        noise = then.alpha * math.sqrt(max(0.0, then.ratio**2 - ratio**2))
-        stages.append(Stage(now, then, (a,), (b,), noise))
-    return Plan(levels[0], tuple(stages), capabilities(levels.steps, eta=eta))
+
+    eta: float = 0.3
+    rounding: str = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta={self.eta} of tcd must lie between 0 (DDIM) and 1 (to the clean end in every step)")
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(f"rounding={self.rounding!r} of tcd is unknown; valid: {', '.join(ROUNDINGS)}")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=1, nfe=steps, stochastic=self.eta > 0)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        stages = []
+        for k in range(levels.steps):
+            now, then = levels[k], levels[k + 1]
+            ratio = _below(levels, then, self.eta, self.rounding)
+            down = Level(then.alpha, then.alpha * ratio, then.time)
+            a, b = first_order(now, down)
+            noise = then.alpha * math.sqrt(max(0.0, then.ratio**2 - ratio**2))
+            stages.append(Stage(now, then, (a,), (b,), noise))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _below(levels: NoiseLevels, then: Level, eta: float, rounding: str) -> float:
@@ -48,3 +57,6 @@ def _below(levels: NoiseLevels, then: Level, eta: float, rounding: str) -> float
     time = (1 - eta) * then.time
     time = math.floor(time) if rounding == "diffusers" else time
     return min(then.ratio, float(levels.process.ratio(time)))
+
+
+SOLVER = TCD

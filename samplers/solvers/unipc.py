@@ -8,9 +8,11 @@ predicted state and the history: one call and one stage a step, and a state that
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order, is_lowered
 from samplers.solvers.parts.coefficients import X0, combined, exponential
 
@@ -18,27 +20,8 @@ VARIANTS = ("bh1", "bh2", "vary_coeff")
 MAX_ORDER = 5
 
 
-def capabilities(
-    steps: int,
-    *,
-    order: int = 2,
-    variant: str = "bh2",
-    corrector: bool = True,
-    disable_corrector: int = 0,
-    lower_order_final: bool | int | str = "zero",
-) -> Capabilities:
-    return Capabilities(order=order + bool(corrector), nfe=steps)
-
-
-def plan(
-    levels: NoiseLevels,
-    *,
-    order: int = 2,
-    variant: str = "bh2",
-    corrector: bool = True,
-    disable_corrector: int = 0,
-    lower_order_final: bool | int | str = "zero",
-) -> Plan:
+@dataclass(frozen=True)
+class UniPC(Solver):
     """UniPC-`order`: UniP-p with UniC-p behind it, of order p+1.
 
     `variant`: B(h) = h (bh1) or e^h − 1 (bh2) where the paper fixes a coefficient at 1/2 (second-order predictor,
@@ -47,31 +30,40 @@ def plan(
     `disable_corrector`: so many first steps go uncorrected. `lower_order_final` as in `is_lowered`. A level of pure
     noise drops out of the history (its λ is −∞).
     """
-    _check(order, variant, disable_corrector)
-    lowers = is_lowered(lower_order_final, levels)
-    _check_end(levels, order, lowers)
-    stages, correction = [], (0.0,)  # what corrects the present state: weights of the outputs, newest first
-    for k in range(levels.steps):
-        p = min(order, k + 1, levels.steps - k if lowers else order)
-        past = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
-        now, then = levels[k], levels[k + 1]
-        a, _ = first_order(now, then)
-        predictor = _predictor(past, then, variant)
-        stages.append(Stage(now, then, (a,), _add(predictor, tuple(a * c for c in correction))))
-        corrected = corrector and k >= disable_corrector and k + 1 < levels.steps
-        behind = _corrector(past, then, variant) if corrected else (0.0, *predictor)
-        correction = _add(behind, (0.0, *(-b for b in predictor)))
-    declared = capabilities(levels.steps, order=order, corrector=corrector)
-    return Plan(levels[0], tuple(stages), declared)
 
+    order: int = 2
+    variant: str = "bh2"
+    corrector: bool = True
+    disable_corrector: int = 0
+    lower_order_final: bool | int | str = "zero"
 
-def _check(order: int, variant: str, disable_corrector: int) -> None:
-    if isinstance(order, bool) or order not in range(1, MAX_ORDER + 1):
-        raise ValueError(f"order={order} of unipc is not to be had; valid: 1 to {MAX_ORDER}")
-    if variant not in VARIANTS:
-        raise ValueError(f"variant={variant!r} of unipc is unknown; valid: {', '.join(VARIANTS)}")
-    if isinstance(disable_corrector, bool) or not isinstance(disable_corrector, int) or disable_corrector < 0:
-        raise ValueError(f"disable_corrector={disable_corrector!r} of unipc must be a number of first steps")
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in range(1, MAX_ORDER + 1):
+            raise ValueError(f"order={self.order} of unipc is not to be had; valid: 1 to {MAX_ORDER}")
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant={self.variant!r} of unipc is unknown; valid: {', '.join(VARIANTS)}")
+        first = self.disable_corrector
+        if isinstance(first, bool) or not isinstance(first, int) or first < 0:
+            raise ValueError(f"disable_corrector={first!r} of unipc must be a number of first steps")
+
+    def declares(self, steps: int) -> Capabilities:
+        return Capabilities(order=self.order + bool(self.corrector), nfe=steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        lowers = is_lowered(self.lower_order_final, levels)
+        _check_end(levels, self.order, lowers)
+        stages, correction = [], (0.0,)  # what corrects the present state: weights of the outputs, newest first
+        for k in range(levels.steps):
+            p = min(self.order, k + 1, levels.steps - k if lowers else self.order)
+            past = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
+            now, then = levels[k], levels[k + 1]
+            a, _ = first_order(now, then)
+            predictor = _predictor(past, then, self.variant)
+            stages.append(Stage(now, then, (a,), _add(predictor, tuple(a * c for c in correction))))
+            corrected = self.corrector and k >= self.disable_corrector and k + 1 < levels.steps
+            behind = _corrector(past, then, self.variant) if corrected else (0.0, *predictor)
+            correction = _add(behind, (0.0, *(-b for b in predictor)))
+        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
 
 
 def _check_end(levels: NoiseLevels, order: int, lowers: bool) -> None:
@@ -109,3 +101,6 @@ def _differences(then: Level, r: list[float], h: float, variant: str) -> list[fl
 def _add(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
     longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
     return tuple(v + (shorter[j] if j < len(shorter) else 0.0) for j, v in enumerate(longer))
+
+
+SOLVER = UniPC

@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 
 from samplers.core.levels import Level, NoiseLevels
+from samplers.core.solver import Solver
 
 
 @dataclass(frozen=True)
-class Churn:
-    """Where σ/α lies in [s_tmin, s_tmax] it is raised by γ = min(s_churn/N, √2−1), with noise of std s_noise."""
+class Churned(Solver):
+    """A solver with churn: where σ/α lies in [s_tmin, s_tmax] it is raised by γ = min(s_churn/N, √2−1), with noise of
+    standard deviation s_noise. Without churn nothing is drawn."""
 
     s_churn: float = 0.0
     s_tmin: float = 0.0
@@ -22,7 +24,8 @@ class Churn:
             raise ValueError("s_churn, s_tmin, s_tmax and s_noise of a churning sampler must not be negative")
 
     @property
-    def draws(self) -> bool:
+    def churns(self) -> bool:
+        """Whether it may draw noise."""
         return self.s_churn > 0 and self.s_noise > 0
 
     def raised(self, levels: NoiseLevels, k: int) -> tuple[Level, tuple[float, float]]:

@@ -7,19 +7,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from samplers.core.levels import Level, NoiseLevels, Process
-from samplers.core.stage import Stage, first_order
+from samplers.core.solver import Solver
+from samplers.core.stage import Capabilities, Stage, first_order
 from samplers.solvers.parts import clock as clocks
 from samplers.solvers.parts.noise_split import split
+from samplers.tableaux import catalogue
+from samplers.tableaux.butcher import Tableau
+from samplers.tableaux.exponential import ExponentialTableau
 
 CLOCKS = ("sigma", "lambda", "t")
 # (states, x0) newest call first, of a state at a level, from weights of the calls, oldest first
 Combine = Callable[[Level, Sequence[float], Sequence[Level]], tuple[tuple[float, ...], tuple[float, ...]]]
 # of a step from one level to another: the rows a_2 … a_s, b of weights, and how they are combined
 Method = Callable[[Level, Level], tuple[Sequence[Sequence[float]], Combine]]
+
+
+@dataclass(frozen=True)
+class ByTableau(Solver):
+    """The knobs of every solver by tableau. `sha256` is the digest that a tableau from a file must have."""
+
+    tableau: str
+    eta: float = 0.0
+    s_noise: float = 1.0
+    sha256: str | None = None
+
+    def method(self) -> Tableau | ExponentialTableau:
+        """The tableau of what runs, an explicit one. ValueError for one that is unknown or not good."""
+        raise NotImplementedError
+
+    def declares(self, steps: int) -> Capabilities:
+        method = self.method()
+        return Capabilities(method.order, nfe=method.stages * steps, stochastic=self.eta > 0 and self.s_noise > 0)
+
+    def settle(self) -> dict[str, Any]:
+        return catalogue.settled(self.tableau, self.sha256)
 
 
 def reading(level: Level, clock: str) -> float:

@@ -1,0 +1,60 @@
+"""What is asked of a solver: a frozen dataclass of its knobs that turns noise levels into a plan. Knows no tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from samplers.core.levels import Level, NoiseLevels, Process
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities
+
+if TYPE_CHECKING:  # planning a sweep must not load torch
+    from torch import Tensor
+
+    from samplers.core.noise import NoiseStreams
+
+
+class Solver:
+    """The base of every solver: a frozen dataclass whose fields are the knobs, each with its default.
+
+    A module of samplers/solvers holds one solver and names it at its end, `SOLVER = DPMpp`; conf/sampler/NAME.yaml
+    explains its knobs. `__post_init__` checks what can be checked without a file or levels: a ValueError of one line
+    says what was given and what is valid. Every solver writes `declares`, and most write `plan` and nothing else.
+    """
+
+    adaptive: ClassVar[bool] = False  # it chooses its steps while it runs: it writes `solve` and no `plan`
+    own_levels: ClassVar[bool] = False  # it brings the levels it runs on and plans for no others: it writes `schedule`
+
+    def declares(self, steps: int) -> Capabilities:
+        """Order, denoiser calls and whether noise is drawn, for so many steps. ValueError for a file that cannot be."""
+        raise NotImplementedError(f"{type(self).__name__} declares nothing")
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        """The coefficients of a run over these levels. ValueError where the method has none there."""
+        raise NotImplementedError(f"{type(self).__name__} has no plan")
+
+    def solve(
+        self,
+        ends: NoiseLevels,
+        denoise: Callable[[Tensor, Level], Tensor],
+        x: Tensor,
+        noise: NoiseStreams | None = None,
+        on_call: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """The state at the last of `ends`, from the state x (1, …) of one image at the first; for an adaptive solver.
+
+        `on_call(i)` follows every denoiser call. ValueError where the run does not arrive.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a plan: give it to samplers.core.integrate")
+
+    def schedule(self, process: Process) -> NoiseLevels:
+        """The levels that the solver brings, on the model's process; for a solver with `own_levels`."""
+        raise NotImplementedError(f"{type(self).__name__} runs on the levels that it is given")
+
+    def settle(self) -> dict[str, Any]:
+        """The knobs that name a file, with its digest: a record says what ran, whatever becomes of the file's name.
+
+        Empty for a solver that reads no file. ValueError for a file that is not there or is not the one asked for.
+        """
+        return {}
