@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from samplers.core.levels import Level, NoiseLevels, Process
@@ -58,3 +58,20 @@ class Solver:
         Empty for a solver that reads no file. ValueError for a file that is not there or is not the one asked for.
         """
         return {}
+
+    def _one_of(self, knob: str, valid: Iterable[Any]) -> None:
+        """ValueError where the knob has none of these values, words or whole numbers."""
+        given, choices = getattr(self, knob), list(valid)
+        if isinstance(given, bool | float) or given not in choices:
+            named = f"{valid[0]} to {valid[-1]}" if isinstance(valid, range) else ", ".join(map(str, choices))
+            raise ValueError(f"{knob}={given!r} is not a choice of {self._name()}; valid: {named}")
+
+    def _not_negative(self, *knobs: str) -> None:
+        """ValueError where one of these knobs is below 0."""
+        for knob in knobs:
+            if getattr(self, knob) < 0:
+                raise ValueError(f"{knob}={getattr(self, knob)} of {self._name()} must not be negative")
+
+    def _name(self) -> str:
+        """What a sampler's YAML calls the solver: the name of its module."""
+        return type(self).__module__.rpartition(".")[2]

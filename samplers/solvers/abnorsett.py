@@ -35,8 +35,7 @@ class ABNorsett(Solver):
     inner: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in range(1, MOST_ORDER + 1):
-            raise ValueError(f"order={self.order!r} of abnorsett is not to be had; valid: 1 to {MOST_ORDER}")
+        self._one_of("order", range(1, MOST_ORDER + 1))
         numbers = isinstance(self.inner, Sequence) and all(
             isinstance(c, int | float) and not isinstance(c, bool) and 0 < c <= 1 for c in self.inner
         )

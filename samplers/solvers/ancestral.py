@@ -14,7 +14,7 @@ from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
 from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage, first_order
-from samplers.solvers.parts.clock import check_clock, level_at, reading, scale
+from samplers.solvers.parts.clock import CLOCKS, level_at, reading, scale
 from samplers.solvers.parts.noise_split import split
 
 METHODS = ("euler", "dpm2", "dpmpp_2s")
@@ -35,11 +35,9 @@ class Ancestral(Solver):
     clock: str = "sigma"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r} of ancestral sampling is unknown; valid: {', '.join(METHODS)}")
-        if min(self.eta, self.s_noise) < 0:
-            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of ancestral sampling must not be negative")
-        check_clock(self.clock, "ancestral sampling")
+        self._one_of("method", METHODS)
+        self._not_negative("eta", "s_noise")
+        self._one_of("clock", CLOCKS)
 
     def declares(self, steps: int) -> Capabilities:
         order = 1 if self.method == "euler" else 2  # in law too: the noise is exact, the step down is the method's

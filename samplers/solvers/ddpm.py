@@ -25,8 +25,7 @@ class DDPM(Solver):
     variance: str = "fixed_small"
 
     def __post_init__(self) -> None:
-        if self.variance not in VARIANCES:
-            raise ValueError(f"variance={self.variance!r} of ddpm is unknown; valid: {', '.join(VARIANCES)}")
+        self._one_of("variance", VARIANCES)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=1, nfe=steps, stochastic=True)

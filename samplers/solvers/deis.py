@@ -36,10 +36,8 @@ class DEIS(Solver):
     lower_order_final: bool | int | str = 15
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in range(1, MAX_ORDER + 1):
-            raise ValueError(f"order={self.order} of deis is not to be had; valid: 1 to {MAX_ORDER}")
-        if self.deis_mode not in MODES:
-            raise ValueError(f"deis_mode={self.deis_mode!r} of deis is unknown; valid: {', '.join(MODES)}")
+        self._one_of("order", range(1, MAX_ORDER + 1))
+        self._one_of("deis_mode", MODES)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=self.order, nfe=steps)

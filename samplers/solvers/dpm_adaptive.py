@@ -49,16 +49,14 @@ class DPMAdaptive(Solver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in (2, 3):
-            raise ValueError(f"order={self.order} of dpm_adaptive is not to be had; valid: 2, 3")
+        self._one_of("order", (2, 3))
         if min(self.rtol, self.atol) < 0 or not max(self.rtol, self.atol) > 0:
             raise ValueError(
                 f"rtol={self.rtol} and atol={self.atol} of dpm_adaptive must not be negative, and one must be above 0"
             )
         if not self.h_init > 0:
             raise ValueError(f"h_init={self.h_init} of dpm_adaptive must be above 0: it is the first step in log SNR")
-        if self.eta < 0 or self.s_noise < 0:
-            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of dpm_adaptive must not be negative")
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=self.order, nfe=None, stochastic=self.eta > 0 and self.s_noise > 0)

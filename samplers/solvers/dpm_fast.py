@@ -30,8 +30,7 @@ class DPMFast(Solver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.eta < 0 or self.s_noise < 0:
-            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of dpm_fast must not be negative")
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         """A last step of order 1 has an error of h², so the order is 2 unless the steps leave a remainder of 2 by 3."""

@@ -28,12 +28,8 @@ class DPMMultistep(Solver):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in (1, 2, 3):
-            raise ValueError(f"order={self.order} of dpm_multistep is not to be had; valid: 1, 2, 3")
-        if self.solver_type not in SOLVER_TYPES:
-            raise ValueError(
-                f"solver_type={self.solver_type!r} of dpm_multistep is unknown; valid: {', '.join(SOLVER_TYPES)}"
-            )
+        self._one_of("order", (1, 2, 3))
+        self._one_of("solver_type", SOLVER_TYPES)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=self.order if self.exact else min(self.order, 2), nfe=steps)

@@ -34,14 +34,9 @@ class DPMppMSDE(Solver):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in (1, 2, 3):
-            raise ValueError(f"order={self.order} of the dpmpp SDE solver is not to be had; valid: 1, 2, 3")
-        if self.solver_type not in SOLVER_TYPES:
-            raise ValueError(
-                f"solver_type={self.solver_type!r} of the dpmpp SDE solver is unknown; valid: {', '.join(SOLVER_TYPES)}"
-            )
-        if min(self.eta, self.s_noise) < 0:
-            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of the dpmpp SDE solver must not be negative")
+        self._one_of("order", (1, 2, 3))
+        self._one_of("solver_type", SOLVER_TYPES)
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         order = self.order if self.exact and self.eta == 0 else min(self.order, 2)

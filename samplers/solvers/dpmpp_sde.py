@@ -29,8 +29,7 @@ class DPMppSDE(Solver):
     def __post_init__(self) -> None:
         if not 0 < self.r <= 1:
             raise ValueError(f"r={self.r} of dpmpp_sde must lie above 0 and at most at 1 (the whole step)")
-        if min(self.eta, self.s_noise) < 0:
-            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of dpmpp_sde must not be negative")
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=2, nfe=2 * steps, stochastic=self.eta > 0 and self.s_noise > 0)

@@ -34,14 +34,9 @@ class DPMppSingle(Solver):
     lower_order_final: bool | int | str = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in (2, 3):
-            raise ValueError(f"order={self.order} of dpmpp_single is not to be had; valid: 2, 3")
-        if self.solver_type not in SOLVER_TYPES:
-            raise ValueError(
-                f"solver_type={self.solver_type!r} of dpmpp_single is unknown; valid: {', '.join(SOLVER_TYPES)}"
-            )
-        if self.nodes not in NODES:
-            raise ValueError(f"nodes={self.nodes!r} of dpmpp_single is unknown; valid: {', '.join(NODES)}")
+        self._one_of("order", (2, 3))
+        self._one_of("solver_type", SOLVER_TYPES)
+        self._one_of("nodes", NODES)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=self.order, nfe=steps * self.order if self.nodes == "inside" else steps)

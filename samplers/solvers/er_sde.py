@@ -41,12 +41,9 @@ class ERSDE(Solver):
     points: int = 200
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in (1, 2, 3):
-            raise ValueError(f"order={self.order} of er_sde is not to be had; valid: 1, 2, 3")
-        if self.noise_scale not in SCALES:
-            raise ValueError(f"noise_scale={self.noise_scale!r} of er_sde is unknown; valid: {', '.join(SCALES)}")
-        if self.s_noise < 0:
-            raise ValueError(f"s_noise={self.s_noise} of er_sde must not be negative")
+        self._one_of("order", (1, 2, 3))
+        self._one_of("noise_scale", SCALES)
+        self._not_negative("s_noise")
         if isinstance(self.points, bool) or not isinstance(self.points, int) or self.points < 0:
             raise ValueError(f"points={self.points!r} of er_sde must be a number of points, or 0 for exact integrals")
 

@@ -26,10 +26,7 @@ class ExpHeun(Solver):
     solver_type: str = "phi_2"
 
     def __post_init__(self) -> None:
-        if self.solver_type not in SOLVER_TYPES:
-            raise ValueError(
-                f"solver_type={self.solver_type!r} of exp_heun is unknown; valid: {', '.join(SOLVER_TYPES)}"
-            )
+        self._one_of("solver_type", SOLVER_TYPES)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=2, nfe=2 * steps)

@@ -25,9 +25,6 @@ class ExpRK(runge_kutta.ByTableau):
 
     tableau: str = "res_3s"
 
-    def __post_init__(self) -> None:
-        runge_kutta.check("exp_rk", "lambda", self.eta, self.s_noise)
-
     def method(self) -> ExponentialTableau:
         return catalogue.exponential_tableau(self.tableau, self.sha256)
 

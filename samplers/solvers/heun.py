@@ -12,7 +12,7 @@ from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
 from samplers.core.stage import Capabilities, Stage, first_order
 from samplers.solvers.parts.churn import Churned
-from samplers.solvers.parts.clock import check_clock, reading, scale
+from samplers.solvers.parts.clock import CLOCKS, reading, scale
 from samplers.solvers.parts.coefficients import combined, only_first_order
 
 
@@ -28,7 +28,7 @@ class Heun(Churned):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_clock(self.clock, "heun")
+        self._one_of("clock", CLOCKS)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=2, nfe=2 * steps, stochastic=self.churns)

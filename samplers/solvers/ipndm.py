@@ -24,8 +24,7 @@ class IPNDM(Solver):
     max_order: int = 4
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_order, bool) or self.max_order not in range(1, MAX_ORDER + 1):
-            raise ValueError(f"max_order={self.max_order} of ipndm is not to be had; valid: 1 to {MAX_ORDER}")
+        self._one_of("max_order", range(1, MAX_ORDER + 1))
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=min(self.max_order, 2), nfe=steps)

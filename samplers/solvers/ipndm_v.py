@@ -30,8 +30,7 @@ class IPNDMv(Solver):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_order, bool) or self.max_order not in range(1, MAX_ORDER + 1):
-            raise ValueError(f"max_order={self.max_order} of ipndm_v is not to be had; valid: 1 to {MAX_ORDER}")
+        self._one_of("max_order", range(1, MAX_ORDER + 1))
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=2 if self.max_order == 4 and not self.exact else self.max_order, nfe=steps)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from samplers.solvers.parts import runge_kutta
 from samplers.solvers.rk import RK
 from samplers.tableaux import catalogue
 from samplers.tableaux.butcher import Tableau, iterated
@@ -29,11 +28,10 @@ class IRK(RK):
     update: str = "jacobi"
 
     def __post_init__(self) -> None:
-        runge_kutta.check("irk", self.clock, self.eta, self.s_noise)
+        super().__post_init__()
         if isinstance(self.sweeps, bool) or not isinstance(self.sweeps, int) or not 1 <= self.sweeps <= MOST_SWEEPS:
             raise ValueError(f"sweeps={self.sweeps!r} of irk must be a whole number from 1 to {MOST_SWEEPS}")
-        if self.update not in UPDATES:
-            raise ValueError(f"update={self.update!r} of irk is unknown; valid: {', '.join(UPDATES)}")
+        self._one_of("update", UPDATES)
 
     def method(self) -> Tableau:
         return _method(self.tableau, self.sweeps, self.update, catalogue.pinned(self.tableau, self.sha256))

@@ -24,8 +24,7 @@ class LMS(Solver):
     order: int = 4
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in range(1, MAX_ORDER + 1):
-            raise ValueError(f"order={self.order} of lms is not to be had; valid: 1 to {MAX_ORDER}")
+        self._one_of("order", range(1, MAX_ORDER + 1))
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=self.order, nfe=steps)

@@ -27,8 +27,7 @@ class PLMS(Solver):
     warmup: str = "repeat"
 
     def __post_init__(self) -> None:
-        if self.warmup not in WARMUPS:
-            raise ValueError(f"warmup={self.warmup!r} of plms is unknown; valid: {', '.join(WARMUPS)}")
+        self._one_of("warmup", WARMUPS)
 
     def declares(self, steps: int) -> Capabilities:
         extra = 3 * min(steps - 1, PRK_STEPS) if self.warmup == "prk" else int(steps > 1)

@@ -25,8 +25,7 @@ class ResMultistep(Solver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.eta < 0 or self.s_noise < 0:
-            raise ValueError(f"eta={self.eta} and s_noise={self.s_noise} of res_multistep must not be negative")
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=2, nfe=steps, stochastic=self.eta > 0 and self.s_noise > 0)

@@ -14,7 +14,7 @@ from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities, Stage
 from samplers.solvers.euler import Euler
 from samplers.solvers.heun import Heun
-from samplers.solvers.parts.clock import check_clock
+from samplers.solvers.parts.clock import CLOCKS
 
 METHODS = ("heun", "euler")
 INTERVALS = ((4, 1, 0.1, 0.3),)
@@ -38,21 +38,21 @@ class Restart(Solver):
     clock: str = "sigma"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r} of restart is unknown; valid: {', '.join(METHODS)}")
-        check_clock(self.clock, "restart")
+        self._one_of("method", METHODS)
+        self._one_of("clock", CLOCKS)
         if self.s_noise < 0 or not self.rho > 0:
             raise ValueError(f"s_noise={self.s_noise} of restart must not be negative, rho={self.rho} must be above 0")
+        self._loops()
 
     def declares(self, steps: int) -> Capabilities:
-        loops = [_checked(interval) for interval in self.intervals]
+        loops = self._loops()
         order = 2 if self.method == "heun" else 1
         steps += sum(times * (count - 1) for count, times, _, _ in loops)
         noisy = self.s_noise > 0 and any(times for _, times, _, _ in loops)
         return Capabilities(order, nfe=order * steps, stochastic=noisy)
 
     def plan(self, levels: NoiseLevels) -> Plan:
-        ladders = _ladders(levels, [_checked(interval) for interval in self.intervals], self.rho)
+        ladders = _ladders(levels, self._loops(), self.rho)
         stages, done = [], 0
         for k in sorted({*ladders, levels.steps}):
             stages += self._down(_between(levels, done, k))
@@ -63,6 +63,9 @@ class Restart(Solver):
                 stages += [replace(first, churn=up), *rest]
             done = k
         return Plan(levels[0], tuple(stages), self.declares(levels.steps))
+
+    def _loops(self) -> list[tuple[int, int, float, float]]:
+        return [_checked(interval) for interval in self.intervals]
 
     def _down(self, levels: NoiseLevels) -> tuple[Stage, ...]:
         """The stages of a deterministic single-step method, which remember nothing from before these levels."""

@@ -26,7 +26,8 @@ class RK(runge_kutta.ByTableau):
     clock: str = "sigma"
 
     def __post_init__(self) -> None:
-        runge_kutta.check("rk", self.clock, self.eta, self.s_noise)
+        super().__post_init__()
+        self._one_of("clock", runge_kutta.CLOCKS)
 
     def method(self) -> Tableau:
         return _method(self.tableau, catalogue.pinned(self.tableau, self.sha256))

@@ -42,14 +42,10 @@ class SASolver(Solver):
     lower_order_final: bool | int | str = True
 
     def __post_init__(self) -> None:
-        for name, low in (("predictor_order", 1), ("corrector_order", 0)):
-            order = getattr(self, name)
-            if isinstance(order, bool) or order not in range(low, MAX_ORDER + 1):
-                raise ValueError(f"{name}={order} of sa_solver is not to be had; valid: {low} to {MAX_ORDER}")
-        if self.mode not in MODES:
-            raise ValueError(f"mode={self.mode!r} of sa_solver is unknown; valid: {', '.join(MODES)}")
-        if min(self.tau, self.s_noise) < 0:
-            raise ValueError(f"tau={self.tau} and s_noise={self.s_noise} of sa_solver must not be negative")
+        self._one_of("predictor_order", range(1, MAX_ORDER + 1))
+        self._one_of("corrector_order", range(MAX_ORDER + 1))
+        self._one_of("mode", MODES)
+        self._not_negative("tau", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         """A corrector of order q lifts a predictor of order p to min(p + 1, q) at τ = 0. In law, 2 is the most seen."""

@@ -9,7 +9,7 @@ from samplers.core.plan import Plan
 from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities
 from samplers.solvers.parts.coefficients import only_first_order
-from samplers.solvers.parts.seeds import Step, check
+from samplers.solvers.parts.seeds import Step
 
 SOLVER_TYPES = ("phi_1", "phi_2")
 
@@ -28,11 +28,8 @@ class SEEDS2(Solver):
     def __post_init__(self) -> None:
         if not 0 < self.r <= 1:
             raise ValueError(f"r={self.r} of seeds_2 must lie above 0 and at most at 1 (the whole step)")
-        if self.solver_type not in SOLVER_TYPES:
-            raise ValueError(
-                f"solver_type={self.solver_type!r} of seeds_2 is unknown; valid: {', '.join(SOLVER_TYPES)}"
-            )
-        check(self.eta, self.s_noise, "seeds_2")
+        self._one_of("solver_type", SOLVER_TYPES)
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=2, nfe=2 * steps, stochastic=self.eta > 0 and self.s_noise > 0)

@@ -9,7 +9,7 @@ from samplers.core.plan import Plan
 from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities
 from samplers.solvers.parts.coefficients import only_first_order
-from samplers.solvers.parts.seeds import Step, check
+from samplers.solvers.parts.seeds import Step
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SEEDS3(Solver):
             raise ValueError(
                 f"r_1={self.r_1} and r_2={self.r_2} of seeds_3 must grow, above 0 and at most to 1 (the whole step)"
             )
-        check(self.eta, self.s_noise, "seeds_3")
+        self._not_negative("eta", "s_noise")
 
     def declares(self, steps: int) -> Capabilities:
         noisy = self.eta > 0 and self.s_noise > 0

@@ -32,8 +32,7 @@ class TCD(Solver):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta={self.eta} of tcd must lie between 0 (DDIM) and 1 (to the clean end in every step)")
-        if self.rounding not in ROUNDINGS:
-            raise ValueError(f"rounding={self.rounding!r} of tcd is unknown; valid: {', '.join(ROUNDINGS)}")
+        self._one_of("rounding", ROUNDINGS)
 
     def declares(self, steps: int) -> Capabilities:
         return Capabilities(order=1, nfe=steps, stochastic=self.eta > 0)

@@ -38,10 +38,8 @@ class UniPC(Solver):
     lower_order_final: bool | int | str = "zero"
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or self.order not in range(1, MAX_ORDER + 1):
-            raise ValueError(f"order={self.order} of unipc is not to be had; valid: 1 to {MAX_ORDER}")
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant={self.variant!r} of unipc is unknown; valid: {', '.join(VARIANTS)}")
+        self._one_of("order", range(1, MAX_ORDER + 1))
+        self._one_of("variant", VARIANTS)
         first = self.disable_corrector
         if isinstance(first, bool) or not isinstance(first, int) or first < 0:
             raise ValueError(f"disable_corrector={first!r} of unipc must be a number of first steps")

@@ -20,8 +20,7 @@ class Churned(Solver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.s_churn, self.s_tmin, self.s_tmax, self.s_noise) < 0:
-            raise ValueError("s_churn, s_tmin, s_tmax and s_noise of a churning sampler must not be negative")
+        self._not_negative("s_churn", "s_tmin", "s_tmax", "s_noise")
 
     @property
     def churns(self) -> bool:

@@ -13,11 +13,6 @@ from samplers.core.levels import Level, NoiseLevels
 CLOCKS = ("sigma", "flow")
 
 
-def check_clock(clock: str, solver: str) -> None:
-    if clock not in CLOCKS:
-        raise ValueError(f"clock={clock!r} of {solver} is unknown; valid: {', '.join(CLOCKS)}")
-
-
 def scale(level: Level, clock: str) -> float:
     """s of z = x/s: α, so that z = x0 + (σ/α)·ε ("sigma"), or α + σ, so that z = (1 − t)·x0 + t·ε ("flow")."""
     return level.alpha if clock == "sigma" else level.alpha + level.sigma

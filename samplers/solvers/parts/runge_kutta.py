@@ -37,6 +37,9 @@ class ByTableau(Solver):
     s_noise: float = 1.0
     sha256: str | None = None
 
+    def __post_init__(self) -> None:
+        self._not_negative("eta", "s_noise")
+
     def method(self) -> Tableau | ExponentialTableau:
         """The tableau of what runs, an explicit one. ValueError for one that is unknown or not good."""
         raise NotImplementedError
@@ -57,13 +60,6 @@ def reading(level: Level, clock: str) -> float:
 def level_at(process: Process, value: float, clock: str) -> Level:
     ratio = math.exp(-value) if clock == "lambda" else clocks.ratio_at(value, "flow" if clock == "t" else clock)
     return process.level(ratio)
-
-
-def check(solver: str, clock: str, eta: float, s_noise: float) -> None:
-    if clock not in CLOCKS:
-        raise ValueError(f"clock={clock!r} of {solver} is unknown; valid: {', '.join(CLOCKS)} (t is rectified flow's)")
-    if min(eta, s_noise) < 0:
-        raise ValueError(f"eta={eta} and s_noise={s_noise} of {solver} must not be negative")
 
 
 def stages(

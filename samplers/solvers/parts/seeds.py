@@ -48,8 +48,3 @@ class Step:
         """Weight of an x0 that has grown from 0 to 1 over the way from the start of the step: its exact integral."""
         grown = (1 + self.eta) * (then.lam - self.now.lam)
         return then.alpha * grown * phis(2, -grown)[1]
-
-
-def check(eta: float, s_noise: float, solver: str) -> None:
-    if min(eta, s_noise) < 0:
-        raise ValueError(f"eta={eta} and s_noise={s_noise} of {solver} must not be negative")
