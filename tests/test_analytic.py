@@ -20,6 +20,7 @@ from harness.metrics import law as law_metric
 from harness.models import analytic, mixture
 from harness.models import load as models
 from harness.models.analytic import AnalyticModel
+from harness.models.base import Conditioning
 from harness.models.guidance import Guidance
 from harness.statistics import mean_interval
 from harness.store.records import Store
@@ -137,7 +138,10 @@ def test_the_denoiser_is_safe_at_any_noise():
 def test_guidance_combines_class_and_negative_prompt():
     made, level, x = model(), VP.level(0.8), points(12)
     left, right, whole = (made.encode_text([name] * 12) for name in ("left", "right", ""))
-    plain = {k: made.posterior_mean(x, *level[:2], ids) for k, ids in (("l", left), ("r", right), ("w", whole))}
+    plain = {
+        k: made.posterior_mean(x, *level[:2], one.parts["class"])
+        for k, one in (("l", left), ("r", right), ("w", whole))
+    }
     for scale in (0.0, 3.0):
         got = made.denoiser(left, whole[:1], Guidance(scale))(x, level)
         assert torch.allclose(got, plain["w"] + scale * (plain["l"] - plain["w"]), atol=1e-13)
@@ -204,7 +208,7 @@ def test_the_flow_carries_the_true_law_to_the_true_law():
     made, first, last = model(), VP.level(VP.ratio_max), VP.level(VP.ratio_min)
     ids = np.full(4000, mixture.ANY)
     start = torch.from_numpy(made.mixture.at(first).sample(np.random.default_rng(3), ids))
-    end = made.exact(start, torch.from_numpy(ids)[:, None], None, OFF, first, last).numpy()
+    end = made.exact(start, Conditioning({"class": torch.from_numpy(ids)[:, None]}), None, OFF, first, last).numpy()
     distances = law_metric.Distances(made.mixture.at(last), 4000, 32)
     perfect = distances(made.mixture.at(last).sample(np.random.default_rng(4), ids))
     for name, (value, _) in distances(end).items():
@@ -460,7 +464,7 @@ def test_a_mixture_from_a_file(tmp_path):
     before = models.fingerprint(models.named("gmm", file=str(path)))
     path.write_text(json.dumps({"means": [[0.0], [1.0]], "stds": [1, 1], "weights": [0.5, 0.5], "classes": ["a", "b"]}))
     assert models.fingerprint(models.named("gmm", file=str(path))) != before
-    assert model(file=str(path)).encode_text(["b", ""]).tolist() == [[1], [-1]]
+    assert model(file=str(path)).encode_text(["b", ""]).parts["class"].tolist() == [[1], [-1]]
     path.write_text(json.dumps({"means": [[0.0], [1.0]], "stds": [1, 1], "weights": [0.5, 0.6]}))
     with pytest.raises(InputError, match=r"sum to 1, they sum to 1\.1"):
         model(file=str(path))

@@ -230,7 +230,7 @@ def test_knowing_what_was_asked_shares_the_answers():
 
 @pytest.mark.parametrize("noise", [{"trained_betas": [0.1, 1.5, 0.2]}, {"beta_start": -1}, {"beta_end": 2}])
 def test_a_schedulers_configuration_with_such_betas_is_refused_in_one_line(noise):
-    from harness.models.load import alphas_cumprod
+    from harness.models.training_noise import alphas_cumprod
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

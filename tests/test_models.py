@@ -16,8 +16,10 @@ import torch
 
 from harness.errors import InputError
 from harness.models import locate
+from harness.models.base import Conditioning
 from harness.models.guidance import Guidance
-from harness.models.load import CONF, alphas_cumprod, check, fingerprint, load, named, process
+from harness.models.load import CONF, check, fingerprint, load, named, process
+from harness.models.training_noise import alphas_cumprod
 from harness.parity import pipeline
 from samplers.core.levels import Level
 
@@ -116,7 +118,7 @@ def test_denoiser_gives_x0_by_the_formula(models, kind):
     model = models[kind]
     level = model.process.level(2.0)
     text, x = model.encode_text(PROMPTS[:2]), noise()
-    out = model.parts.unet(x, torch.tensor(level.time), encoder_hidden_states=text)[0]
+    out = model.parts.unet(x, torch.tensor(level.time), encoder_hidden_states=text.parts["text"])[0]
     x0 = (x - level.sigma * out) / level.alpha if kind == "sd1" else level.alpha * x - level.sigma * out
     got = model.denoiser(text, None, Guidance())(x, level)
     assert got.dtype == torch.float32
@@ -140,7 +142,7 @@ def test_a_rectified_flow_model_walks_as_diffusers_walks_it(models, folders):
     theirs = noise()
     with torch.inference_mode():
         for t in scheduler.timesteps:
-            velocity = model.parts.unet(theirs, t, encoder_hidden_states=text)[0]
+            velocity = model.parts.unet(theirs, t, encoder_hidden_states=text.parts["text"])[0]
             theirs = scheduler.step(velocity, t, theirs).prev_sample
     levels = schedules.build("flow_shift", model.process, steps, shift=3.0)
     ours = integrate(Euler().plan(levels), model.denoiser(text, None, Guidance()), noise())
@@ -151,8 +153,8 @@ def test_a_flow_model_takes_a_state_of_any_scaling(models):
     model = models["flow"]
     denoise = model.denoiser(model.encode_text(PROMPTS[:2]), None, Guidance())
     level = model.process.level(1.5)
-    x = noise()
-    out = model.parts.unet(x, torch.tensor(600.0), encoder_hidden_states=model.encode_text(PROMPTS[:2]))[0]
+    x, text = noise(), model.encode_text(PROMPTS[:2]).parts["text"]
+    out = model.parts.unet(x, torch.tensor(600.0), encoder_hidden_states=text)[0]
     torch.testing.assert_close(denoise(x, level), x - 0.6 * out, rtol=1e-5, atol=1e-5)
     exploding = Level(1.0, 1.5, level.time)
     torch.testing.assert_close(denoise(x * 2.5, exploding), denoise(x, level), rtol=1e-5, atol=1e-5)
@@ -211,12 +213,13 @@ def test_state_is_not_changed_and_results_do_not_share_memory(models):
 
 def test_nine_channels_want_nine_and_four_want_four(models):
     text = models["inpaint"].encode_text(PROMPTS[:2])
+    shown, others = (text.joined(Conditioning({"channels": noise(channels=5, seed=seed)})) for seed in (0, 1))
     with pytest.raises(InputError, match="task=inpaint"):
         models["inpaint"].denoiser(text, None, Guidance())
     with pytest.raises(InputError, match="the task gives 5"):
-        models["sd1"].denoiser(text, None, Guidance(), extra=noise(channels=5))
-    denoise = models["inpaint"].denoiser(text, None, Guidance(), extra=noise(channels=5))
-    other = models["inpaint"].denoiser(text, None, Guidance(), extra=noise(channels=5, seed=1))
+        models["sd1"].denoiser(shown, None, Guidance())
+    denoise = models["inpaint"].denoiser(shown, None, Guidance())
+    other = models["inpaint"].denoiser(others, None, Guidance())
     level = models["inpaint"].process.level(1.0)
     assert not torch.allclose(denoise(noise(), level), other(noise(), level), atol=1e-4)
 
@@ -242,7 +245,7 @@ def test_text_is_that_of_the_stock_pipeline_and_repeats_are_encoded_once(folders
         hook.remove()
     theirs = torch.cat([pipe.encode_prompt(p, "cpu", 1, False)[0] for p in PROMPTS])
     assert rows == [2]
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours.parts["text"], theirs)
 
 
 def test_images_go_to_latents_and_back_as_in_diffusers(models):

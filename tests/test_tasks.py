@@ -50,7 +50,7 @@ def run(model, task, sampler="dpmpp", steps=4, strength=1.0, sources=None, masks
     latents = start.state
     if levels is not None:
         text = model.encode_text(["", *["a red circle"] * len(indices)])
-        denoise = model.denoiser(text[1:], text[:1], Guidance(3.0), start.extra)
+        denoise = model.denoiser(text[1:].joined(start.shown), text[:1], Guidance(3.0))
         plan = registry.build_plan(registry.load(sampler), levels)
         latents = start.finish(integrate(plan, denoise, start.state, noise, start.after_stage))
     return start.paste(model.decode(latents)), latents, ran
@@ -179,12 +179,13 @@ def test_nine_channels_see_mask_and_masked_source(models, sources, masks):
     model = models["inpaint"]
     levels, _ = Inpaint().levels(schedule_of(model), 4, 1.0)
     start = Inpaint().start(model, levels, NoiseStreams(7, (0, 1), model.latent_shape), sources, masks, strength=1.0)
-    assert start.after_stage is None and start.extra.shape == (2, 5, 8, 8)
-    assert torch.equal(start.extra[:, :1], latent_mask(masks, 4, "nearest"))
+    extra = start.shown.parts["channels"]
+    assert start.after_stage is None and extra.shape == (2, 5, 8, 8)
+    assert torch.equal(extra[:, :1], latent_mask(masks, 4, "nearest"))
     vae = model.parts.vae
     grey = (sources.float() / 127.5 - 1) * (1 - masks.float())
     shown = vae.encode(grey).latent_dist.mode() * vae.config.scaling_factor
-    torch.testing.assert_close(start.extra[:, 1:], shown, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(extra[:, 1:], shown, rtol=1e-4, atol=1e-5)
     images, _, _ = run(model, Inpaint(), sources=sources, masks=masks)
     hidden = sources.where(~masks.bool(), sources.flip(-1))  # what lies under the mask must not matter
     assert torch.equal(run(model, Inpaint(), sources=hidden, masks=masks)[0], images)

@@ -89,10 +89,8 @@ def generate(model, prompts: list[str], cfg: float, steps: int, seed: int = 0) -
     with torch.inference_mode():
         for start in range(0, len(prompts), 64):
             part = prompts[start : start + 64]
-            shape = (model.latent_channels, *(side // model.downscale for side in model.size))
-            noise = NoiseStreams(seed, range(start, start + len(part)), shape)
-            nothing = model.encode_text([""]).expand(len(part), -1, -1)
-            denoise = model.denoiser(model.encode_text(part), nothing, Guidance(scale=cfg))
+            noise = NoiseStreams(seed, range(start, start + len(part)), model.latent_shape)
+            denoise = model.denoiser(model.encode_text(part), model.encode_text([""]), Guidance(scale=cfg))
             out.append(model.decode(integrate(plan, denoise, noise.draw(), noise)))
     return torch.cat(out)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from harness.cell import Cell
 from harness.measure.cost import Marks, count_flops
 from harness.models import blame
+from harness.models.base import Conditioning, Denoise, Model, Truth
 from harness.models.guidance import Guidance
-from harness.models.latent import Denoise, LatentModel
 from harness.tasks.base import Hook
 from harness.tasks.load import Start, load
 from samplers import registry, schedules
@@ -32,6 +32,15 @@ class Made:
     prompts: list[str]
     sources: Tensor | None
     masks: Tensor | None
+    calls: int  # denoiser calls, added up over the images: in a batch of N a call of the network counts N times
+
+
+@dataclass
+class Encoded:
+    """What a model has encoded, kept over cells: text by prompt, clean latents by task, data and image number."""
+
+    text: dict[str, Conditioning] = field(default_factory=dict)
+    sources: dict[tuple, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,20 +55,13 @@ class Inputs:
 class Generator:
     """Everything of a cell that does not change from batch to batch."""
 
-    def __init__(self, cell: Cell, model: LatentModel, data: Any, known: dict[tuple, Tensor]) -> None:
-        self.cell, self.model, self.data = cell, model, data
-        self.known = known  # embeddings and source latents of this model, kept over cells
+    def __init__(self, cell: Cell, model: Model, data: Any, known: Encoded) -> None:
+        self.cell, self.model, self.data, self.known = cell, model, data, known
         self.task = load(cell.task)
         self.guidance = Guidance.parse(cell.cfg, cell.guidance)
         self.levels, self.steps_run = self.task.levels(self._schedule, cell.steps, cell.strength, cell.keep_steps)
         self.adaptive = registry.is_adaptive(cell.sampler)
         self.plan = None if self.levels is None or self.adaptive else registry.build_plan(cell.sampler, self.levels)
-        self._calls = self._images = 0
-
-    @property
-    def nfe(self) -> int:
-        """Denoiser calls of an image, counted. An adaptive solver's is the mean over the images made so far."""
-        return round(self._calls / max(self._images, 1))
 
     def _schedule(self, steps: int) -> NoiseLevels:
         knobs = {name: value for name, value in self.cell.schedule.items() if name != "name"}
@@ -95,9 +97,8 @@ class Generator:
             indices, given, *self._remembered_text(given), self._remembered_sources(indices, given)
         )
         # One call is one for the whole batch; an adaptive solver walks image by image.
-        self._calls += (self.model.calls - before) * (1 if self.adaptive else len(indices))
-        self._images += len(indices)
-        return Made(images, latents, given.prompts, given.sources, given.masks)
+        calls = (self.model.calls - before) * (1 if self.adaptive else len(indices))
+        return Made(images, latents, given.prompts, given.sources, given.masks, calls)
 
     @torch.inference_mode()
     def timed(self, indices: Sequence[int], marks: Marks) -> None:
@@ -114,39 +115,39 @@ class Generator:
         """Latents of the same prompts, sources and noise along other levels: at their end, and one x0-step after it."""
         given = self._inputs(indices)
         start = self._start(indices, given, self._remembered_sources(indices, given), levels)
-        denoise = self.model.denoiser(*self._remembered_text(given), self.guidance, start.extra)
-        end = integrate(plan, denoise, start.state, self._noise, start.after_stage)
+        denoise = self._denoiser(start, *self._remembered_text(given))
+        end = integrate(plan, denoise, start.state, start.noise, start.after_stage)
         return start.finish(end), start.finish(denoise(end, levels[levels.steps]))
 
     @torch.inference_mode()
-    def exact(self, indices: Sequence[int]) -> Tensor:
-        """Where the exact solution takes the same starts: float64, at the cell's last level. Analytic models alone."""
+    def exact(self, indices: Sequence[int], truth: Truth) -> Tensor:
+        """Where the exact solution takes the same starts: float64, at the cell's last level."""
         given = self._inputs(indices)
         start = self._start(indices, given, None, self.levels)
         ends = self.levels[0], self.levels[self.levels.steps]
-        return self.model.exact(start.state, *self._remembered_text(given), self.guidance, *ends)
+        return truth.exact(start.state, *self._remembered_text(given), self.guidance, *ends)
 
     @torch.inference_mode()
-    def exact_but_last(self, indices: Sequence[int]) -> Tensor:
+    def exact_but_last(self, indices: Sequence[int], truth: Truth) -> Tensor:
         """Where a run ends that is exact up to the last level but one and then, as all do, takes its x0 for clean."""
         given = self._inputs(indices)
         start = self._start(indices, given, None, self.levels)
         text, before = self._remembered_text(given), self.levels[self.levels.steps - 1]
-        state = self.model.exact(start.state, *text, self.guidance, self.levels[0], before)
-        return self.model.denoiser(*text, self.guidance, start.extra)(state, before)
+        state = truth.exact(start.state, *text, self.guidance, self.levels[0], before)
+        return self._denoiser(start, *text)(state, before)
 
     def _make(
         self,
         indices: Sequence[int],
         given: Inputs,
-        context: Tensor,
-        uncond: Tensor | None,
+        cond: Conditioning,
+        uncond: Conditioning | None,
         source_latents: Tensor | None,
         marks: Marks | None = None,
     ) -> tuple[Tensor, Tensor]:
         """uint8 images and their latents. FloatingPointError that names the part which first gave NaN or infinity."""
         try:
-            return self._from_text(indices, given, context, uncond, source_latents, marks)
+            return self._from_text(indices, given, cond, uncond, source_latents, marks)
         except FloatingPointError as error:
 
             def again() -> None:
@@ -158,8 +159,8 @@ class Generator:
         self,
         indices: Sequence[int],
         given: Inputs,
-        context: Tensor,
-        uncond: Tensor | None,
+        cond: Conditioning,
+        uncond: Conditioning | None,
         source_latents: Tensor | None,
         marks: Marks | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -167,24 +168,30 @@ class Generator:
         latents = start.state
         if self.levels is not None:
             on_call = None if marks is None else lambda _: marks.mark("step")
-            latents = start.finish(self._walk(start, context, uncond, on_call))
+            latents = start.finish(self._walk(start, cond, uncond, on_call))
         if marks is not None:
             marks.mark("denoise")
         return start.paste(self.model.decode(latents)), latents
 
     def _walk(
-        self, start: Start, context: Tensor, uncond: Tensor | None, on_call: Callable[[int], None] | None
+        self,
+        start: Start,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        on_call: Callable[[int], None] | None,
     ) -> Tensor:
         """From the first level to the last, by whoever the cell says does the arithmetic."""
         if not self.adaptive:
-            denoise = self.model.denoiser(context, uncond, self.guidance, start.extra)
-            return self._step(denoise, start.state, self._noise, start.after_stage, on_call)
+            denoise = self._denoiser(start, cond, uncond)
+            return self._step(denoise, start.state, start.noise, start.after_stage, on_call)
         ends = []  # image by image: the steps that one image takes must not depend on its batch
-        for k in range(len(start.state)):
-            extra = None if start.extra is None else start.extra[k : k + 1]
-            denoise = self.model.denoiser(context[k : k + 1], uncond, self.guidance, extra)
-            ends.append(self._step(denoise, start.state[k : k + 1], self._noise.only(k), None, on_call))
+        for k, told in enumerate(cond.joined(start.shown)):
+            denoise = self.model.denoiser(told, uncond, self.guidance)
+            ends.append(self._step(denoise, start.state[k : k + 1], start.noise.only(k), None, on_call))
         return torch.cat(ends)
+
+    def _denoiser(self, start: Start, cond: Conditioning, uncond: Conditioning | None) -> Denoise:
+        return self.model.denoiser(cond.joined(start.shown), uncond, self.guidance)
 
     def _step(
         self, denoise: Denoise, x: Tensor, streams: noise.NoiseStreams, after_stage: Hook | None, on_call: Any
@@ -201,9 +208,9 @@ class Generator:
     def _start(
         self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None
     ) -> Start:
-        self._noise = noise.KINDS[self.cell.noise](self.cell.seed, indices, self.model.latent_shape, self.model.device)
+        streams = noise.KINDS[self.cell.noise](self.cell.seed, indices, self.model.latent_shape, self.model.device)
         return self.task.start(
-            self.model, levels, self._noise, given.sources, given.masks, source_latents, self.cell.strength
+            self.model, levels, streams, given.sources, given.masks, source_latents, self.cell.strength
         )
 
     # ------------------------------------------------------------------------------------------- what goes into it
@@ -216,30 +223,30 @@ class Generator:
             masks=self.data.masks(indices) if self.task.needs_masks else None,
         )
 
-    def _text(self, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
-        """Conditional embeddings (N, tokens, width) and the unconditional one (1, ...), None where guidance is off."""
+    def _text(self, prompts: list[str]) -> tuple[Conditioning, Conditioning | None]:
+        """A row a prompt, and one of the negative prompt: None where guidance is off."""
         if not self.guidance.on:
             return self.model.encode_text(prompts), None
         both = self.model.encode_text([*prompts, self.cell.negative_prompt])
         return both[:-1], both[-1:]
 
-    def _remembered_text(self, given: Inputs) -> tuple[Tensor, Tensor | None]:
-        prompts = [*given.prompts, self.cell.negative_prompt]
-        new = [prompt for prompt in dict.fromkeys(prompts) if ("text", prompt) not in self.known]
+    def _remembered_text(self, given: Inputs) -> tuple[Conditioning, Conditioning | None]:
+        known, prompts = self.known.text, [*given.prompts, self.cell.negative_prompt]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
         if new:
-            self.known.update(zip((("text", prompt) for prompt in new), self.model.encode_text(new), strict=True))
-        rows = [self.known["text", prompt] for prompt in prompts]
-        return torch.stack(rows[:-1]), rows[-1][None] if self.guidance.on else None
+            known.update(zip(new, self.model.encode_text(new), strict=True))
+        cond = Conditioning.stack([known[prompt] for prompt in given.prompts])
+        return cond, known[self.cell.negative_prompt] if self.guidance.on else None
 
     def _remembered_sources(self, indices: Sequence[int], given: Inputs) -> Tensor | None:
         if given.sources is None:
             return None
-        keys = [("source", self.task.name, self.data.fingerprint, index) for index in indices]
-        new = [k for k, key in enumerate(keys) if key not in self.known]
+        known = self.known.sources
+        keys = [(self.task.name, self.data.fingerprint, index) for index in indices]
+        new = [k for k, key in enumerate(keys) if key not in known]
         if new:
-            latents = self.model.encode_images(given.sources[new])
-            self.known.update(zip((keys[k] for k in new), latents, strict=True))
-        return torch.stack([self.known[key] for key in keys])
+            known.update(zip((keys[k] for k in new), self.model.encode_images(given.sources[new]), strict=True))
+        return torch.stack([known[key] for key in keys])
 
     # --------------------------------------------------------------------------------------------------- the cost
 
@@ -250,7 +257,7 @@ class Generator:
         text = count_flops(lambda: self._text(given.prompts))
         levels = self.levels or self._schedule(1)
         start = self._start([0], given, None, levels)
-        denoise = self.model.denoiser(*self._text(given.prompts), self.guidance, start.extra)
+        denoise = self._denoiser(start, *self._text(given.prompts))
         before = self.model.calls
         call = count_flops(lambda: denoise(start.state, levels[0]))
         self.model.calls = before

@@ -6,7 +6,7 @@ The limit of a cell integrates the same probability-flow ODE (same model, prompt
 On the embedded model it is 1.0e-4 off UniPC of order 3 with 1000 steps (4 images, relative); cheaper runs are farther:
 DPM++ 2M with 100 steps 1.7e-4, UniPC of order 3 with 100 steps 1.5e-4, with 64 2.9e-4, with 50 4.9e-4.
 
-An analytic model knows the solution of its ODE itself, between the cell's own first and last level.
+A model may know the solution of its ODE itself (`Truth`), between the cell's own first and last level.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from harness.atomic import whole
 from harness.cell import Cell
 from harness.measure.generator import Generator
+from harness.models.base import Truth
 from samplers.core.levels import NoiseLevels
 from samplers.solvers.dpmpp import DPMpp
 
@@ -122,37 +123,39 @@ class ReferenceRun(Kept):
 
 
 class ExactRun(Kept):
-    """The exact solution of an analytic model, float64 (N, d), from the cell's own start to its own last level."""
+    """The exact solution that a model knows, float64 (N, d), from the cell's own start to its own last level."""
 
     block = 64
 
+    def __init__(self, cell: Cell, generator: Generator, folder: Path, truth: Truth) -> None:
+        super().__init__(cell, generator, folder)
+        self.truth = truth
+
     @property
     def definition(self) -> str:
-        return self.generator.model.definition
+        return self.truth.definition
 
     def depends_on(self) -> list[Any]:
         levels = self.generator.levels
         return [f"{number:.15g}" for level in (levels[0], levels[levels.steps]) for number in level[:2]]
 
     def compute(self, members: range) -> np.ndarray:
-        return self.generator.exact(members).cpu().numpy()
+        return self.generator.exact(members, self.truth).cpu().numpy()
 
 
-class ExactButLast(Kept):
+class ExactButLast(ExactRun):
     """The exact solution up to the last level but one, and from there the step to a clean state: float64 (N, d)."""
-
-    block = 64
 
     @property
     def definition(self) -> str:
-        return f"{self.generator.model.definition}; the last step by x0"
+        return f"{self.truth.definition}; the last step by x0"
 
     def depends_on(self) -> list[Any]:
         levels = self.generator.levels
         return [f"{number:.15g}" for level in (levels[0], levels[levels.steps - 1]) for number in level]
 
     def compute(self, members: range) -> np.ndarray:
-        return self.generator.exact_but_last(members).double().cpu().numpy()
+        return self.generator.exact_but_last(members, self.truth).double().cpu().numpy()
 
 
 def ends_clean(generator: Generator) -> bool:

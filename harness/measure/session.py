@@ -18,7 +18,7 @@ from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Notable, Record
 from harness.measure import cost, rounds
-from harness.measure.generator import Generator
+from harness.measure.generator import Encoded, Generator
 from harness.measure.limits import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
 from harness.measure.mask_share import MaskShare
 from harness.measure.prompt_lengths import PromptLengths
@@ -26,6 +26,7 @@ from harness.metrics.base import Batch
 from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
+from harness.models.base import Model
 from harness.store.sketch import sketch
 from harness.store.tiles import save_grid, save_sources
 from samplers.core import plan_json
@@ -43,15 +44,15 @@ class Session:
         self.results = Path(results_dir)
         self.cache = self.results / "cache"
         self.model_key: tuple | None = None
-        self.model: Any = None
+        self.model: Model | None = None
         self.load_s = 0.0
         self.memo: dict[Any, Any] = {}
         self.timed: dict[str, rounds.Timed] = {}  # timed in turn with an earlier cell, to be recorded with their own
 
     # ------------------------------------------------------------------------------------------ what cells share
 
-    def _model(self, cell: Cell) -> Any:
-        if cell.model_key != self.model_key:
+    def _model(self, cell: Cell) -> Model:
+        if self.model is None or cell.model_key != self.model_key:
             self._drop_model()
             torch.set_num_threads(cell.cpu_threads)
             began = time.perf_counter()
@@ -61,7 +62,7 @@ class Session:
 
     def _drop_model(self) -> None:
         self.model, self.model_key = None, None
-        self.memo = {key: value for key, value in self.memo.items() if key[0] not in ("latent memory", "flops")}
+        self.memo = {key: value for key, value in self.memo.items() if key[0] not in ("encoded", "flops")}
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -97,18 +98,18 @@ class Session:
             timings = timed.rows
             row.update(timed.columns)
         quality, images = self._quality(cell, generator, report)
-        row.update(quality, nfe=generator.nfe, flops=self._flops(cell, generator))
+        row.update(quality, flops=self._flops(cell, generator, quality["nfe"]))
         row.update(status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
         return Record(cell=row, images=images, timings=timings)
 
-    def _generator(self, cell: Cell, model: Any) -> Generator:
+    def _generator(self, cell: Cell, model: Model) -> Generator:
         from harness.data import load as data
 
         size = (model.size[0], model.size[1])
         known = self._once(
             ("data", json.dumps(cell.data), cell.data_fingerprint, size), lambda: data.load(cell.data, size)
         )
-        return Generator(cell, model, known, self._once(("latent memory",), dict))
+        return Generator(cell, model, known, self._once(("encoded",), Encoded))
 
     def _where(self, cell: Cell) -> dict[str, Any]:
         return {
@@ -156,13 +157,14 @@ class Session:
         rows: list[dict[str, Any]] = []
         shown: list[tuple[torch.Tensor | None, ...]] = []  # images, sources, masks
         masks, prompts = MaskShare(generator.data), PromptLengths(generator.model, cell.negative_prompt)
-        began, generating, memory = time.perf_counter(), 0.0, {}
+        began, generating, memory, calls = time.perf_counter(), 0.0, {}, 0
         for start in range(0, cell.n_images, cell.batch_size):
             indices = range(start, min(start + cell.batch_size, cell.n_images))
             with cost.PeakMemory(cell.device) as peak:
                 tick = time.perf_counter()
                 made = generator.batch(indices)
                 generating += time.perf_counter() - tick
+            calls += made.calls
             memory = memory or peak.columns()  # the first batch: later ones add what metrics hold
             batch = Batch(
                 images=made.images,
@@ -191,6 +193,7 @@ class Session:
             _keep_first(shown, self.results / "grids" / f"{cell.cell_id}.png")
         values.update(
             memory,
+            nfe=round(calls / cell.n_images),
             mask_share=masks.mean,
             prompts_truncated=prompts.truncated,
             images_per_s=cell.n_images / generating,
@@ -200,11 +203,11 @@ class Session:
 
     def _metrics(self, cell: Cell, generator: Generator) -> list[Any]:
         """The metrics that have a meaning for this cell."""
-        model, levels = generator.model, generator.levels
+        truth, levels = generator.model.truth, generator.levels
         runs = self.cache / "runs"
-        limit = ReferenceRun(cell, generator, runs) if model.makes_images and has_limit(generator) else None
-        exact = None if model.makes_images else ExactRun(cell, generator, runs)
-        known_law = not model.makes_images and not generator.guidance.on
+        limit = ReferenceRun(cell, generator, runs) if truth is None and has_limit(generator) else None
+        exact = None if truth is None else ExactRun(cell, generator, runs, truth)
+        floor = ExactButLast(cell, generator, runs, truth) if truth is not None and ends_clean(generator) else None
         context = Context(
             data=generator.data,
             cache_dir=self.cache / "statistics",
@@ -215,11 +218,11 @@ class Session:
             stochastic=generator.stochastic,
             reference_latents=limit,
             reference_name=DEFINITION,
-            makes_images=model.makes_images,
+            makes_images=generator.model.makes_images,
             exact_latents=exact,
-            exact_floor=ExactButLast(cell, generator, runs) if exact is not None and ends_clean(generator) else None,
+            exact_floor=floor,
             exact_name=None if exact is None else exact.definition,
-            law=model.mixture.at(levels[levels.steps]) if known_law else None,
+            law=None if truth is None or generator.guidance.on else truth.law(levels[levels.steps]),
             once=self._once,
         )
         return build(cell.metrics, context)
@@ -237,11 +240,11 @@ class Session:
 
         return once
 
-    def cost(self, cell: Cell) -> dict[str, float]:
+    def cost(self, cell: Cell) -> dict[str, float | None]:
         """What does not depend on the machine: denoiser calls and FLOPs of an image."""
         generator = self._generator(cell, self._model(cell))
-        generator.batch(range(1))
-        return {"nfe": generator.nfe, "flops": self._flops(cell, generator)}
+        nfe = generator.batch(range(1)).calls
+        return {"nfe": nfe, "flops": self._flops(cell, generator, nfe)}
 
     def peak_mib(self, cell: Cell) -> float:
         """Peak memory while a batch of the cell's size is made, MiB: of the GPU, else of the process."""
@@ -250,16 +253,16 @@ class Session:
             generator.batch(range(min(cell.batch_size, cell.n_images)))
         return peak.columns()["peak_memory_mib"]
 
-    def _flops(self, cell: Cell, generator: Generator) -> float | None:
+    def _flops(self, cell: Cell, generator: Generator, nfe: int) -> float | None:
         """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply.
 
-        None for an analytic model: a formula has no matrix products to count.
+        None for a model without a network: a formula has no matrix products to count.
         """
-        if not generator.model.makes_images:
+        if not generator.model.networks:
             return None
         key = ("flops", cell.model_key, cell.cfg == 1)
         text, call, decode = self._once(key, generator.count_flops)
-        return float(text + generator.nfe * call + decode)
+        return float(text + nfe * call + decode)
 
 
 def keep_plan(plan: Plan, levels: NoiseLevels, results: Path) -> str:

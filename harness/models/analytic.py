@@ -11,11 +11,10 @@ from scipy.integrate import DOP853
 from torch import Tensor
 
 from harness.errors import InputError
+from harness.models.base import Conditioning, Denoise, Model
 from harness.models.guidance import Guidance, combine
 from harness.models.mixture import Mixture
 from samplers.core.levels import Level, Process
-
-Denoise = Callable[[Tensor, Level], Tensor]
 
 TOLERANCE = 1e-11  # of the exact solution: what is left when its steps are halved, relative to the point
 STEPS_A_UNIT = 8  # of log σ, at first
@@ -26,16 +25,12 @@ PURE_NOISE = 1e8
 NEARLY_CLEAN = 1e-4
 
 
-class AnalyticModel:
-    """What `LatentModel` is to the harness, for points (N, d): class names for prompts, no images.
+class AnalyticModel(Model):
+    """Points (N, d) in place of images, whose true law is known, and so the exact solution: it is its own `Truth`.
 
     A prompt is the name of a class, "" the whole mixture; guidance combines the denoiser of the class with that of the
     negative prompt, on x0. Everything is computed in float64; the state has the precision that was asked for.
     """
-
-    pixel_range = False
-    makes_images = False
-    size = (0, 0)
 
     def __init__(
         self, name: str, mixture: Mixture, process: Process, state_dtype: torch.dtype, device: torch.device | str
@@ -43,38 +38,38 @@ class AnalyticModel:
         self.name, self.mixture, self.process = name, mixture, process
         self.state_dtype, self.device = state_dtype, torch.device(device)
         self.latent_shape = (mixture.dimension,)
-        self.calls = 0
         self.means, self.variances, weights = (
             torch.tensor(array, dtype=torch.float64, device=self.device)
             for array in (mixture.means, mixture.variances, mixture.class_weights())
         )
         self.log_weights = weights.log()  # (classes + 1, K), −inf where a mode is of another class
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """(N, 1) int64: the class that each prompt names, −1 for the whole mixture."""
-        return torch.from_numpy(self.mixture.class_ids(prompts)).to(self.device)[:, None]
+    @property
+    def truth(self) -> AnalyticModel:
+        return self
 
-    def encode_images(self, images: Tensor, hide: Tensor | None = None) -> Tensor:
-        raise InputError(f"model {self.name} makes points, not images: use it with task=txt2img")
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """`class`, (N, 1) int64: the class that each prompt names, −1 for the whole mixture."""
+        return Conditioning({"class": torch.from_numpy(self.mixture.class_ids(prompts))[:, None]}).to(self.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images without pixels, uint8 (N, 3, 0, 0): one for each point."""
         return torch.empty((len(latents), 3, 0, 0), dtype=torch.uint8)
 
-    def denoiser(
-        self, context: Tensor, uncond: Tensor | None, guidance: Guidance, extra: Tensor | None = None
-    ) -> Denoise:
+    def denoiser(self, cond: Conditioning, uncond: Conditioning | None, guidance: Guidance) -> Denoise:
         """`denoise(x, level) -> x0` for a batch of these classes; a call counts as one, with or without guidance."""
         guidance.check(self.pixel_range)
-        if extra is not None:
-            raise InputError(f"model {self.name} has no further input channels: use it with task=txt2img")
-        x0 = self._guided(context, uncond, guidance)
+        x0 = self._guided(*self._classes(cond, uncond), guidance)
 
         def denoise(x: Tensor, level: Level) -> Tensor:
             self.calls += 1
             return x0(x.double(), level.alpha, level.sigma).to(x.dtype)
 
         return denoise
+
+    def _classes(self, cond: Conditioning, uncond: Conditioning | None) -> tuple[Tensor, Tensor | None]:
+        """(N, 1) each, the second of one row or of N."""
+        return cond.to(self.device).parts["class"], None if uncond is None else uncond.to(self.device).parts["class"]
 
     def _guided(
         self, context: Tensor, uncond: Tensor | None, guidance: Guidance
@@ -116,8 +111,8 @@ class AnalyticModel:
     def exact(
         self,
         start: Tensor,
-        context: Tensor,
-        uncond: Tensor | None,
+        cond: Conditioning,
+        uncond: Conditioning | None,
         guidance: Guidance,
         from_level: Level,
         to_level: Level,
@@ -132,6 +127,7 @@ class AnalyticModel:
         start = start.double()
         if len(self.mixture.weights) == 1:
             return self._closed(start, from_level, to_level)
+        context, uncond = self._classes(cond, uncond)
         x0 = self._guided(context, uncond, guidance)
         first, last = min(from_level.ratio, PURE_NOISE) if from_level.alpha else PURE_NOISE, to_level.ratio
         z = start / math.hypot(from_level.alpha, from_level.sigma)
@@ -146,6 +142,10 @@ class AnalyticModel:
             y, denoised = z / alpha, x0(z, alpha, sigma)
             z = (y + (denoised - y) * (1 - (last / end) ** 2) / 2) * _unit(last)[0]
         return z * math.hypot(to_level.alpha, to_level.sigma)
+
+    def law(self, level: Level) -> Mixture:
+        """The law of the states at this level without guidance, by class."""
+        return self.mixture.at(level)
 
     def _closed(self, start: Tensor, now: Level, then: Level) -> Tensor:
         """x' = α'·m + √((α'²V + σ'²)/(α²V + σ²))·(x − α·m): a Gaussian stays where it is in its own measure."""

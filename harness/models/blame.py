@@ -5,20 +5,20 @@ Nothing is looked at in a run that ends well: a look at a tensor waits for the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.models.latent import LatentModel, Parts
+from harness.models.base import Model
 
 
 class _Found(Exception):
     """Ends the second run where the first value is not finite."""
 
 
-def first_to_fail(model: LatentModel, run: Callable[[], object]) -> str | None:
+def first_to_fail(model: Model, run: Callable[[], object]) -> str | None:
     """One line on the part that first gives NaN or infinity in `run`, and why where that can be seen; None: no part."""
     calls: dict[str, int] = {}
 
@@ -36,8 +36,8 @@ def first_to_fail(model: LatentModel, run: Callable[[], object]) -> str | None:
         return hook
 
     hooks = [
-        module.register_forward_hook(watch(part, network), with_kwargs=True)
-        for part, network, module in _watched(model.parts)
+        network.called.register_forward_hook(watch(network.name, network.module), with_kwargs=True)
+        for network in model.networks
     ]
     try:
         run()
@@ -49,14 +49,6 @@ def first_to_fail(model: LatentModel, run: Callable[[], object]) -> str | None:
         for hook in hooks:
             hook.remove()
     return None
-
-
-def _watched(parts: Parts) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Name of the part, the part, and the module that is called: the VAE's halves are called one by one."""
-    yield "text encoder", parts.text_encoder, parts.text_encoder
-    yield "unet", parts.unet, parts.unet
-    for name, module in parts.vae.named_children():
-        yield f"vae ({name})", parts.vae, module
 
 
 def _finite(values: Any) -> bool:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from harness.errors import InputError
+from harness.models.base import Conditioning, Denoise, Model, Network
 from harness.models.guidance import Guidance, combine, threshold
 from samplers.core.levels import Level, Process
-
-Denoise = Callable[[Tensor, Level], Tensor]
 
 # Images decoded at once hold at most this many pixels: decoding wants more memory than any other part (16 images of
 # 512x512 in one go want about 20 GB in float32), and the smaller pieces are no slower.
@@ -32,16 +31,12 @@ class Parts:
     tokenizer: Any  # transformers.CLIPTokenizer
 
 
-class LatentModel:
-    """Prompts to text embeddings, images to latents and back, and the denoiser of the sampling loop.
+class LatentModel(Model):
+    """Text embeddings, a UNet and a VAE. States are latents in the UNet's scale; x0 has no range to be clipped to.
 
-    Images are uint8 RGB on the CPU, latents float32 (float64 with precision=fp64) on `device` in the UNet's scale.
-    `calls` counts denoiser calls: one call evaluates the whole batch, and both halves of classifier-free guidance, so
-    it is the NFE of a run.
+    Its conditioning has the parts `text`, (N, tokens, width) in the model's precision, and where it inpaints
+    `channels`, (N, C, h, w): what its UNet sees beside the state.
     """
-
-    pixel_range = False  # x0 is a latent: there is no range that it could be clipped to
-    makes_images = True
 
     def __init__(
         self,
@@ -62,21 +57,20 @@ class LatentModel:
         self.latent_channels: int = parts.vae.config.latent_channels
         self.downscale: int = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self.size = size or _own_size(parts.unet.config.sample_size, self.downscale)
-        self.calls = 0
+        height, width = self.size
+        self.latent_shape = (self.latent_channels, height // self.downscale, width // self.downscale)
+        self.sees_masks = self.in_channels > self.latent_channels
+        self.token_limit = min(parts.tokenizer.model_max_length, parts.text_encoder.config.max_position_embeddings)
         for part in (parts.unet, parts.vae, parts.text_encoder):
             part.eval().requires_grad_(False)  # no graph is ever built, with or without torch.no_grad
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        height, width = self.size
-        return (self.latent_channels, height // self.downscale, width // self.downscale)
+    def networks(self) -> list[Network]:
+        text, unet, vae = self.parts.text_encoder, self.parts.unet, self.parts.vae
+        halves = [Network(f"vae ({name})", vae, module) for name, module in vae.named_children()]
+        return [Network("text encoder", text, text), Network("unet", unet, unet), *halves]
 
     # ---------------------------------------------------------------------------------------------------- text
-
-    @property
-    def token_limit(self) -> int:
-        """Tokens of a prompt that are read, start and end included."""
-        return min(self.parts.tokenizer.model_max_length, self.parts.text_encoder.config.max_position_embeddings)
 
     def too_long(self, prompts: Sequence[str]) -> list[bool]:
         """For each prompt whether `encode_text` cuts it short."""
@@ -85,8 +79,8 @@ class LatentModel:
         tokens = self.parts.tokenizer(list(prompts), truncation=False, verbose=False).input_ids
         return [len(row) > self.token_limit for row in tokens]
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """(N, tokens, width) in the model's precision. A prompt that is given twice is encoded once."""
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """`text`, (N, tokens, width). A prompt that is given twice is encoded once."""
         distinct = list(dict.fromkeys(prompts))
         tokenizer, encoder = self.parts.tokenizer, self.parts.text_encoder
         how = {"padding": "max_length", "max_length": self.token_limit, "truncation": True, "return_tensors": "pt"}
@@ -94,15 +88,15 @@ class LatentModel:
         # Stable Diffusion shows its padding to the UNet; only a text encoder that asks for the mask gets it.
         mask = tokens.attention_mask.to(self.device) if getattr(encoder.config, "use_attention_mask", False) else None
         embedded = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        if len(distinct) == len(prompts):
-            return embedded
-        place = {prompt: row for row, prompt in enumerate(distinct)}
-        return embedded[torch.tensor([place[prompt] for prompt in prompts], device=self.device)]
+        if len(distinct) < len(prompts):
+            place = {prompt: row for row, prompt in enumerate(distinct)}
+            embedded = embedded[torch.tensor([place[prompt] for prompt in prompts], device=self.device)]
+        return Conditioning({"text": embedded})
 
     # --------------------------------------------------------------------------------------------------- images
 
     def encode_images(self, images: Tensor, hide: Tensor | None = None) -> Tensor:
-        """uint8 (N, 3, H, W) to latents, the mode of the posterior. Where `hide` (N, 1, H, W) is 1 they see grey."""
+        """The mode of the VAE's posterior. Where `hide`, uint8 (N, 1, H, W), is 1 the VAE sees grey."""
         self._check_size(images, "an image")
         return torch.cat([self._encode(*part) for part in self._pieces(images, hide)])
 
@@ -114,6 +108,10 @@ class LatentModel:
         pixels = pixels.to(vae.dtype, memory_format=torch.channels_last)
         latents = vae.encode(pixels, return_dict=False)[0].mode().to(self.state_dtype).contiguous()
         return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+    def show_masked(self, images: Tensor, masks: Tensor, latent_masks: Tensor) -> Conditioning:
+        """`channels`: the masks, and the latents of the sources with what is masked made grey."""
+        return Conditioning({"channels": torch.cat([latent_masks, self.encode_images(images, hide=masks)], 1)})
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to uint8 (N, 3, H, W) on the CPU."""
@@ -144,39 +142,39 @@ class LatentModel:
 
     # ------------------------------------------------------------------------------------------------- denoiser
 
-    def denoiser(
-        self, context: Tensor, uncond: Tensor | None, guidance: Guidance, extra: Tensor | None = None
-    ) -> Denoise:
-        """`denoise(x, level) -> x0` for a batch with these text embeddings, in the state's precision.
-
-        `uncond` has one row, or one an image; it is not looked at where guidance is off. `extra` (N, channels, h, w)
-        is what an inpainting UNet sees beside the state: mask and masked-image latents.
-        """
+    def denoiser(self, cond: Conditioning, uncond: Conditioning | None, guidance: Guidance) -> Denoise:
+        """`denoise(x, level) -> x0` for a batch with this conditioning, in the state's precision."""
         guidance.check(self.pixel_range)
+        text, uncond_text, channels = self._parts(cond, uncond if guidance.on else None)
         wanted = self.in_channels - self.latent_channels
-        given = 0 if extra is None else extra.shape[1]
+        given = 0 if channels is None else channels.shape[1]
         if given != wanted:
             raise InputError(
                 f"model {self.name}: its UNet has {self.in_channels} input channels, the state and {wanted} more, but "
                 f"the task gives {given}" + (": use it with task=inpaint" if wanted else "")
             )
-        if guidance.on and uncond is None:
+        if guidance.on and uncond_text is None:
             raise InputError(f"cfg={guidance.scale:g} needs the embedding of the negative prompt")
-        return _Denoiser(self, context, uncond, guidance, extra)
+        return _Denoiser(self, text, uncond_text, channels, guidance)
+
+    def _parts(self, cond: Conditioning, uncond: Conditioning | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Text with and without the prompt, and the further channels, which both halves of guidance see."""
+        given = cond.to(self.device).parts
+        return given["text"], None if uncond is None else uncond.to(self.device).parts["text"], given.get("channels")
 
 
 class _Denoiser:
     """One batch's denoiser: fixed text and extra channels, one input buffer that every call fills."""
 
     def __init__(
-        self, model: LatentModel, context: Tensor, uncond: Tensor | None, guidance: Guidance, extra: Tensor | None
+        self, model: LatentModel, text: Tensor, uncond: Tensor | None, extra: Tensor | None, guidance: Guidance
     ) -> None:
         self.model, self.guidance, self.extra = model, guidance, extra
         self.unet, self.predicts = model.parts.unet, PREDICTIONS[model.prediction_type]
-        self.halves = 2 if guidance.on else 1
-        text = torch.cat([uncond.expand_as(context), context]) if guidance.on else context
-        self.text = text.to(model.device, model.dtype)
-        self.images = len(context)
+        self.halves = 1 if uncond is None else 2
+        both = text if uncond is None else torch.cat([uncond.expand_as(text), text])
+        self.text = both.to(model.dtype)
+        self.images = len(text)
         self.buffer: Tensor | None = None
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:

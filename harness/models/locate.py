@@ -16,11 +16,10 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.models import parts, pickles
+from harness.models.base import Spec
 from harness.models.files import check_is_weights, read_json, safetensors_shapes
 from harness.models.pickles import PICKLED
 from harness.paths import EMBEDDED
-
-Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # that the model_index.json of a pipeline may import from

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,20 +12,11 @@ import numpy as np
 import yaml
 
 from harness.errors import InputError, nearest
-from samplers.core.levels import DiscreteVP, Level, Process, RectifiedFlow
+from samplers.core.levels import Level
 
-VERSION = 1  # of the numbers below: a changed default mixture must not meet old records
 ANY = -1  # the class of the whole mixture, prompt ""
 
-PROCESS_KEYS = ("process", "training_schedule", "beta_start", "beta_end", "zero_terminal_snr")
-COMMON_KEYS = ("name", "kind", "density", *PROCESS_KEYS, "pixel_range", "auto_schedule")
-DEFAULT_KEYS = ("default_data", "default_cfg", "default_precision")
 DRAWN_KEYS = ("dimension", "modes", "classes", "spread")
-KEYS = {
-    "mixture": (*COMMON_KEYS, *DEFAULT_KEYS, "file", "seed", *DRAWN_KEYS),
-    "gaussian": (*COMMON_KEYS, *DEFAULT_KEYS, "dimension", "mean", "std_first", "std_last"),
-}
-PROCESSES = ("vp", "ve", "flow")
 MOST_NUMBERS = 1 << 24  # modes x coordinates
 MOST_BYTES = 64 << 20  # of a mixture's file
 DEEPEST = 8  # lists in lists of it: three are needed
@@ -99,61 +88,6 @@ def plane() -> Mixture:
 # ------------------------------------------------------------------------------------------------- from conf/model
 
 
-def check(spec: Mapping[str, Any], task: str | None = None) -> None:
-    """Everything that can be wrong with an analytic model, as one InputError."""
-    density = spec.get("density")
-    if density not in KEYS:
-        raise InputError(f"model.density={density!r} is not valid; {nearest(str(density), KEYS)}")
-    for key in spec:
-        if key not in KEYS[density]:
-            raise InputError(f"model.{key} is unknown for density={density}; {nearest(key, KEYS[density])}")
-    if task not in (None, "txt2img"):
-        raise InputError(f"model {spec.get('name')} makes points, not images: use it with task=txt2img, not {task}")
-    process(spec)
-    mixture(spec)
-
-
-def check_precision(spec: Mapping[str, Any], precision: str) -> None:
-    if precision not in ("fp64", "fp32"):
-        raise InputError(f"model {spec.get('name')} has no network to run in {precision}: use precision=fp64 or fp32")
-
-
-def check_use(spec: Mapping[str, Any], data: Mapping[str, Any], precision: str, negative_prompt: str = "") -> None:
-    """InputError for data that are no class names, a name that the model does not know, or half precision."""
-    check_precision(spec, precision)
-    if data["name"] != "classes":
-        raise InputError(
-            f"model {spec.get('name')} takes class names for prompts: use data=classes, not {data['name']}"
-        )
-    mixture(spec).class_ids([str(name) for name in (*data["classes"], negative_prompt)])
-
-
-def fingerprint(spec: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that change with any number of the model."""
-    made = mixture(spec)
-    digest = hashlib.sha256(json.dumps([VERSION, made.classes, *(spec.get(key) for key in PROCESS_KEYS)]).encode())
-    for array in (made.means, made.variances, made.weights, made.labels):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def process(spec: Mapping[str, Any]) -> Process:
-    """How noise is added to the points. The law of the points, and so the exact solution, does not depend on it."""
-    name = spec["process"]
-    if name not in PROCESSES:
-        raise InputError(f"model.process={name!r} is not valid; {nearest(str(name), PROCESSES)}")
-    if name == "flow":
-        if spec["zero_terminal_snr"]:
-            raise InputError("model.zero_terminal_snr is of vp and ve: a flow's schedule holds pure noise as it is")
-        return RectifiedFlow()
-    ends = _positive(spec, "beta_start"), _positive(spec, "beta_end")
-    try:
-        vp = DiscreteVP.trained(spec["training_schedule"], *ends, zero_terminal_snr=bool(spec["zero_terminal_snr"]))
-    except ValueError as error:
-        raise InputError(f"model {spec.get('name')}: {error}") from error
-    return vp if name == "vp" else vp.ve()
-
-
 def mixture(spec: Mapping[str, Any]) -> Mixture:
     """The numbers of the model. Raises InputError."""
     if spec["density"] == "gaussian":
@@ -174,13 +108,13 @@ def _gaussian(spec: Mapping[str, Any]) -> Mixture:
     mean = np.asarray(spec["mean"], np.float64) if _is_numbers(spec["mean"]) else np.array(np.nan)
     if mean.shape not in ((), (dimension,)) or not np.isfinite(mean).all():
         raise InputError(f"model.mean={spec['mean']!r} is not valid: give a number, or a list of {dimension}")
-    stds = np.geomspace(_positive(spec, "std_first"), _positive(spec, "std_last"), dimension)
+    stds = np.geomspace(positive(spec, "std_first"), positive(spec, "std_last"), dimension)
     return _mixture(np.broadcast_to(mean, (1, dimension)), stds[None], [1.0], None)
 
 
 def _drawn(spec: Mapping[str, Any]) -> Mixture:
     seed, dimension, modes = _whole(spec, "seed", 0), _whole(spec, "dimension"), _whole(spec, "modes")
-    classes, spread = _whole(spec, "classes"), _positive(spec, "spread")
+    classes, spread = _whole(spec, "classes"), positive(spec, "spread")
     if classes > modes:
         raise InputError(f"model.classes={classes} is more than model.modes={modes}: every class needs a mode")
     if modes * dimension > MOST_NUMBERS:
@@ -257,7 +191,7 @@ def _whole(spec: Mapping[str, Any], key: str, low: int = 1) -> int:
     return given
 
 
-def _positive(spec: Mapping[str, Any], key: str) -> float:
+def positive(spec: Mapping[str, Any], key: str) -> float:
     given = spec[key]
     if not _is_numbers(given) or isinstance(given, list) or not 0 < given < float("inf"):
         raise InputError(f"model.{key}={given!r} is not valid: give a number above 0")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import InputError
+from harness.models.base import Model
 from harness.models.guidance import Guidance
-from harness.models.latent import LatentModel
 from harness.models.load import load, named
 from harness.models.locate import Spec, place
 from harness.tasks.txt2img import Txt2Img
@@ -114,7 +114,7 @@ def by_pipeline(pipe: Any, prompts: list[str], noise: Tensor, steps: int, guidan
 
 
 def by_harness(
-    model: LatentModel, pair: Pair, prompts: list[str], noise: NoiseStreams, steps: int, guidance: Guidance
+    model: Model, pair: Pair, prompts: list[str], noise: NoiseStreams, steps: int, guidance: Guidance
 ) -> Tensor:
     """uint8 (N, 3, H, W) by this project: text, levels, plan, loop, decoder."""
     text = model.encode_text(["", *prompts])
@@ -138,7 +138,7 @@ def compare(spec: Spec, steps: int, guidance: Guidance, seed: int = 0, device: s
     prompts, indices = list(PROMPTS), range(len(PROMPTS))
     values = {}
     for name, pair in PAIRS.items():
-        if pair.only not in (None, model.prediction_type):
+        if pair.only not in (None, pipe.scheduler.config.prediction_type):
             continue
         use_scheduler(pipe, pair)
         noise = NoiseStreams(seed, indices, model.latent_shape, device)

@@ -17,7 +17,7 @@ from samplers.core.levels import Level, NoiseLevels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.models.latent import LatentModel
+    from harness.models.base import Conditioning, Model
     from samplers.core.noise import NoiseStreams
 
 Schedule = Callable[[int], NoiseLevels]  # number of steps -> levels
@@ -33,7 +33,8 @@ class Start:
     """
 
     state: Tensor  # float32 or float64 (N, C, h, w), at the first level
-    extra: Tensor | None = None  # further UNet channels (N, C', h, w)
+    noise: NoiseStreams  # what the run draws from: the state's own noise is drawn from it already
+    shown: Conditioning | None = None  # what the model is told of the images beside their prompts
     after_stage: Hook | None = None
     finish: Callable[[Tensor], Tensor] = lambda latents: latents
     paste: Callable[[Tensor], Tensor] = lambda images: images  # uint8, CPU
@@ -55,7 +56,7 @@ class Task(Protocol):
 
     def start(
         self,
-        model: LatentModel,
+        model: Model,
         levels: NoiseLevels | None,
         noise: NoiseStreams,
         sources: Tensor | None = None,
@@ -120,7 +121,7 @@ def noised(clean: Tensor, eps: Tensor, level: Level) -> Tensor:
 
 
 def encoded(
-    task: str, model: LatentModel, sources: Tensor | None, source_latents: Tensor | None, masks: Tensor | None = None
+    task: str, model: Model, sources: Tensor | None, source_latents: Tensor | None, masks: Tensor | None = None
 ) -> Tensor:
     """Latents of the sources, float32 on the model's device."""
     if source_latents is not None:

@@ -11,7 +11,7 @@ from samplers.core.levels import NoiseLevels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.models.latent import LatentModel
+    from harness.models.base import Model
     from samplers.core.noise import NoiseStreams
 
 
@@ -32,7 +32,7 @@ class Img2Img:
 
     def start(
         self,
-        model: LatentModel,
+        model: Model,
         levels: NoiseLevels | None,
         noise: NoiseStreams,
         sources: Tensor | None = None,
@@ -43,8 +43,9 @@ class Img2Img:
         """α·z + σ·ε at the first level; strength 0 leaves the source as the VAE gives it back."""
         clean = encoded(self.name, model, sources, source_latents)
         if levels is None:
-            return Start(clean)
-        return Start(noised(clean, noise.draw().to(model.device, model.state_dtype), levels[0]))
+            return Start(clean, noise)
+        eps = noise.draw().to(model.device, model.state_dtype)
+        return Start(noised(clean, eps, levels[0]), noise)
 
 
 TASK = Img2Img

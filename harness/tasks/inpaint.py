@@ -1,8 +1,8 @@
 """Inpainting: what the mask marks with 1 is made anew, the rest is the source's.
 
-Two ways, by the model's UNet. `blend` (4 input channels): after every stage the latents outside the mask are replaced
-by the source's, noised to the stage's level. `channels` (9 input channels): the UNet is shown the mask and the latents
-of the source with the masked part grey, and nothing is replaced.
+Two ways, by the model. `blend`, for a model of text to image: after every stage the latents outside the mask are
+replaced by the source's, noised to the stage's level. `channels`, for one that was trained to inpaint (its UNet has 9
+input channels): it is shown the mask and the source with the masked part grey, and nothing is replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from samplers.core.levels import Level, NoiseLevels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.models.latent import LatentModel
+    from harness.models.base import Model
     from samplers.core.noise import NoiseStreams
 
 METHODS = ("auto", "blend", "channels")
@@ -52,7 +52,7 @@ class Inpaint:
 
     def start(
         self,
-        model: LatentModel,
+        model: Model,
         levels: NoiseLevels | None,
         noise: NoiseStreams,
         sources: Tensor | None = None,
@@ -70,29 +70,28 @@ class Inpaint:
         blends = self._blends(model)
         clean = encoded(self.name, model, sources, source_latents)
         if levels is None:
-            return Start(clean)
+            return Start(clean, noise)
         mask = latent_mask(masks, model.downscale, self.mask_resize).to(model.device)
         eps = noise.draw().to(model.device, model.state_dtype)
         # The whole schedule starts from noise alone, as a text-to-image run does: no trace of what was under the mask.
         state = eps * start_scale(self.start_scale, levels[0]) if strength == 1 else noised(clean, eps, levels[0])
         paste = _paste(sources, masks) if self.paste_source else Start.paste
         if not blends:
-            import torch
-
-            shown = model.encode_images(sources, hide=masks)
-            return Start(state, extra=torch.cat([mask, shown], 1), paste=paste)
+            return Start(state, noise, shown=model.show_masked(sources, masks, mask), paste=paste)
         return Start(
             state,
+            noise,
             after_stage=_blend(clean, eps, mask),
             finish=lambda latents: clean.lerp(latents, mask),  # also where the schedule ends above zero noise
             paste=paste,
         )
 
-    def _blends(self, model: LatentModel) -> bool:
-        able = "channels" if model.in_channels > model.latent_channels else "blend"
+    def _blends(self, model: Model) -> bool:
+        able = "channels" if model.sees_masks else "blend"
         if self.method not in ("auto", able):
+            sees = "is shown the mask" if model.sees_masks else "cannot be shown the mask"
             raise InputError(
-                f"task.method={self.method} does not fit model {model.name}: its UNet has {model.in_channels} input "
+                f"task.method={self.method} does not fit model {model.name}, whose network {sees} in further input "
                 f"channels; use task.method={able} or auto"
             )
         return able == "blend"

@@ -12,7 +12,7 @@ from samplers.core.levels import NoiseLevels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.models.latent import LatentModel
+    from harness.models.base import Model
     from samplers.core.noise import NoiseStreams
 
 
@@ -42,7 +42,7 @@ class Txt2Img:
 
     def start(
         self,
-        model: LatentModel,
+        model: Model,
         levels: NoiseLevels | None,
         noise: NoiseStreams,
         sources: Tensor | None = None,
@@ -51,7 +51,7 @@ class Txt2Img:
         strength: float | None = None,
     ) -> Start:
         scale = start_scale(self.start_scale, levels[0])
-        return Start(noise.draw().to(model.device, model.state_dtype).mul_(scale))
+        return Start(noise.draw().to(model.device, model.state_dtype).mul_(scale), noise)
 
 
 TASK = Txt2Img
