@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from samplers.core.levels import Level, NoiseLevels, Process
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # planning a sweep must not load torch
     from samplers.core.noise import NoiseStreams
 
 
+@dataclass(frozen=True)
 class Solver:
     """The base of every solver: a frozen dataclass whose fields are the knobs, each with its default.
 
