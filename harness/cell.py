@@ -13,6 +13,7 @@ from typing import Any
 from harness import bounds
 from harness.errors import InputError, nearest
 from harness.knob_paths import by_content
+from harness.paths import NOT_KNOBS
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 TIMINGS = ("quick", "full", "off")
@@ -131,7 +132,7 @@ def _hash(values: Mapping[str, Any]) -> str:
 
 
 def _knobs(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name not in ("name", "solver", "default_schedule")}
+    return {name: value for name, value in group.items() if name not in NOT_KNOBS}
 
 
 def whole(values: Mapping[str, Any], name: str, hint: str = "") -> int:

@@ -144,9 +144,11 @@ def test_reports_are_loaded_without_torch():
 def test_the_yaml_files_and_the_code_name_the_same_things():
     from harness.data import load as data
     from harness.metrics import load as metrics
+    from harness.paths import NOT_KNOBS
     from harness.tasks import load as tasks
     from samplers import registry, schedules
 
+    assert registry.NOT_KNOBS == NOT_KNOBS  # samplers/ imports nothing of the harness
     for name in registry.names():
         spec = registry.load(name)
         assert spec["name"] == name

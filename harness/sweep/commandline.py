@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import InputError, nearest
-from harness.paths import CONF
+from harness.paths import CONF, NOT_KNOBS
 from harness.sweep.settle import meant
 from harness.sweep.spelling import check_form, joined, quoted
 
@@ -37,7 +37,6 @@ SETTINGS = ("results_dir", "force", "workers", "cell_timeout", "retries", "debug
 ANSWERED = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 ANSWERED += ("--shell-completion", "-sc")
 IGNORED = ("--multirun", "-m")  # lists sweep with or without it
-NO_KNOBS = ("name", "solver", "default_schedule")
 AT_ONCE = "every_choice"  # the package into which the chosen files of a group are composed side by side
 
 
@@ -307,7 +306,7 @@ class _Sheet:
             if key not in self.have:
                 group, _, knob = key.partition(".")
                 here = f"{group} {' or '.join(list(lacking)[:3])} has no knob {key!r}"
-                valid = sorted({f"{group}.{name}" for one in lacking.values() for name in one if name not in NO_KNOBS})
+                valid = sorted({f"{group}.{name}" for one in lacking.values() for name in one if name not in NOT_KNOBS})
                 raise InputError(f"{here}; {_elsewhere(group, knob)}valid: {', '.join(valid) or 'none'}")
 
     def notes(self) -> list[str]:
@@ -321,7 +320,7 @@ class _Sheet:
 def _elsewhere(group: str, knob: str) -> str:
     """Where there is such a knob, or the nearest one."""
     files = {name: _file(group, name) for name in choices(group)}
-    known = {name for section in files.values() for name in section if name not in NO_KNOBS}
+    known = {name for section in files.values() for name in section if name not in NOT_KNOBS}
     guess = [knob] if knob.split(".")[0] in known else difflib.get_close_matches(knob, known, n=1, cutoff=0.5)
     if not guess:
         return ""

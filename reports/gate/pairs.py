@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from harness.errors import InputError
-from harness.paths import CONF
+from harness.paths import CONF, NOT_KNOBS
 from harness.store.records import Store
 
 KNOBS = {"task_knobs": "task", "sampler_knobs": "sampler", "schedule_knobs": "schedule"}  # column → its group
@@ -94,8 +94,7 @@ def _defaults(group: str, name: str) -> dict:
     if not name.isidentifier() or not path.is_file():
         return {}
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    own = ("name", "solver", "default_schedule")
-    return {knob: value for knob, value in values.items() if knob not in own}
+    return {knob: value for knob, value in values.items() if knob not in NOT_KNOBS}
 
 
 def _plain(value: object, missing: str | None) -> str:
