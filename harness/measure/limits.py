@@ -38,6 +38,21 @@ DEPENDS_ON = (
 )  # fmt: skip
 
 
+def compared_with(cell: Cell, generator: Generator, folder: Path) -> dict[str, Any]:
+    """The fields of a metric's `Context` that say what final latents are compared with; none where nothing is known."""
+    truth, levels = generator.model.truth, generator.levels
+    if truth is None or levels is None:
+        limit = ReferenceRun(cell, generator, folder) if has_limit(generator) else None
+        return {"reference_latents": limit, "reference_name": DEFINITION}
+    exact = ExactRun(cell, generator, folder, truth)
+    return {
+        "exact_latents": exact,
+        "exact_floor": ExactButLast(cell, generator, folder, truth) if ends_clean(generator) else None,
+        "exact_name": exact.definition,
+        "law": None if generator.guidance.on else truth.law(levels[levels.steps]),
+    }
+
+
 def has_limit(generator: Generator) -> bool:
     """Whether there is an ODE left to solve: not at strength 0, nor where a cell enters at the lowest level of all."""
     levels = generator.levels

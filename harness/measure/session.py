@@ -19,7 +19,7 @@ from harness.cell import Cell
 from harness.executors.base import Notable, Record
 from harness.measure import cost, rounds
 from harness.measure.generator import Encoded, Generator
-from harness.measure.limits import DEFINITION, ExactButLast, ExactRun, ReferenceRun, ends_clean, has_limit
+from harness.measure.limits import compared_with
 from harness.measure.mask_share import MaskShare
 from harness.measure.prompt_lengths import PromptLengths
 from harness.metrics.base import Batch
@@ -203,11 +203,6 @@ class Session:
 
     def _metrics(self, cell: Cell, generator: Generator) -> list[Any]:
         """The metrics that have a meaning for this cell."""
-        truth, levels = generator.model.truth, generator.levels
-        runs = self.cache / "runs"
-        limit = ReferenceRun(cell, generator, runs) if truth is None and has_limit(generator) else None
-        exact = None if truth is None else ExactRun(cell, generator, runs, truth)
-        floor = ExactButLast(cell, generator, runs, truth) if truth is not None and ends_clean(generator) else None
         context = Context(
             data=generator.data,
             cache_dir=self.cache / "statistics",
@@ -216,14 +211,9 @@ class Session:
             model_is_embedded=cell.data["name"] == "embedded",
             reference_count=cell.reference_count,
             stochastic=generator.stochastic,
-            reference_latents=limit,
-            reference_name=DEFINITION,
             makes_images=generator.model.makes_images,
-            exact_latents=exact,
-            exact_floor=floor,
-            exact_name=None if exact is None else exact.definition,
-            law=None if truth is None or generator.guidance.on else truth.law(levels[levels.steps]),
             once=self._once,
+            **compared_with(cell, generator, self.cache / "runs"),
         )
         return build(cell.metrics, context)
 

@@ -74,14 +74,15 @@ class AnalyticModel(Model):
     def _guided(
         self, context: Tensor, uncond: Tensor | None, guidance: Guidance
     ) -> Callable[[Tensor, float, float], Tensor]:
-        if guidance.on and uncond is None:
+        if not guidance.on:
+            return lambda x, alpha, sigma: self.posterior_mean(x, alpha, sigma, context)
+        if uncond is None:
             raise InputError(f"cfg={guidance.scale:g} needs the class of the negative prompt")
+        negative = uncond.expand_as(context)
 
         def x0(x: Tensor, alpha: float, sigma: float) -> Tensor:
             cond = self.posterior_mean(x, alpha, sigma, context)
-            if not guidance.on:
-                return cond
-            return combine(self.posterior_mean(x, alpha, sigma, uncond.expand_as(context)), cond, guidance)
+            return combine(self.posterior_mean(x, alpha, sigma, negative), cond, guidance)
 
         return x0
 
@@ -127,8 +128,8 @@ class AnalyticModel(Model):
         start = start.double()
         if len(self.mixture.weights) == 1:
             return self._closed(start, from_level, to_level)
-        context, uncond = self._classes(cond, uncond)
-        x0 = self._guided(context, uncond, guidance)
+        context, negative = self._classes(cond, uncond)
+        x0 = self._guided(context, negative, guidance)
         first, last = min(from_level.ratio, PURE_NOISE) if from_level.alpha else PURE_NOISE, to_level.ratio
         z = start / math.hypot(from_level.alpha, from_level.sigma)
         if first == PURE_NOISE:
@@ -136,7 +137,7 @@ class AnalyticModel(Model):
             z = _held(z, x0(z, *now), now, _unit(first))
         nearest_clean = NEARLY_CLEAN * float(self.variances.min().sqrt())
         end = max(last, nearest_clean)
-        z = self._settled(z, context, uncond, guidance, math.log(first), math.log(end))
+        z = self._settled(z, context, negative, guidance, math.log(first), math.log(end))
         if end > last:  # y(0) = y − (y − D)/2 + O(σ⁴), as y − D = −σ²∇log p; in between, likewise
             alpha, sigma = _unit(end)
             y, denoised = z / alpha, x0(z, alpha, sigma)

@@ -77,6 +77,7 @@ class Truth(Protocol):
     @property
     def definition(self) -> str:
         """How `exact` solves, in words for the record."""
+        ...
 
     def exact(
         self,
@@ -88,9 +89,11 @@ class Truth(Protocol):
         to_level: Level,
     ) -> Tensor:
         """Where the probability-flow ODE of the guided denoiser takes the states `start` (N, ...): float64 (N, ...)."""
+        ...
 
     def law(self, level: Level) -> Mixture:
         """The law of the states at this level without guidance, by class."""
+        ...
 
 
 class Network(NamedTuple):

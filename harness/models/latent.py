@@ -60,7 +60,8 @@ class LatentModel(Model):
         height, width = self.size
         self.latent_shape = (self.latent_channels, height // self.downscale, width // self.downscale)
         self.sees_masks = self.in_channels > self.latent_channels
-        self.token_limit = min(parts.tokenizer.model_max_length, parts.text_encoder.config.max_position_embeddings)
+        limits = parts.tokenizer.model_max_length, parts.text_encoder.config.max_position_embeddings
+        self.token_limit: int = min(limits)
         for part in (parts.unet, parts.vae, parts.text_encoder):
             part.eval().requires_grad_(False)  # no graph is ever built, with or without torch.no_grad
 
@@ -192,7 +193,8 @@ class _Denoiser:
         out = self.unet(self.buffer, clock, encoder_hidden_states=self.text, return_dict=False)[0].to(x.dtype)
         model.calls += 1
         if self.guidance.on:
-            out = combine(*out.chunk(2), self.guidance)
+            uncond, cond = out.chunk(2)
+            out = combine(uncond, cond, self.guidance)
         of_state, of_output = self.predicts.x0(alpha, sigma)
         return threshold(torch.add(scaled * of_state, out, alpha=of_output), self.guidance)
 

@@ -53,6 +53,7 @@ class Task(Protocol):
         self, schedule: Schedule, steps: int, strength: float | None, keep_steps: bool = False
     ) -> tuple[NoiseLevels | None, int]:
         """The levels that run and how many steps they are; (None, 0) where nothing runs."""
+        ...
 
     def start(
         self,
@@ -68,6 +69,7 @@ class Task(Protocol):
 
         Sources and masks are uint8; `source_latents`, where they are known, save encoding the sources again.
         """
+        ...
 
 
 def whole_schedule(schedule: Schedule, steps: int) -> tuple[NoiseLevels, int]:

@@ -23,7 +23,7 @@ class Img2Img:
     uses_strength: ClassVar[bool] = True
     needs_sources: ClassVar[bool] = True
     needs_masks: ClassVar[bool] = False
-    default_strength: ClassVar[float | None] = 0.6
+    default_strength: ClassVar[float] = 0.6
 
     def levels(
         self, schedule: Schedule, steps: int, strength: float | None, keep_steps: bool = False

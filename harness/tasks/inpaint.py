@@ -32,7 +32,7 @@ class Inpaint:
     uses_strength: ClassVar[bool] = True
     needs_sources: ClassVar[bool] = True
     needs_masks: ClassVar[bool] = True
-    default_strength: ClassVar[float | None] = 1.0
+    default_strength: ClassVar[float] = 1.0
 
     method: str = "auto"
     mask_resize: str = "nearest"

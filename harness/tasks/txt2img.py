@@ -50,6 +50,7 @@ class Txt2Img:
         source_latents: Tensor | None = None,
         strength: float | None = None,
     ) -> Start:
+        assert levels is not None, "the whole schedule runs, whatever the strength"
         scale = start_scale(self.start_scale, levels[0])
         return Start(noise.draw().to(model.device, model.state_dtype).mul_(scale), noise)
 
