@@ -1,4 +1,4 @@
-"""What a number on a command line may be: every axis and every knob is finite and has two ends. Imports nothing heavy.
+"""What a value on a command line may be: a number is finite and has two ends. Imports nothing heavy.
 
 The ends are where a value stops to be a question of sampling: beyond them lie a slip of the hand, an array that no
 machine holds, or arithmetic that overflows. What is possible between them is the business of whoever reads the value.
@@ -8,30 +8,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import InputError
+from harness.errors import InputError, nearest
 
 MOST_STEPS = 5_000  # of a schedule, whatever runs of it: five times what models are trained at
 MOST_SEED = 2**63 - 1  # of a column of records
 LARGEST = 1e9  # of a knob that is not named below
 COORDINATES = 10_000_000  # modes times dimension of a drawn mixture: 80 MB a table
 
-# Axes and settings: both ends are valid.
-AXES: dict[str, tuple[float, float]] = {
-    "steps": (1, MOST_STEPS),
-    "nfe": (1, 10 * MOST_STEPS),
-    "cfg": (0, 1_000),
-    "seed": (0, MOST_SEED),
-    "n_images": (1, 1_000_000),
-    "batch_size": (1, 65_536),
-    "reference_count": (2, 1_000_000),
-    "timing_batch": (1, 65_536),
-    "threads": (1, 4_096),
-    "workers": (1, 1_024),
-    "retries": (0, 1_000),
-    "cell_timeout": (1e-3, 10_000_000),
-}
+CFG = (0, 1_000)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `low` to `high`; both are valid. `hint` ends the message."""
+
+    low: int
+    high: int
+    hint: str = ""
+
+    def __call__(self, name: str, given: Any) -> int:
+        """`given` as an integer, or an InputError that says what was given and what is valid."""
+        is_number = isinstance(given, (int, float)) and not isinstance(given, bool) and self.low <= given <= self.high
+        if not is_number or given != int(given):
+            valid = said(self.low, self.high, "whole number")
+            raise InputError(f"{name}={shown(given)} is not valid: {valid}{self.hint}")
+        return int(given)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number from `low` to `high`; both are valid."""
+
+    low: float
+    high: float
+
+    def __call__(self, name: str, given: Any) -> float:
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not self.low <= given <= self.high:
+            raise InputError(f"{name}={shown(given)} is not valid: {said(self.low, self.high)}")
+        return float(given)
+
+
+@dataclass(frozen=True)
+class YesOrNo:
+    """True or false: a text such as "no" is neither."""
+
+    def __call__(self, name: str, given: Any) -> bool:
+        if not isinstance(given, bool):
+            raise InputError(f"{name}={given!r} is not valid: give true or false")
+        return given
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few words."""
+
+    valid: tuple[str, ...]
+
+    def __call__(self, name: str, given: Any) -> str:
+        if given not in self.valid:
+            raise InputError(f"{name}={given!r} is not valid; {nearest(given, self.valid)}")
+        return given
+
+
+# Numbers that say how a sweep runs; those of a cell stand in harness/axes.py.
+SETTINGS = {"workers": Whole(1, 1_024), "retries": Whole(0, 1_000), "cell_timeout": Number(1e-3, 10_000_000)}
 _ORDER, _SHIFT, _LENGTH, _RHO, _SCALE = (0, 20), (-10, 10), (1, 10_000_000), (0, 100), (0, 1_000_000)
 KNOBS: dict[str, dict[str, tuple[float, float]]] = {
     "task": {},
@@ -39,8 +82,8 @@ KNOBS: dict[str, dict[str, tuple[float, float]]] = {
     "model": {
         "height": (1, 8_192),
         "width": (1, 8_192),
-        "default_cfg": AXES["cfg"],
-        "seed": AXES["seed"],
+        "default_cfg": CFG,
+        "seed": (0, MOST_SEED),
         "dimension": (1, 10_000),
         "modes": (1, 10_000),
         "classes": (1, 10_000),

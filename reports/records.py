@@ -10,20 +10,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness import axes as table
 from harness.store.records import Store
+from harness.store.schema import with_defaults
 
 # What makes two lines two lines: a sampler with its knobs, whose code stepped, its kind of noise, and its schedule.
-VARIANT = ["sampler", "sampler_knobs", "implementation", "noise", "schedule", "schedule_knobs"]
+VARIANT = table.columns(lambda axis: axis.variant)
 # Everything else that was asked and changes quality. Cells of one figure agree on all of it but the figure's axes.
-QUALITY_AXES = [
-    *["task", "task_knobs", "model", "model_fingerprint", "data", "data_fingerprint", "height", "width"],
-    *["steps", "cfg", "guidance_rescale", "guidance_knobs", "negative_prompt", "strength", "keep_steps"],
-    *["precision", "seed", "n_images", "reference_count"],
-]
+QUALITY_AXES = table.columns(lambda axis: axis.changes in table.QUALITY and not axis.variant)
 FID_AXES = ["fid_extractor", "fid_resizer", "clip_definition"]
-COST_AXES = ["device", "hardware", "threads", "timing_preset", "timing_batch", "peak_memory_kind"]
+COST_AXES = [*table.columns(lambda axis: axis.changes in (table.ROUNDING, table.COST)), "hardware", "peak_memory_kind"]
 GUIDANCE_ONLY = ["guidance_rescale", "guidance_knobs", "negative_prompt"]  # without effect where cfg is 1
-ALWAYS_SAID = ["steps", "cfg", "strength", "precision", "n_images"]
+ALWAYS_SAID = [part.name for part in table.PARTS.values() if part.common]
 NOTHING = "–"
 MOST_LONE = 4  # samplers left out that are named
 LONGEST_SLUG = 80  # letters: a part of a file's name
@@ -102,7 +100,7 @@ class Group:
 
 def load(results: Path, where: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> pd.DataFrame:
     """All cell rows, or those that `where` lets pass, each with the `label` of its variant."""
-    cells = Store(results).cells().fillna({"noise": "independent"})  # what it was before there was a choice
+    cells = with_defaults(Store(results).cells())
     if where is not None and len(cells):
         cells = where(cells)
     return cells.assign(label=_labels(cells))

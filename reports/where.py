@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.axes import KNOBS
 from harness.errors import InputError, nearest
 from harness.store.schema import CELLS
 
 KINDS = {column.name: column.kind for column in CELLS}
-KNOBS = {"sampler": "sampler_knobs", "schedule": "schedule_knobs", "task": "task_knobs", "guidance": "guidance_knobs"}
 # Asked or found out before anything is measured: what people filter by, so what a wrong name is answered with.
 OFFERED = (
     *("sampler", "steps", "cfg", "schedule", "strength", "precision", "task", "model", "data", "implementation"),

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from harness import bounds
+from harness.axes import AXES
 from harness.errors import InputError
 from harness.sweep.commandline import read
 from harness.sweep.enumerate import check_settings, enumerate_cells
@@ -28,8 +29,11 @@ TEXTS = ("path", "vae", "config", "variant", "revision", "prediction_type", "fil
 TEXTS += ("default_data", "image_column", "caption_column", "sidecars", "prompts", "precision")
 DECLARED = ("default_strength",)  # of the task, said by its class
 GROUPS = ("task", "model", "sampler", "schedule", "data")
-SETTINGS = ("workers", "retries", "cell_timeout")
-AXES = [axis for axis in bounds.AXES if axis not in SETTINGS]
+ENDS = {
+    axis.name: (axis.check.low, axis.check.high)
+    for axis in AXES
+    if isinstance(axis.check, (bounds.Whole, bounds.Number))
+}
 HERE = {"diffusers", "sd15", "sd21", "sd_inpaint", "folder", "plan", "file"}  # these need files
 
 
@@ -98,9 +102,9 @@ def test_no_number_of_a_knob_makes_a_traceback_a_warning_or_a_wait(kind, name):
                 assert said.startswith(f"{kind}.{knob}=") and "is not valid: give" in said
 
 
-@pytest.mark.parametrize("axis", [*AXES, "strength", "guidance.rescale", "guidance.percentile"])
+@pytest.mark.parametrize("axis", [*ENDS, "guidance.rescale", "guidance.percentile"])
 def test_no_number_of_an_axis_makes_a_traceback_a_warning_or_a_wait(axis):
-    low, high = bounds.AXES.get(axis, (0, 1))
+    low, high = ENDS.get(axis, (0, 1))
     for words in ([], ["task=img2img"], ["task=img2img", "keep_steps=true"], ["sampler=ddim", "model=gmm"]):
         values = _composed(*words, "steps=6", "device=cpu")
         for given in (*TRIED, low, high):
@@ -110,9 +114,10 @@ def test_no_number_of_an_axis_makes_a_traceback_a_warning_or_a_wait(axis):
                 assert said.startswith(f"{axis}=") and "is not valid: give" in said
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", bounds.SETTINGS)
 def test_no_number_of_a_setting_makes_a_traceback(setting):
-    low, high = bounds.AXES[setting]
+    check = bounds.SETTINGS[setting]
+    low, high = check.low, check.high
     settings = read(["steps=6"]).settings
     for given in TRIED:
         if not low <= given <= high:
@@ -136,7 +141,7 @@ def test_no_number_of_a_metric_makes_a_traceback_or_takes_all_memory(path):
 def test_the_ends_themselves_are_valid():
     values = _composed("model=gmm", "device=cpu")
     for axis in ("steps", "cfg", "seed", "n_images", "batch_size", "reference_count", "timing_batch", "threads"):
-        for end in bounds.AXES[axis]:
+        for end in ENDS[axis]:
             assert outcome(values, axis, end) == "", (axis, end)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness import axes
 from harness.atomic import whole
 from harness.cell import Cell
 from harness.measure.generator import Generator
@@ -31,11 +32,8 @@ from samplers.solvers.dpmpp import DPMpp
 
 STEPS = 200
 DEFINITION = f"dpmpp 2M, {STEPS} karras steps, fp32 state"
-# What changes the solution of the ODE. Sampler, schedule, steps and batch size do not.
-DEPENDS_ON = (
-    "task", "model", "model_fingerprint", "data", "data_fingerprint", "cfg", "guidance", "negative_prompt", "seed",
-    "precision", "device",
-)  # fmt: skip
+# What changes the solution of the ODE, or its rounding. Sampler, schedule, steps and batch size do not.
+DEPENDS_ON = tuple(axis.name for axis in axes.changing(axes.LIMIT, axes.ROUNDING))
 
 
 def compared_with(cell: Cell, generator: Generator, folder: Path) -> dict[str, Any]:
@@ -92,7 +90,7 @@ class Kept(ABC):
         return self.chosen(np.load(path))
 
     def _key(self, members: range) -> str:
-        values = {name: getattr(self.cell, name) for name in DEPENDS_ON}
+        values = axes.written({name: getattr(self.cell, name) for name in DEPENDS_ON})
         text = json.dumps([values, *self.depends_on(), [*members], self.definition], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

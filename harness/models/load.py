@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from harness import paths
-from harness.cell import PRECISIONS
+from harness.axes import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models import kinds
 from harness.models.base import Kind, Model, Spec

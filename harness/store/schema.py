@@ -1,7 +1,8 @@
 """What is kept of a sweep: every column of the three tables, in one place. Imports no torch.
 
-`cells` has a row a cell, `images` a row an image, `timings` a row a timed run. To add a column, add a line here and
-raise SCHEMA_VERSION: records without it are read as null, so a column is never renamed and never changes its type.
+`cells` has a row a cell, `images` a row an image, `timings` a row a timed run. The columns that say what was asked come
+from the table of axes (harness/axes.py). To add another column, add a line here and raise VERSION: records without it
+are read as null, so a column is never renamed and never changes its type.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+from harness.axes import AXES, PARTS, Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 3  # of the columns that are written here
+SCHEMA_VERSION = max(VERSION, *(axis.since for axis in AXES))
 STATUSES = ("ok", "failed", "skipped")
 ARROW_TYPES = {
     "text": pa.string(),
@@ -25,15 +32,6 @@ ARROW_TYPES = {
     "time": pa.timestamp("ms", tz="UTC"),
     "floats": pa.list_(pa.field("element", pa.float64())),  # the name parquet gives it
 }
-
-
-class Column(NamedTuple):
-    """`kind` is a key of ARROW_TYPES; `json` takes any JSON value and is kept as text with sorted keys."""
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
 
 
 def _measured(name: str, unit: str, meaning: str) -> list[Column]:
@@ -71,41 +69,16 @@ IDENTITY = [
     Column("cell", "json", "", "canonical JSON of everything that was asked"),
 ]
 
+# What was asked: the columns of every axis of a cell, and what followed before anything was measured.
 ASKED = [
-    Column("task", "text", "", "txt2img, img2img or inpaint"),
-    Column("task_knobs", "json", "", "options of the task"),
-    Column("model", "text", "", "name of the model's configuration"),
-    Column("model_fingerprint", "text", "", "hash or revision of the weights"),
-    Column("data", "text", "", "name of the data: prompts, sources, masks, reference"),
-    Column("data_fingerprint", "text", "", "hash of the data"),
-    Column("reference_count", "int", "images", "reference images behind FID, KID, precision and recall"),
-    Column("sampler", "text", "", "name of the sampler"),
-    Column("sampler_knobs", "json", "", "every knob of the sampler"),
+    *(part.column for part in PARTS.values()),
     Column("order", "int", "", "order of convergence that the sampler declares"),
     Column("stochastic", "bool", "", "whether the sampler adds noise on the way"),
-    Column("implementation", "text", "", "whose arithmetic stepped: native, diffusers or k_diffusion"),
-    Column("schedule", "text", "", "name of the noise schedule"),
-    Column("schedule_knobs", "json", "", "every knob of the schedule"),
-    Column("steps", "int", "steps", "steps asked for"),
     Column("steps_run", "int", "steps", "steps that really ran (fewer where strength < 1)"),
     Column("plan", "text", "", "the sampler's plan: its table of coefficients"),
     Column("plan_id", "text", "", "the plan's file in results/plans, exact and to be run again: the hash of its text"),
-    Column("noise", "text", "", "independent: a draw of its own each time; brownian: increments of one path"),
-    Column("cfg", "float", "", "classifier-free guidance scale; 1 = off"),
-    Column("guidance_rescale", "float", "", "φ of 2305.08891; 0 = off"),
-    Column("guidance_knobs", "json", "", "thresholding and other options of the guidance"),
-    Column("negative_prompt", "text", "", "prompt of the unconditional half"),
     Column("prompts_truncated", "int", "prompts", "prompts longer than the tokenizer's limit, cut; null: no tokenizer"),
-    Column("strength", "float", "", "share of the schedule that runs (img2img, inpaint), 0..1"),
-    Column("keep_steps", "bool", "", "whether the number of steps is kept whatever the strength"),
     Column("mask_share", "float", "share", "mean share of pixels repainted (inpaint), 0..1; at the images' size"),
-    Column("precision", "text", "", "fp64, fp32, bf16 or fp16: weights and activations"),
-    Column("height", "int", "pixels", "height of the images"),
-    Column("width", "int", "pixels", "width of the images"),
-    Column("seed", "int", "", "seed of the noise streams"),
-    Column("n_images", "int", "images", "images generated and measured"),
-    Column("batch_size", "int", "images", "images a batch of the quality pass"),
-    Column("metrics", "json", "", "names of the metrics asked for"),
 ]
 
 QUALITY = [
@@ -147,8 +120,6 @@ QUALITY = [
 ]
 
 COST = [
-    Column("timing_preset", "text", "", "quick, full or off: how long the timing pass was"),
-    Column("timing_batch", "int", "images", "images that one timed run makes"),
     Column("timing_runs", "int", "runs", "timed runs, warm-up apart"),
     Column("timing_warmups", "int", "runs", "runs before the first timed one"),
     Column("timing_cells", "int", "cells", "cells that were timed in turn in one block, this one included"),
@@ -184,9 +155,7 @@ COST = [
 ]
 
 WHERE = [
-    Column("device", "text", "", "device asked for and used: cpu, cuda, ..."),
     Column("hardware", "text", "", "name of the processor or GPU"),
-    Column("threads", "int", "threads", "CPU threads of the worker"),
     Column("load_average", "float", "processes", "load average (1 min) when the cell began"),
     Column("workers", "int", "processes", "worker processes that ran cells side by side; 1 = the machine to itself"),
     Column("attempts", "int", "", "how often the cell was started: 2 where its first worker was lost"),
@@ -367,3 +336,22 @@ PLAIN = {
     "time": _time,
     "floats": lambda values: [_float(value) for value in values],
 }
+# Column → what it means in a record that is too old to have it, as far as that is known.
+BEFORE = {
+    part.name: PLAIN[part.column.kind](part.value(axis.default))
+    for axis in AXES
+    if axis.default is not None
+    for part in axis.parts
+    if part.value is not None
+}
+
+
+def with_defaults(cells: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the cells table to be compared: an axis that a record is too old to have is at its default."""
+    filled: dict[str, Any] = {}
+    for column, default in BEFORE.items():
+        if column not in cells:
+            filled[column] = default
+        elif (missing := cells[column].isna()).any():
+            filled[column] = [default if gap else value for value, gap in zip(cells[column], missing, strict=True)]
+    return cells.assign(**filled)

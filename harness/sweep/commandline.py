@@ -23,12 +23,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.axes import GROUPS as PARTS
 from harness.errors import InputError, nearest
 from harness.paths import CONF, NOT_KNOBS
 from harness.sweep.settle import meant
 from harness.sweep.spelling import check_form, joined, quoted
 
-PARTS = ("task", "model", "sampler", "schedule", "data")  # groups, in the order of conf/sweep.yaml
 GROUPS = (*PARTS, "experiment")
 # How a sweep runs, not what: in no cell's id, one value each.
 SETTINGS = ("results_dir", "force", "workers", "cell_timeout", "retries", "debug", "plots")

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.cell import Cell, allowed_cores, number, whole, yes_or_no
+from harness.bounds import SETTINGS, YesOrNo
+from harness.cell import Cell, allowed_cores
 from harness.errors import InputError
 from harness.sweep.settle import ask, once
 
@@ -45,12 +46,11 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the folder's `~` expanded; InputError where one cannot be."""
-    whole(settings, "workers")
-    whole(settings, "retries")
-    if settings["cell_timeout"] is not None:
-        number(settings, "cell_timeout")
+    for name, check in SETTINGS.items():
+        if name != "cell_timeout" or settings[name] is not None:
+            check(name, settings[name])
     for name in ("force", "debug", "plots"):
-        yes_or_no(settings, name)
+        YesOrNo()(name, settings[name])
     folder = settings["results_dir"]
     if not isinstance(folder, str) or not folder.strip():
         raise InputError(f"results_dir={folder!r} is not valid: give the records' folder, as in results_dir=results")

@@ -11,20 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness import knob_paths
+from harness import axes, knob_paths
+from harness.axes import AXIS
 from harness.bounds import MOST_STEPS, check_knobs
-from harness.cell import (
-    IMPLEMENTATIONS,
-    NOISES,
-    PRECISIONS,
-    TIMINGS,
-    Cell,
-    allowed_cores,
-    choice,
-    number,
-    whole,
-    yes_or_no,
-)
+from harness.cell import Cell, allowed_cores
 from harness.errors import InputError, nearest
 from harness.models.guidance import Guidance
 from harness.paths import CONF
@@ -66,7 +56,7 @@ def ask(values: dict[str, Any], once: Once = lambda work, *arguments: work(*argu
 
 def _of_wrong_kind(values: dict[str, Any]) -> InputError | None:
     """What made some function stumble: a knob whose value is of another kind than the one in its file."""
-    defaults = {kind: _read(kind, values[kind]["name"]) for kind in ("task", "model", "sampler", "schedule", "data")}
+    defaults = {kind: _read(kind, values[kind]["name"]) for kind in axes.GROUPS}
     defaults["guidance"] = yaml.safe_load((CONF / "sweep.yaml").read_text(encoding="utf-8"))["guidance"]
     for kind, section in defaults.items():
         if section.get("name") == "auto":
@@ -102,45 +92,42 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     if not isinstance(values["device"], str):
         raise InputError(f"device={values['device']!r} is not valid; valid: auto, cpu, cuda, cuda:N, mps")
     device = _device(values["device"])
-    precision = choice(values["precision"] or model.get("default_precision", "fp32"), "precision", PRECISIONS)
+    precision = AXIS["precision"].valid(values["precision"] or model.get("default_precision", "fp32"))
     _check_precision(precision, device)
-    implementation = choice(values["implementation"], "implementation", IMPLEMENTATIONS)
-    keep_steps = yes_or_no(values, "keep_steps") and strength is not None
+    implementation = AXIS["implementation"].settled(values)
+    keep_steps = AXIS["keep_steps"].settled(values) and strength is not None
     asked = _Asked(task, load_task(task), model, sampler, schedule, strength, keep_steps)
     steps, stochastic = asked.steps(values)
     _check_implementation(implementation, sampler, task["name"], asked.levels(steps))
-    n_images = whole(values, "n_images")
+    n_images = AXIS["n_images"].settled(values)
     once(check_data, data, n_images, task["name"])
     once(check_use, model, data, precision, str(values["negative_prompt"] or ""))
     metrics = once(_metrics, values["metrics"])
     off = not guidance.on
-    return Cell(
-        task=task,
-        model=model,
-        model_fingerprint=once(model_fingerprint, model),
-        sampler=sampler,
-        schedule=schedule,
-        data=data,
-        data_fingerprint=once(data_fingerprint, data),
-        implementation=implementation,
-        noise=_noise(values["noise"], stochastic),
-        steps=steps,
-        cfg=guidance.scale,
-        guidance={**values["guidance"], "rescale": 0.0 if off else float(guidance.rescale)},
-        strength=strength,
-        keep_steps=keep_steps,
-        negative_prompt="" if off else str(values["negative_prompt"] or ""),
-        precision=precision,
-        seed=whole(values, "seed"),
-        n_images=n_images,
-        batch_size=whole(values, "batch_size"),
-        device=device,
-        threads=_threads(values, device),
-        metrics=metrics,
-        reference_count=whole(values, "reference_count", ": FID needs a covariance"),
-        timing=choice(values["timing"], "timing", TIMINGS),
-        timing_batch=whole(values, "timing_batch"),
-    )
+    settled: dict[str, Any] = {
+        "task": task,
+        "model": model,
+        "model_fingerprint": once(model_fingerprint, model),
+        "sampler": sampler,
+        "schedule": schedule,
+        "data": data,
+        "data_fingerprint": once(data_fingerprint, data),
+        "implementation": implementation,
+        "noise": _noise(values, stochastic),
+        "steps": steps,
+        "cfg": guidance.scale,
+        "guidance": {**values["guidance"], "rescale": 0.0 if off else float(guidance.rescale)},
+        "strength": strength,
+        "keep_steps": keep_steps,
+        "negative_prompt": "" if off else str(values["negative_prompt"] or ""),
+        "precision": precision,
+        "n_images": n_images,
+        "device": device,
+        "threads": _threads(values, device),
+        "metrics": metrics,
+    }
+    # All other axes depend on nothing but what was given.
+    return Cell(**settled, **{axis.name: axis.settled(values) for axis in axes.KEPT if axis.name not in settled})
 
 
 def meant(kind: str, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -200,7 +187,7 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
 
 def _cfg(values: dict[str, Any], model: dict[str, Any]) -> float:
-    return number({"cfg": model["default_cfg"] if values["cfg"] is None else values["cfg"]}, "cfg")
+    return AXIS["cfg"].valid(model["default_cfg"] if values["cfg"] is None else values["cfg"])
 
 
 @dataclass(frozen=True)
@@ -224,9 +211,9 @@ class _Asked:
         if self.schedule["name"] == "file":
             steps = self._of_file()
         elif values["nfe"] is not None:
-            steps = self._affordable(whole(values, "nfe"))
+            steps = self._affordable(AXIS["nfe"].settled(values))
         else:
-            steps = whole(values, "steps")
+            steps = AXIS["steps"].settled(values)
         plan = self._plan(steps)
         return steps, plan is not None and any(stage.noise for stage in plan.stages)
 
@@ -236,7 +223,7 @@ class _Asked:
 
         if self.task["name"] == "inpaint":
             raise InputError(f"sampler={self.sampler['name']} chooses its own steps and cannot blend: not with inpaint")
-        steps = whole(values, "steps") if self.strength is not None else ENDS
+        steps = AXIS["steps"].settled(values) if self.strength is not None else ENDS
         self.levels(steps)
         try:
             return steps, registry.capabilities(self.sampler, steps).stochastic
@@ -323,16 +310,16 @@ def _check_implementation(implementation: str, sampler: dict[str, Any], task: st
             raise InputError(str(error)) from error
 
 
-def _noise(given: str, stochastic: bool) -> str:
+def _noise(values: dict[str, Any], stochastic: bool) -> str:
     """Set aside where none is added between levels: a churn is independent of any path."""
-    choice(given, "noise", NOISES)
-    return given if stochastic else "independent"
+    given = AXIS["noise"].settled(values)
+    return given if stochastic else axes.default("noise")
 
 
 def _strength(given: Any, task: dict[str, Any]) -> float | None:
     """None where the task has no use for it, so that the axis does not multiply cells."""
     if given is not None:
-        number({"strength": given}, "strength", 0.0, 1.0)
+        AXIS["strength"].valid(given)
     if not task["uses_strength"]:
         return None
     return float(task["default_strength"] if given is None else given)
@@ -341,7 +328,7 @@ def _strength(given: Any, task: dict[str, Any]) -> float | None:
 def _threads(values: dict[str, Any], device: str) -> int | None:
     """By default all cores allowed on the CPU, whose rounding and times depend on them; a GPU's images do not."""
     if values["threads"] is not None:
-        return whole(values, "threads")
+        return AXIS["threads"].settled(values)
     return allowed_cores() if device == "cpu" else None
 
 

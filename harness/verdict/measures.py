@@ -8,16 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from harness import axes
 from harness.errors import InputError, nearest
 from harness.store.schema import ATTRIBUTES, CELLS, SIMILARITIES
 
 MEAN, INFLUENCE, ROOT = "mean", "influence", "root"
 
 # Cells of one group share prompts and noise and differ in what a reader wants to compare: sampler, schedule, steps, ...
-GROUP = (
-    *("task", "model", "model_fingerprint", "data", "data_fingerprint", "height", "width", "seed", "n_images"),
-    *("strength", "negative_prompt"),
-)
+GROUP = tuple(column for column in axes.columns(lambda axis: axis.apart) if column not in axes.KNOBS.values())
 FEATURES = ("fid_extractor", "fid_resizer", "reference_count")
 
 

@@ -9,28 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness import axes
+
 NOTHING = "–"
 LONGEST = 40  # letters of a value
 SHORTEST_ID = 4  # letters of a cell's id
-# Column → heading. A cell's name has those in which the cells differ, in this order.
-AXES = {
-    "task": "task", "model": "model", "data": "data", "sampler": "sampler", "implementation": "by",
-    "schedule": "schedule", "noise": "noise", "steps": "steps", "cfg": "cfg", "strength": "strength",
-    "precision": "prec.", "n_images": "N", "seed": "seed", "guidance_rescale": "rescale",
-    "negative_prompt": "negative prompt", "keep_steps": "keep steps", "height": "height", "width": "width",
-    "task_knobs": "task knobs", "guidance_knobs": "guidance knobs",
-}  # fmt: skip
+# Column → how it is shown. A cell's name has those in which the cells differ, in this order.
+KNOBS_OF = {axes.KNOBS[axis.name]: axis.name for axis in axes.AXES if axis.variant and axis.name in axes.KNOBS}
+SHOWN = {part.name: part for part in axes.told(axes.NAME) if part.name not in KNOBS_OF}
 # How it was run, and what was there: said only where the axes alone leave two cells with one name.
-CIRCUMSTANCES = ("model_fingerprint", "data_fingerprint", "device", "hardware", "threads", "batch_size", "workers")
+CIRCUMSTANCES = (*(part.name for part in axes.told(axes.LAST)), "hardware", "workers")
 ALWAYS = ("sampler", "steps")
-IN_COMMON = ("task", "model", "schedule", "cfg", "strength", "precision", "n_images")  # told where all agree
-BARE = ("task", "model", "data", "sampler", "implementation", "schedule", "noise", "precision")  # need no word before
-KNOBS_OF = {"sampler_knobs": "sampler", "schedule_knobs": "schedule"}
-PHRASES = {
-    "steps": "{} steps", "cfg": "cfg {}", "strength": "strength {}", "n_images": "{} images", "seed": "seed {}",
-    "guidance_rescale": "rescale {}", "height": "height {}", "width": "width {}", "threads": "{} threads",
-    "negative_prompt": "negative prompt '{}'", "keep_steps": "keep_steps {}", "batch_size": "batches of {}",
-}  # fmt: skip
+IN_COMMON = tuple(part.name for part in SHOWN.values() if part.common and part.name not in ALWAYS)  # where all agree
+DIFFERING = tuple(column for column in SHOWN if column in axes.KNOBS.values())  # of their knobs those that differ
+BARE = tuple(column for column, part in SHOWN.items() if part.words == "{}" and column not in DIFFERING)
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ class Names:
 def names(cells: pd.DataFrame) -> Names:
     """Names for these cells (rows of the cells table); no value in them is longer than 40 letters."""
     columns = {}
-    for column in AXES:
+    for column in SHOWN:
         if column in cells and (column in ALWAYS or cells[column].nunique(dropna=False) > 1):
             columns[column] = cells[column].map(plain)
     for knobs, owner in KNOBS_OF.items():
@@ -84,10 +76,10 @@ def names(cells: pd.DataFrame) -> Names:
             if said.any():
                 own = columns.get(owner, cells[owner].map(plain))
                 columns[owner] = (own + " " + said).str.strip()
-    for column in ("task_knobs", "guidance_knobs"):
+    for column in DIFFERING:
         if column in columns:
             columns[column] = _differing(cells[column])
-    table = pd.DataFrame({column: columns[column] for column in AXES if column in columns}, index=cells.index)
+    table = pd.DataFrame({column: columns[column] for column in SHOWN if column in columns}, index=cells.index)
     for column in CIRCUMSTANCES:
         if table.duplicated().any() and column in cells and cells[column].nunique(dropna=False) > 1:
             table[column] = cells[column].map(plain)
@@ -97,7 +89,7 @@ def names(cells: pd.DataFrame) -> Names:
 
 
 def headings(table: pd.DataFrame) -> list[str]:
-    return [AXES.get(column, column.replace("_", " ")) for column in table]
+    return [SHOWN[column].title if column in SHOWN else column.replace("_", " ") for column in table]
 
 
 def joined(words: Sequence[str]) -> str:
@@ -116,7 +108,9 @@ def plain(value: object) -> str:
 
 
 def phrase(column: str, value: str) -> str:
-    return "" if value in (NOTHING, "") else PHRASES.get(column, "{}").replace("{}", value)
+    if value in (NOTHING, ""):
+        return ""
+    return axes.PARTS[column].words.replace("{}", value) if column in axes.PARTS else value
 
 
 def _agreed(cells: pd.DataFrame, column: str) -> bool:

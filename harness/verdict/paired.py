@@ -34,6 +34,7 @@ import pandas as pd
 
 from harness import statistics
 from harness.store.records import Store, joined
+from harness.store.schema import with_defaults
 from harness.verdict.measures import INFLUENCE, ROOT, Measure, bounds, measure, same
 
 ALPHA = 0.05
@@ -54,7 +55,7 @@ def read_images(store: Store, cells: pd.DataFrame, metrics: Sequence[str]) -> pd
 
 def read_cells(store: Store, cell_ids: Sequence[str]) -> pd.DataFrame:
     """The rows of the cells table of `cell_ids`, in that order, as far as they are recorded."""
-    cells = joined("cells", store.tables("cells", None, cell_ids)).to_pandas()
+    cells = with_defaults(joined("cells", store.tables("cells", None, cell_ids)).to_pandas())
     place = cells["cell_id"].map({cell_id: k for k, cell_id in enumerate(cell_ids)})
     return cells.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 

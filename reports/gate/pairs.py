@@ -16,19 +16,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from harness import axes
 from harness.errors import InputError
-from harness.paths import CONF, NOT_KNOBS
+from harness.paths import CONF
 from harness.store.records import Store
+from harness.store.schema import with_defaults
 
-KNOBS = {"task_knobs": "task", "sampler_knobs": "sampler", "schedule_knobs": "schedule"}  # column → its group
-KEY = [
-    *("task", "task_knobs", "model", "data", "sampler", "sampler_knobs", "implementation", "noise", "schedule"),
-    *("schedule_knobs", "steps", "cfg", "guidance_rescale", "guidance_knobs", "negative_prompt", "strength"),
-    *("keep_steps", "precision", "height", "width", "seed"),
-]
-# What a record means that is too old to have the column. A failed cell never learned its images' size.
-MISSING = {"noise": "independent", "implementation": "native"}
-FROM_THE_OTHER_SIDE = ["height", "width"]
+KNOBS = {axes.KNOBS[group]: group for group in axes.GROUPS if group in axes.KNOBS}  # column → its group
+# What was asked and decides the images. Columns that a run finds out (`value` is None) are not asked.
+KEY = [part.name for axis in axes.changing(*axes.MADE) if axis.asked for part in axis.parts if part.value is not None]
 
 
 @dataclass(frozen=True)
@@ -70,15 +66,13 @@ def match(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Pairs:
 
 def keys(cells: pd.DataFrame) -> pd.Series:
     """One text a cell: equal where the same was asked. A knob that a record is too old to have had its default."""
-    parts = []
+    cells, parts = with_defaults(cells), []
     for column in KEY:
         values = cells[column] if column in cells else pd.Series(None, cells.index, dtype=object)
         if column in KNOBS:
             parts.append([_knobs(KNOBS[column], *pair) for pair in zip(cells[KNOBS[column]], values, strict=True)])
-        elif column in FROM_THE_OTHER_SIDE:
-            continue
         else:
-            parts.append([_plain(value, MISSING.get(column)) for value in values])
+            parts.append([_plain(value) for value in values])
     return pd.Series(["\x1f".join(row) for row in zip(*parts, strict=True)], index=cells.index, dtype=object)
 
 
@@ -94,12 +88,12 @@ def _defaults(group: str, name: str) -> dict:
     if not name.isidentifier() or not path.is_file():
         return {}
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {knob: value for knob, value in values.items() if knob not in NOT_KNOBS}
+    return axes.knobs(values)
 
 
-def _plain(value: object, missing: str | None) -> str:
+def _plain(value: object) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
-        return missing or ""
+        return ""
     return f"{value:.12g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
@@ -111,7 +105,7 @@ def _labels(cells: pd.DataFrame) -> pd.Series:
     names = pd.Series([" · ".join(row) for row in zip(*parts, strict=True)], cells.index, dtype=object)
     for _, group in cells[names.duplicated(keep=False)].groupby(names):
         for column in KEY:
-            values = group[f"{column}_b"].map(lambda value: _plain(value, None))
+            values = group[f"{column}_b"].map(lambda value: _plain(value))
             if values.nunique() > 1:
                 said = _differing(values) if column.endswith("_knobs") else column + " " + values
                 names[group.index] += " · " + said
