@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cell import PRECISIONS
+from harness.axes import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models import locate, training_noise
 from harness.models.base import Kind, Model, Spec, dtype_of
