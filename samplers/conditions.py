@@ -111,7 +111,7 @@ class _Solution:
         return ((level.lam if self.in_lambda else level.ratio) - self.middle) / self.half
 
     def z(self, level: Level) -> np.ndarray:
-        return chebyshev.chebval(self.place(level), self.z_series)
+        return np.asarray(chebyshev.chebval(self.place(level), self.z_series))
 
     def x0(self, level: Level) -> np.ndarray:
         slope = chebyshev.chebval(self.place(level), self.slope_series) / self.half

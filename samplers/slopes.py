@@ -45,8 +45,9 @@ def run(plan: Plan, x: np.ndarray, answer: Callable[[np.ndarray, Level], np.ndar
     for stage in plan.stages:
         states.insert(0, x)
         outputs.insert(0, answer(x, stage.level))
-        x = sum(a * s for a, s in zip(stage.states, states, strict=False) if a) + sum(
-            b * d for b, d in zip(stage.x0, outputs, strict=False) if b
+        none = np.zeros_like(x)
+        x = sum((a * s for a, s in zip(stage.states, states, strict=False) if a), none) + sum(
+            (b * d for b, d in zip(stage.x0, outputs, strict=False) if b), none
         )
         del states[64:], outputs[64:]
     return x
@@ -58,7 +59,7 @@ def slope(sampler: dict[str, Any], halvings: int = 0) -> tuple[float, float, int
     `halvings` of the first step, for methods that begin with steps of lower order: what those leave behind, h² of the
     first one, would hide the order.
     """
-    calls = registry.capabilities(sampler, 1).nfe
+    calls = registry.capabilities(sampler, 1).nfe or 1
     found: list[tuple[int, float]] = []
     for steps in STEPS:
         if steps * calls > _MOST_CALLS and len(found) > 3:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,12 @@ class LocalExecutor:
                         cell = queue.popleft()
                         if claim(cell):
                             worker.give(cell, self.cell_timeout, beside=self._beside(cell, queue))
-                busy = {worker.pipe: worker for worker, _ in workers if worker.cell is not None}
+                busy = {worker.connection: worker for worker, _ in workers if worker.cell is not None}
                 if not busy:
                     return
                 deadline = min(worker.deadline for worker in busy.values())
                 heard = wait(list(busy), None if deadline == float("inf") else max(0.0, deadline - time.monotonic()))
-                for message in self._messages([busy[pipe] for pipe in heard], list(busy.values())):
+                for message in self._messages([busy[pipe] for pipe in busy if pipe in heard], list(busy.values())):
                     if isinstance(message, Record):
                         message.cell["workers"] = len(workers)
                     yield message
@@ -114,12 +115,12 @@ class LocalExecutor:
         """A dead worker's cell: tried again in a new one, or failed."""
         cause = worker.cause_of_death()
         if not worker.fresh and not worker.heard:  # it died between two cells: this one had not begun
-            worker.give(worker.cell, self.cell_timeout, attempt=worker.attempts, beside=worker.beside)
-            return Progress(worker.cell.cell_id, "starting another worker", 0)
+            worker.give(worker.running, self.cell_timeout, attempt=worker.attempts, beside=worker.beside)
+            return Progress(worker.running.cell_id, "starting another worker", 0)
         if worker.beside and worker.heard:
             return self._one_by_one(worker, f"died ({cause})")
         if worker.attempts <= self.retries:
-            cell = worker.cell
+            cell = worker.running
             worker.give(cell, self.cell_timeout, attempt=worker.attempts + 1)
             return Progress(cell.cell_id, f"the worker process died: {cause}; trying again", 0, notable=True)
         times = f", {worker.attempts} times" if worker.attempts > 1 else ""
@@ -127,7 +128,7 @@ class LocalExecutor:
 
     def _one_by_one(self, worker: _Worker, end: str) -> Progress:
         """The cell again without the others: whichever of them it was fails in its own turn."""
-        cell = worker.cell
+        cell = worker.running
         self.apart |= {cell.cell_id, *(other.cell_id for other in worker.beside)}
         worker.give(cell, self.cell_timeout, attempt=worker.attempts)
         what = f"the worker process {end} while it timed several cells in turn; they are timed one by one"
@@ -139,7 +140,7 @@ class _Worker:
 
     def __init__(self, results_dir: str, session: str) -> None:
         self.results_dir, self.session = results_dir, session
-        self.process: multiprocessing.process.BaseProcess | None = None
+        self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
         self.cell: Cell | None = None
         self.beside: tuple[Cell, ...] = ()  # what it times in turn with the cell, until it says that this is done
@@ -148,6 +149,18 @@ class _Worker:
         self.fresh = False  # started for this attempt
         self.deadline = float("inf")  # on the monotonic clock
         self.timeout: float | None = None
+
+    @property
+    def running(self) -> Cell:
+        """The cell that it has."""
+        assert self.cell is not None
+        return self.cell
+
+    @property
+    def connection(self) -> Connection:
+        """This end of the pipe to a process that was started."""
+        assert self.pipe is not None
+        return self.pipe
 
     def give(self, cell: Cell, timeout: float | None, attempt: int = 1, beside: tuple[Cell, ...] = ()) -> None:
         """Send it a cell, and cells to be timed beside it; a worker that died while idle is replaced first."""
@@ -160,10 +173,10 @@ class _Worker:
             self._start(cell.cpu_threads)
         self._wind_up(START_S if self.fresh else 0.0)
         with suppress(OSError):  # it died this moment: the pipe's end says so
-            self.pipe.send((cell, beside))
+            self.connection.send((cell, beside))
 
     def receive(self) -> Progress | Record:
-        message = self.pipe.recv()
+        message = self.connection.recv()
         if isinstance(message, Progress):
             if message.what == TIMED:
                 self.beside = ()
@@ -175,7 +188,7 @@ class _Worker:
         return self._done(message)
 
     def fail(self, error: str) -> Record:
-        return self._done(failed(self.cell, error, self.started))
+        return self._done(failed(self.running, error, self.started))
 
     def _done(self, record: Record) -> Record:
         record.cell["attempts"] = self.attempts
@@ -187,6 +200,7 @@ class _Worker:
         self.deadline = time.monotonic() + start_s + allowed
 
     def cause_of_death(self) -> str:
+        assert self.process is not None
         self.process.join(timeout=10)
         code = self.process.exitcode
         self.stop()
@@ -199,10 +213,9 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
         self.pipe, theirs = context.Pipe()
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        self.process = context.Process(
-            target=_work, args=(theirs, self.results_dir, self.session, os.getpid()), daemon=True
-        )
-        self.process.start()
+        process = context.Process(target=_work, args=(theirs, self.results_dir, self.session, os.getpid()), daemon=True)
+        process.start()
+        self.process = process
         theirs.close()
 
     def stop(self) -> None:
@@ -211,7 +224,7 @@ class _Worker:
             return
         self.process.kill()
         self.process.join()
-        self.pipe.close()
+        self.connection.close()
         for path in Path(self.results_dir).rglob(f".*.{mark(self.process.pid)}.tmp"):  # harness/atomic.py names them
             with suppress(OSError):
                 path.unlink()
@@ -227,7 +240,8 @@ def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None
     runner = getattr(importlib.import_module(module), name)(results_dir)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
-            pipe.send(_result(runner, *pipe.recv(), pipe))
+            cell, beside = pipe.recv()
+            pipe.send(_result(runner, cell, beside, pipe))
 
 
 def _result(session: Any, cell: Cell, beside: tuple[Cell, ...], pipe: Connection) -> Record:

@@ -7,8 +7,8 @@ A state is x = α·x0 + σ·ε. Everything a schedule or a solver needs to know 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class Process:
     """
 
     table: np.ndarray
+    _log_table: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         table = np.asarray(self.table, np.float64)
@@ -87,7 +88,7 @@ class Process:
     def ratio_of_noise(self, noise):
         return noise
 
-    def scale(self, ratio):
+    def scale(self, ratio) -> tuple[Any, Any]:
         """(α, σ) of a state whose noise-to-signal ratio is `ratio`."""
         raise TypeError(f"{type(self).__name__} does not say how its state is scaled: use DiscreteVP or DiscreteVE")
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 
 _MASK = 0xFFFFFFFF
 _PATH = 0x62726F776E69616E  # "brownian": keeps the paths apart from the draws of the same seed
+
+
+class Noise(Protocol):
+    """Whatever a walk draws its noise from: our streams, or a host's own generators."""
+
+    def draw(self, above: float | None = None, below: float | None = None) -> torch.Tensor:
+        """Standard normal noise shaped as the state, for what is added between two σ/α (None: between none)."""
+        ...
 
 
 class NoiseStreams:
@@ -62,17 +71,22 @@ class BrownianStreams(NoiseStreams):
 
     def __init__(self, seed: int, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str = "cpu"):
         super().__init__(seed, indices, shape, device)
-        self._trees: dict[tuple[int, int], Callable[[float, float], torch.Tensor]] = {}
+        self._trees: dict[tuple[int, int], Any] = {}  # Brownian paths, an image and octave each
 
     def draw(self, above: float | None = None, below: float | None = None) -> torch.Tensor:
         """The path's increment from `above` down to `below` (σ/α), over √(above − below): standard normal, float32."""
-        if above is None or math.isinf(above) or not above * (1 - self._RESOLUTION) > max(below, self._LOWEST):
+        if (
+            above is None
+            or below is None
+            or math.isinf(above)
+            or not above * (1 - self._RESOLUTION) > max(below, self._LOWEST)
+        ):
             return super().draw()
         out = torch.empty((len(self.indices), *self.shape), dtype=torch.float32)
         parts = _octaves(max(below, self._LOWEST), above)
         for row, index in zip(out, self.indices, strict=True):
-            pieces = (2 ** (octave / 2) * self._tree(index, octave)(start, stop) for octave, start, stop in parts)
-            row.copy_(sum(pieces) / math.sqrt(above - below))
+            pieces = [2 ** (octave / 2) * self._tree(index, octave)(start, stop) for octave, start, stop in parts]
+            row.copy_(sum(pieces, torch.zeros(())) / math.sqrt(above - below))
         lowest = parts[0][0]  # sampling goes down: what lies above is not asked for again
         self._trees = {key: tree for key, tree in self._trees.items() if key[1] <= lowest}
         return out.to(self.device)

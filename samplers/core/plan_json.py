@@ -63,15 +63,15 @@ def loads(text: str | bytes) -> SavedPlan:
         plan = Plan(
             _level(values["start"]), tuple(map(_stage, values["stages"])), _capabilities(values["capabilities"])
         )
-        arrays = [np.array(_numbers(values["levels"][name])) for name in ("alpha", "sigma", "time")]
+        alpha, sigma, time = (np.array(_numbers(values["levels"][name])) for name in ("alpha", "sigma", "time"))
         process = _process(values["process"])
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"a part is missing or of the wrong kind ({type(error).__name__}: {error})") from error
-    if not plan.stages or len({len(array) for array in arrays}) != 1 or len(arrays[0]) < 2:
+    if not plan.stages or not len(alpha) == len(sigma) == len(time) >= 2:
         raise ValueError("a plan needs a stage and the levels of at least one step")
-    if not all(np.isfinite(array).all() for array in arrays):
+    if not all(np.isfinite(array).all() for array in (alpha, sigma, time)):
         raise ValueError("the levels of a plan are finite numbers")
-    return SavedPlan(plan, *arrays, process)
+    return SavedPlan(plan, alpha, sigma, time, process)
 
 
 def identity(text: str) -> str:
@@ -93,7 +93,7 @@ def same_process(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return (
         one.get("kind") == other.get("kind")
         and one.get("train_steps") == other.get("train_steps")
-        and np.shape(one.get("ratios")) == np.shape(other.get("ratios"))
+        and np.shape(one["ratios"]) == np.shape(other["ratios"])
         and np.allclose(one["ratios"], other["ratios"], rtol=1e-9, atol=0)
     )
 

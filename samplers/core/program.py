@@ -13,6 +13,7 @@ An output that no later stage needs is added from where the denoiser left it, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -76,17 +77,17 @@ def compiled(stages: Sequence[Stage]) -> Program:
 
 def _mixes(stages: Sequence[Stage]) -> dict[int, float]:
     """The calls whose state and output every later stage uses in one ratio state/x0, and that ratio."""
-    ratios: dict[int, list[float | None]] = {}
+    ratios: dict[int, list[float]] = {}  # NaN where a stage uses one of the two alone
     for i, stage in enumerate(stages):
         for j in range(1, max(len(stage.states), len(stage.x0))):
             a = stage.states[j] if j < len(stage.states) else 0.0
             b = stage.x0[j] if j < len(stage.x0) else 0.0
             if a or b:
-                ratios.setdefault(i - j, []).append(a / b if a and b else None)
+                ratios.setdefault(i - j, []).append(a / b if a and b else math.nan)
     return {
         call: found[0]
         for call, found in ratios.items()
-        if None not in found
+        if not any(map(math.isnan, found))
         and max(found) - min(found) <= SAME_RATIO * abs(found[0])
         and 1 / MOST_RATIO <= abs(found[0]) <= MOST_RATIO
     }

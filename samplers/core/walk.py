@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from samplers.core.levels import Level
-from samplers.core.noise import NoiseStreams
+from samplers.core.noise import Noise
 from samplers.core.plan import Plan
 from samplers.core.program import Program
 
@@ -46,17 +46,17 @@ class Walk:
         """The next call's, to which `churn` raises the state; at the end the result's."""
         return self.plan.stages[-1].result if self.over else self.plan.stages[self.index].level
 
-    def churn(self, noise: NoiseStreams | None = None) -> Tensor:
+    def churn(self, noise: Noise | None = None) -> Tensor:
         """The state that the next call evaluates, raised to its level by fresh noise where the plan churns: once a
         call, before it."""
         scale, amount = self._turns[self.index][0].churn
         if amount:
-            return self.state.mul_(scale).add_(noise.draw(), alpha=amount)
+            return self.state.mul_(scale).add_(_given(noise).draw(), alpha=amount)
         if scale != 1:  # s_noise = 0: the level is raised all the same
             self.state.mul_(scale)
         return self.state
 
-    def advance(self, x0: Tensor, noise: NoiseStreams | None = None) -> Tensor:
+    def advance(self, x0: Tensor, noise: Noise | None = None) -> Tensor:
         """The next state, from what the denoiser answered (shaped as the state, any type; it is not kept)."""
         stage, step, weight = self._turns[self.index]
         keep_state, keep_x0, mix, first, last, _, fresh, scales, target = step
@@ -81,9 +81,15 @@ class Walk:
         if fresh:
             state.add_(x0, alpha=fresh)
         if stage.noise:
-            state.add_(noise.draw(stage.noise_from.ratio, stage.result.ratio), alpha=stage.noise)
+            state.add_(_given(noise).draw(stage.noise_from.ratio, stage.result.ratio), alpha=stage.noise)
         self.index += 1
         return state
+
+
+def _given(noise: Noise | None) -> Noise:
+    if noise is None:
+        raise ValueError("this plan draws noise: give the walk what it draws from")
+    return noise
 
 
 def _weights(program: Program, x: Tensor) -> list[Tensor]:

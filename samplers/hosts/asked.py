@@ -32,6 +32,9 @@ def plain(what: str, spec: Spec) -> Spec:
 
 
 def spaced(schedule: Mapping[str, Any], model: Replaced, steps: int | None) -> NoiseLevels:
+    """The levels of the schedule for this model; a ValueError where the number of steps is wanting."""
+    if steps is None:
+        raise ValueError(f"schedule={schedule['name']} needs a number of steps: give num_inference_steps")
     return schedules.build(process=model.process, steps=steps, **schedule)
 
 

@@ -21,8 +21,8 @@ NODE_CLASS_MAPPINGS: dict[str, Any] = {}  # ComfyUI wants one of every custom no
 
 def register(prefix: str = "plan_") -> list[str]:
     """Add the samplers to ComfyUI's; the names they have there. Registering twice changes nothing."""
-    import comfy.k_diffusion.sampling
-    import comfy.samplers
+    import comfy.k_diffusion.sampling  # pyright: ignore[reportMissingImports] - there inside ComfyUI alone
+    import comfy.samplers  # pyright: ignore[reportMissingImports]
 
     menus = [comfy.samplers.KSampler.SAMPLERS]
     for menu in (getattr(comfy.samplers, name, None) for name in ("SAMPLER_NAMES", "KSAMPLER_NAMES")):
@@ -43,7 +43,7 @@ def register(prefix: str = "plan_") -> list[str]:
 
 def is_flow(model: Any) -> bool:
     """Whether the model, however it is wrapped, has the state of a rectified flow."""
-    import comfy.model_sampling
+    import comfy.model_sampling  # pyright: ignore[reportMissingImports]
 
     while model is not None:
         sampling = getattr(model, "model_sampling", None)

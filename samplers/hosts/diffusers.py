@@ -210,6 +210,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     # ---------------------------------------------------------------------------------------------------- a run
 
+    @property
+    def _began(self) -> int:
+        """The call that the run began with."""
+        assert self._index is not None
+        return self._index
+
     def _forget(self) -> None:
         self._begin_index: int | None = None
         self._index: int | None = None  # of the call that the run began with
@@ -222,7 +228,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """The pipeline's state as the model wants to see it at the next call."""
         if self._index is None:
             self._index = self._enter(timestep)
-        call = self._calls[min(self.step_index, len(self._calls) - 1)]
+        call = self._calls[min(self.step_index or 0, len(self._calls) - 1)]
         return sample if call.seen == 1 else sample * call.seen
 
     @torch.no_grad()
@@ -241,17 +247,17 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         walk = self._walk or self._begin(timestep, sample)
         if walk.over:
             raise ValueError(f"the {len(self._calls)} calls of this run are made: call set_timesteps for another")
-        call = self._calls[self._index + walk.index]
+        call = self._calls[self._began + walk.index]
         state = self._take(walk, sample, call)
         x0 = self._x0(call, state, model_output)
         noise = self._noise(state, generator) if self._draws else None
         walk.advance(x0, noise)
         if not walk.over:
             walk.churn(noise)
-        k = self._index + walk.index
+        k = self._began + walk.index
         shown = self._calls[k].shown if k < len(self._calls) else self._last_shown
         prev = (walk.state.clone() if shown == 1 else walk.state * shown).to(sample.dtype)
-        self._give(prev)
+        self._give(walk, prev)
         x0 = x0.to(sample.dtype)
         return Output(prev_sample=prev, pred_original_sample=x0) if return_dict else (prev, x0)
 
@@ -276,13 +282,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             walk.state.copy_(sample if call.shown == 1 else sample.to(walk.state.dtype) / call.shown)
         return walk.state
 
-    def _give(self, prev: Tensor) -> None:
-        walk = self._walk
+    def _give(self, walk: Walk, prev: Tensor) -> None:
         self._given = None if walk.over else prev
         if not prev.is_inference():
             self._version = prev._version
         elif prev.dtype != walk.state.dtype and not walk.over:
-            shown = self._calls[self._index + walk.index].shown
+            shown = self._calls[self._began + walk.index].shown
             self._cut_off = walk.state - prev.to(walk.state.dtype).div_(shown)
 
     def _x0(self, call: Call, state: Tensor, output: Tensor) -> Tensor:
@@ -301,7 +306,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("call set_timesteps before the first step")
         if self._index is None:
             self._index = self._enter(timestep)
-        plan = self.plan if self._index == 0 else self._tail(self._index)
+        plan = self.plan if self._index == 0 else self._tail(self.plan, self._index)
         # A churn of the first call is never drawn: the model has seen the start already, and `add_noise` and
         # `init_noise_sigma` have put it at the raised level, which is the same law.
         dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
@@ -319,20 +324,21 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     def _index_of(self, timestep: float | Tensor) -> int:
         # An element of our own tensor is known by its address: looking at its value would wait for the device.
         if isinstance(timestep, Tensor) and _shares(timestep, self.timesteps):
-            return timestep.storage_offset() - self.timesteps.storage_offset()
+            return int(timestep.storage_offset() - self.timesteps.storage_offset())
         value = float(timestep)
         near = ((self._told.double() - value).abs() <= 1e-4 * max(1.0, abs(value))).nonzero().flatten().tolist()
         if not near:
             raise ValueError(f"timestep {value:g} is not one of this run's: {self._told.tolist()}"[:500])
         return next((k for k in near if k in self._first_calls), near[0])
 
-    def _tail(self, index: int) -> Plan:
+    def _tail(self, plan: Plan, index: int) -> Plan:
         """A plan that makes the calls from `index` on, which the pipeline has seen already, and remembers none before.
 
         It is the sampler's own over the levels that are left; up to there, from inside a step of several calls, it goes
         from call to call by Euler's steps.
         """
-        levels, stages = self._laid.levels, self.plan.stages
+        assert self._laid is not None
+        levels, stages = self._laid.levels, plan.stages
         ahead = [(step, first) for step, first in enumerate(self._first_calls) if first >= index]
         for step, first in ahead[:2]:
             sampler = dict(self._sampler)
@@ -351,7 +357,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     # ------------------------------------------------------------------------------------------------------- noise
 
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: float | Tensor) -> Tensor:
         """Clean samples noised as the state is: at the next call while a run goes on, at its first call before.
 
         Without a run it is at `timesteps`, one for all or one each.
@@ -371,10 +377,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return original_samples * parts[0] + noise * parts[1]
 
     def scale_noise(self, sample: Tensor, timestep: float | Tensor, noise: Tensor | None = None) -> Tensor:
-        """`add_noise` under the name that flow pipelines call it by."""
+        """`add_noise` under the name that flow pipelines call it by, where `noise` may not be left out."""
+        if noise is None:
+            raise ValueError("scale_noise needs the noise: give noise=")
         return self.add_noise(sample, noise, timestep)
 
-    def _next_call(self, timesteps: Tensor) -> int | None:
+    def _next_call(self, timesteps: float | Tensor) -> int | None:
         """The call that noise is wanted for, if a run goes on or is about to begin, and no other time was named.
 
         Times on a GPU are not looked at: that would wait for it.

@@ -137,7 +137,7 @@ class _Noise:
 
     def draw(self, above: float | None = None, below: float | None = None) -> Tensor:
         like = self._like
-        if self._sampler is not None and above is not None:
+        if self._sampler is not None and above is not None and below is not None:
             ends = (_of_ratio(ratio, self._flow) for ratio in (above, below))
             return self._sampler(*(torch.full((), end, dtype=torch.float32, device=like.device) for end in ends))
         if self._generator is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from samplers import registry
 from samplers.core.levels import NoiseLevels
@@ -95,9 +95,12 @@ class Scheduler(Counterpart):
         return self.state == "flow"
 
 
-def find(table: Mapping[str, tuple[Counterpart, ...]], peer: str, sampler: Mapping[str, Any]) -> list[Counterpart]:
+Row = TypeVar("Row", bound=Counterpart)
+
+
+def find(table: Mapping[str, tuple[Row, ...]], peer: str, sampler: Mapping[str, Any]) -> list[Row]:
     """The counterparts that have the sampler's knobs; a ValueError says why where there is none."""
-    solver = sampler.get("solver", sampler.get("name"))
+    solver = sampler.get("solver") or sampler["name"]
     rows = table.get(solver, ())
     if not rows:
         raise ValueError(f"{peer} has no counterpart of {sampler.get('name', solver)}")
@@ -105,20 +108,20 @@ def find(table: Mapping[str, tuple[Counterpart, ...]], peer: str, sampler: Mappi
     reasons = [row.refusal(knobs) for row in rows]
     fitting = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
     if not fitting:
-        raise ValueError(f"{peer} has no counterpart of this {sampler.get('name', solver)}: {'; '.join(reasons)}")
+        raise ValueError(
+            f"{peer} has no counterpart of this {sampler.get('name', solver)}: {'; '.join(filter(None, reasons))}"
+        )
     return fitting
 
 
-def choose(
-    table: Mapping[str, tuple[Counterpart, ...]], peer: str, sampler: Mapping[str, Any], levels: NoiseLevels
-) -> Counterpart:
+def choose(table: Mapping[str, tuple[Row, ...]], peer: str, sampler: Mapping[str, Any], levels: NoiseLevels) -> Row:
     """The first counterpart that can walk these levels."""
     rows, knobs = find(table, peer, sampler), registry.knobs(dict(sampler))
     reasons = [row.refusal(knobs, levels) for row in rows]
     for row, reason in zip(rows, reasons, strict=True):
         if reason is None:
             return row
-    raise ValueError(f"{peer} cannot run {sampler.get('name')} over these levels: {'; '.join(reasons)}")
+    raise ValueError(f"{peer} cannot run {sampler.get('name')} over these levels: {'; '.join(filter(None, reasons))}")
 
 
 # ------------------------------------------------------------------------------------------------------- k-diffusion

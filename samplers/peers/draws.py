@@ -22,7 +22,7 @@ class Draws:
     def __init__(self, streams: NoiseStreams | None, like: Tensor, ratios: Sequence[float], on: bool) -> None:
         if on and streams is None:
             raise ValueError("this sampler draws noise: give run() the noise streams of the images")
-        self._streams, self._like, self._on = streams, like, on
+        self._streams, self._like = streams if on else None, like
         self._ratios = np.array(sorted({float(r) for r in ratios}))
         self._last: tuple[float, float, Tensor] | None = None
 
@@ -30,7 +30,7 @@ class Draws:
         return torch.zeros_like(self._like)
 
     def churn(self) -> Tensor:
-        return self._streams.draw().to(self._like.dtype) if self._on else self.idle()
+        return self.idle() if self._streams is None else self._streams.draw().to(self._like.dtype)
 
     def between(self, above, below) -> Tensor:
         """The normalised increment of the noise between two σ/α.
@@ -39,7 +39,7 @@ class Draws:
         path, as it would from a Brownian tree: the whole is made of the part it had and one new draw.
         """
         above, below = self._known(above), self._known(below)
-        if not self._on or below == 0:
+        if self._streams is None or below == 0:
             return self.idle()
         if self._last is not None and self._last[0] == above and self._last[1] > below:
             _, middle, first = self._last

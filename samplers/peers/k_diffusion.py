@@ -90,7 +90,7 @@ def run(
 def _draws(sampler: Mapping[str, Any], levels: NoiseLevels, noise: NoiseStreams | None, x: Tensor) -> Draws:
     if registry.is_adaptive(dict(sampler)):
         on = registry.capabilities(dict(sampler), levels.steps).stochastic
-        return Draws(noise, x, levels.ratio, on)
+        return Draws(noise, x, levels.ratio.tolist(), on)
     plan = registry.build_plan(dict(sampler), levels)
     ratios = [level.ratio for stage in plan.stages for level in (stage.level, stage.result)]
     return Draws(noise, x, ratios, on=plan.draws > 0)

@@ -63,7 +63,7 @@ def from_ratios(process: Process, ratios: np.ndarray, end: str, how: Callable | 
 
 def from_times(process: Process, times: np.ndarray, end: str, ratios: np.ndarray | None = None) -> NoiseLevels:
     """Levels at N times, and the end. `ratios` only where they are not those that belong to the times."""
-    ratios = process.ratio(times) if ratios is None else ratios
+    chosen = process.ratio(times) if ratios is None else ratios
     last = 0.0 if one_of("end", end, ENDS) == "zero" else process.ratio_min
     last_time = 0.0 if end == "zero" else process.time_min
-    return NoiseLevels.from_ratios(process, np.append(ratios, last), np.append(times, last_time))
+    return NoiseLevels.from_ratios(process, np.append(chosen, last), np.append(times, last_time))

@@ -53,7 +53,7 @@ def vp(
         raise ValueError("the vp schedule needs beta_d and beta_min, or neither")
     if not above("eps_s", eps_s) < 1:
         raise ValueError(f"eps_s={eps_s} of the vp schedule is its last t, which begins at 1: give less than 1")
-    if beta_d is None:
+    if beta_d is None or beta_min is None:
         low, high = np.log1p(np.square([process.ratio_min, process.ratio_max]))
         beta_d = 2 * (low / eps_s - high) / (eps_s - 1)
         beta_min = high - beta_d / 2

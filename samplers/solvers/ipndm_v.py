@@ -63,14 +63,14 @@ def _published(nodes: Sequence[float], start: float, end: float) -> list[float]:
         a = h + h1
         second = (1 - h / (3 * a) * (h * a) / (h1 * (h1 + h2))) / 2
         weights = _add(weights, [second, -second * (1 + h1 / h2), second * h1 / h2])
-    if len(past) > 2:
-        h3 = past[2]
-        b = a + h2
-        third = (1 - h / (3 * a)) / 2 + (1 - h / (2 * a)) * h / (6 * b)
-        third *= h * a * b / (h1 * (h1 + h2) * (h1 + h2 + h3))
-        q = h1 * (h1 + h2) / (h2 * (h2 + h3))
-        spread = [1.0, -(1 + h1 / h2 + q), h1 / h2 + q * (1 + h2 / h3), -q * h1 / h2]
-        weights = _add(weights, [third * share for share in spread])
+        if len(past) > 2:
+            h3 = past[2]
+            b = a + h2
+            third = (1 - h / (3 * a)) / 2 + (1 - h / (2 * a)) * h / (6 * b)
+            third *= h * a * b / (h1 * (h1 + h2) * (h1 + h2 + h3))
+            q = h1 * (h1 + h2) / (h2 * (h2 + h3))
+            spread = [1.0, -(1 + h1 / h2 + q), h1 / h2 + q * (1 + h2 / h3), -q * h1 / h2]
+            weights = _add(weights, [third * share for share in spread])
     return [h * weight for weight in weights]
 
 

@@ -34,7 +34,7 @@ class Row:
     solver: str
     name: str
     stages: int
-    calls: int  # of the sampler in `knobs`, a step
+    calls: int | None  # of the sampler in `knobs`, a step
     declared: int
     found: int | None  # by the order conditions; None where trees of that order are not asked for
     remark: str

@@ -45,8 +45,8 @@ def read(entry: Mapping[str, Any], name: str) -> Tableau:
     Rows of `a` may leave out the zeros at their end, `c` is the row sums where it is not given. ValueError in one line
     for what is no tableau; whether it keeps what it declares is for `check`.
     """
-    order, rows, b = (entry.get(key) for key in ("order", "a", "b"))
     check_head(entry, name)
+    order, rows, b = (entry[key] for key in ("order", "a", "b"))
     size = len(b)
     if not all(isinstance(row, list) and len(row) <= size for row in rows) or len(rows) != size:
         raise ValueError(f"tableau {name}: a must have {size} rows, as b has, of at most {size} coefficients each")

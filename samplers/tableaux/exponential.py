@@ -133,7 +133,7 @@ def _stiff(tableau: ExponentialTableau, p: int, z: float, one: float, two: float
     c = tableau.c
     missed = [abs(_psi_end(tableau, p, z))]
     if p == 1:
-        missed.append(np.abs(_psi(tableau, 1, one)).max())
+        missed.append(float(np.abs(_psi(tableau, 1, one)).max()))
     if p >= 3:
         missed.append(abs(b @ _psi(tableau, p - 1, one)))
     if p == 4:
@@ -144,7 +144,7 @@ def _stiff(tableau: ExponentialTableau, p: int, z: float, one: float, two: float
 
 def _psi_end(tableau: ExponentialTableau, j: int, z: float) -> float:
     """ψ_j = φ_j(z) − Σ b_k(z) c_k^{j−1}/(j−1)!."""
-    return phi(j, z) - tableau.coefficients(z)[1] @ tableau.c ** (j - 1) / _factorial(j - 1)
+    return float(phi(j, z) - tableau.coefficients(z)[1] @ tableau.c ** (j - 1) / _factorial(j - 1))
 
 
 def _psi(tableau: ExponentialTableau, j: int, z: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 Number = Fraction | float | complex
-Value = Callable[[complex | float | None], Any]  # of z; a coefficient without φ takes no notice of it
+Value = Callable[[Any], Any]  # of z; a coefficient without φ takes no notice of it
 
 _LONGEST = 2000  # characters
 _DEEPEST = 60
@@ -85,7 +85,7 @@ class _Refused(ValueError):
 def _read(node: ast.expr, deep: int) -> Value:
     if not deep:
         raise _Refused("it is nested too deeply")
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         if not math.isfinite(node.value):
             raise _Refused("it is not finite")
         value = Fraction(node.value) if isinstance(node.value, int) else node.value

@@ -42,7 +42,7 @@ def phis(top: int, z: float) -> list[float]:
     return up
 
 
-def lagrange(nodes: Sequence[float], at: float | np.ndarray) -> list:
+def lagrange(nodes: Sequence[float] | np.ndarray, at: float | np.ndarray) -> list:
     """The value at `at` of each polynomial that is 1 at its own node and 0 at the others."""
     return [
         math.prod((at - other) / (node - other) for k, other in enumerate(nodes) if k != j)
