@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Imports no torch."""
+"""Files that are written whole or not at all, wherever they are. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 
 def made_anew(path: Path) -> BinaryIO:
-    """Open a file that was not there: where someone put a link under a name that can be guessed, it is not followed."""
+    """Open a file that was not there, to write and to read back; a link put under a guessable name is not followed."""
     path.unlink(missing_ok=True)
-    return path.open("xb")
+    return path.open("x+b")
 
 
 def mark(pid: int | None = None) -> str:
@@ -23,19 +23,29 @@ def mark(pid: int | None = None) -> str:
     return f"{host}-{os.getpid() if pid is None else pid}"
 
 
+def temporary(path: Path, more: str = "") -> Path:
+    """Where this process writes what is to become `path`: beside it, under a hidden name that says whose it is."""
+    return path.with_name(f".{path.name}{more}.{mark()}.tmp")
+
+
+def complete(file: BinaryIO) -> None:
+    """Wait until what was written to `file` is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary beside `path` for writing; it takes the name when the block ends well, complete on disk.
 
-    Also when killed half-way, or when two workers write at once, `path` is a whole file or not there.
+    Even when the writer is killed half-way, or two workers write at once, `path` is a whole file or is not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{mark()}.tmp")
+    unfinished = temporary(path)
     try:
-        with made_anew(temporary) as file:
+        with made_anew(unfinished) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            complete(file)
+        os.replace(unfinished, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)

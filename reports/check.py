@@ -20,6 +20,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
+from harness.store.records import Store
 from harness.verdict import output
 from harness.verdict.findings import Report, joined
 from reports import where
@@ -86,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _update(asked: argparse.Namespace, rules: policy.Policy, console: Console) -> int:
     """Say what changes, then write: what is committed can be reviewed."""
-    if (asked.baseline / "cells").is_dir():
+    if Store(asked.baseline).files("cells"):
         try:
             output.show(check(asked.baseline, asked.candidate, rules), console)
         except InputError as error:  # an empty or wholly different baseline is replaced all the same

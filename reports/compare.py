@@ -28,6 +28,7 @@ from rich.text import Text
 
 from harness import statistics
 from harness.errors import InputError, interruptible, one_line
+from harness.store import layout
 from harness.store.records import Store
 from harness.store.timings import paired_ratio
 from harness.verdict import ratios, table, words
@@ -134,7 +135,7 @@ def main(given: Sequence[str] | None = None) -> int:
         matched = matching.match(cells, asked.a, asked.b)
         found = compare(matched, Store(asked.results))
         show(matched, found, console)
-        written = [draw(matched, found, asked.out or asked.results / "plots", asked.format)]
+        written = [draw(matched, found, asked.out or layout.plots(asked.results), asked.format)]
         if asked.table is not None:
             texts, numbers = _texts(matched, found), _numbers(matched, found)
             written.append(table_files.write(asked.table, texts, numbers, said(matched, found)))

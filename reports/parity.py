@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.errors import interruptible
+from harness.store import layout
 from reports.style import COLOURS, Drawing, save, settings, titled
 
 LIMITS = {"float64": 1e-12, "stock": 5e-6}
@@ -77,12 +78,12 @@ def _dots(panel: Axes, rows: pd.DataFrame, pairs: list[str]) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    found = [Path(word) for word in words] or sorted(Path("results/parity").glob("*.parquet"))
+    found = [Path(word) for word in words] or sorted(layout.parity(Path("results")).glob("*.parquet"))
     if not found:
         print("error: no file in results/parity: run `python -m harness.parity` first, or name a file", file=sys.stderr)
         return 2
     newest = max(found, key=lambda path: path.stat().st_mtime)
-    print(draw_file(newest, newest.parents[1] / "plots"))
+    print(draw_file(newest, layout.plots(newest.parents[1])))
     return 0
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from rich.console import Console
 
 from harness.errors import InputError, interruptible, one_line
+from harness.store import layout
 from harness.store.records import Store
 from harness.verdict.table import NARROW
 from reports import options
@@ -66,7 +67,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         cells = options.read(asked)
-        written = report(asked.results, asked.out or asked.results / "plots", asked.format, console, cells, asked.table)
+        written = report(
+            asked.results, asked.out or layout.plots(asked.results), asked.format, console, cells, asked.table
+        )
         return 0 if written else 2
 
     return options.guarded(work)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.store import layout
 from harness.store.records import Store
 from harness.store.tiles import save_grid
 from samplers import registry, schedules
@@ -109,7 +110,7 @@ def write(store: Store, row: dict, pictures: bool = True) -> str:
         row = {**row, "plan_id": _save_plan(store, row["sampler"], row["steps"])}
     store.write(row, image_rows(row), [{"run": 0, "kind": "timed", "total_s": row.get("latency_s"), "steps": [0.02]}])
     if pictures and row["status"] == "ok":
-        save_grid(_pictures(row), store.grid_path(row["cell_id"]))
+        save_grid(_pictures(row), store.place, row["cell_id"])
     return row["cell_id"]
 
 
@@ -158,10 +159,9 @@ def full_sweep(results: Path) -> Store:
 def _save_plan(store: Store, sampler: str, steps: int) -> str:
     levels = schedules.build(SCHEDULES[sampler], DiscreteVP.scaled_linear(), steps)
     text = plan_json.dumps(registry.build_plan(registry.load(sampler), levels), levels)
-    path = store.root / "plans" / f"{plan_json.identity(text)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path.stem
+    plan_id = plan_json.identity(text)
+    store.place.put(layout.plan(plan_id), text.encode())
+    return plan_id
 
 
 def _pictures(row: dict) -> np.ndarray:

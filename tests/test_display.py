@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.bench.fake_cells import SESSION, cell
 from harness.executors.base import Progress, Record
-from harness.executors.share import Elsewhere
+from harness.executors.share import TakenByAnother
 from harness.sweep import plots, run
 from harness.sweep.display import Display, _seconds
 
@@ -52,7 +52,7 @@ def test_a_log_file_says_what_begins_and_ends_what_is_loaded_and_how_long_is_lef
         told.show(Progress(cells[1].cell_id, "loading", 0))
         told.show(Progress(cells[1].cell_id, "images", 8), after=0.01)
         told.ended(cells[1], after=20, status="failed", error="out\nof memory")
-        told.show(Elsewhere(cells[2].cell_id, "recorded by another process meanwhile", True))
+        told.show(TakenByAnother(cells[2].cell_id, "recorded by another process meanwhile", True))
     label = cells[0].label
     assert told.lines == [
         "starting a worker process: torch and the libraries of the model are loaded there",

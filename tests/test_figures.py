@@ -11,6 +11,8 @@ import records
 from figure_records import looks, recorded, texts
 from matplotlib.text import Text
 
+from harness.store import layout
+from harness.store.places import Folder
 from harness.store.records import Store
 from harness.store.tiles import load_sources, save_sources
 from reports import plot
@@ -296,8 +298,8 @@ def test_sheets_show_the_source_and_the_outline_of_its_mask(tmp_path):
     sources = np.full((6, 3, 64, 64), 90, np.uint8)
     masks = np.zeros((6, 1, 64, 64), np.uint8)
     masks[:, :, 16:32, 16:32] = 1
-    save_sources(sources, masks, store.grid_path(rows[1]["cell_id"]))
-    kept = load_sources(store.grid_path(rows[1]["cell_id"]), 6)
+    save_sources(sources, masks, store.place, rows[1]["cell_id"])
+    kept = load_sources(store.place, rows[1]["cell_id"], 6)
     assert np.array_equal(kept[0], sources.transpose(0, 2, 3, 1)) and np.array_equal(kept[1], masks[:, 0] > 0)
     with settings():
         after = sheet.draw(group, store)[0]
@@ -306,7 +308,7 @@ def test_sheets_show_the_source_and_the_outline_of_its_mask(tmp_path):
     edge = sheet.outlined(np.full((64, 64, 3), 90, np.uint8), masks[0, 0] > 0)
     assert np.array_equal(shown, edge)
     assert (edge[16, 16:32] == 0).all() and (edge[15, 16:32] == 255).all() and (edge[20, 20] == 90).all()
-    store.grid_path(rows[1]["cell_id"]).parent.joinpath("sources", f"{rows[1]['cell_id']}.png").write_bytes(b"no")
+    store.place.put(layout.sources(rows[1]["cell_id"]), b"no")
     with settings(), pytest.warns(UserWarning, match="are damaged"):
         assert "no sources" in texts(sheet.draw(group, store)[0])
 
@@ -318,7 +320,7 @@ def test_a_run_keeps_the_sources_and_masks_of_its_grid(tmp_path):
 
     from harness.measure.session import _first, _keep_first
 
-    chance = torch.Generator().manual_seed(0)
+    chance, place = torch.Generator().manual_seed(0), Folder(tmp_path)
     batches = [
         SimpleNamespace(
             images=torch.randint(0, 256, (3, 3, 8, 8), generator=chance, dtype=torch.uint8),
@@ -327,10 +329,10 @@ def test_a_run_keeps_the_sources_and_masks_of_its_grid(tmp_path):
         )
         for _ in range(2)
     ]
-    _keep_first([_first(batches[0], 5), _first(batches[1], 2)], tmp_path / "grid.png")
-    sources, masks = load_sources(tmp_path / "grid.png", 5)
+    _keep_first([_first(batches[0], 5), _first(batches[1], 2)], place, "a" * 16)
+    sources, masks = load_sources(place, "a" * 16, 5)
     assert np.array_equal(sources[3:], batches[1].sources[:2].permute(0, 2, 3, 1).numpy())
     assert np.array_equal(masks[:3], batches[0].masks[:, 0].numpy() > 0)
     bare = [SimpleNamespace(images=batches[0].images, sources=None, masks=None)]
-    _keep_first([_first(bare[0], 8)], tmp_path / "bare.png")
-    assert load_sources(tmp_path / "bare.png", 3) is None
+    _keep_first([_first(bare[0], 8)], place, "b" * 16)
+    assert load_sources(place, "b" * 16, 3) is None

@@ -14,6 +14,8 @@ import records
 from figure_records import looks, recorded, texts
 from PIL import Image
 
+from harness.store import layout
+from harness.store.places import Folder
 from harness.store.records import Store
 from harness.store.schema import to_arrow
 from harness.store.tiles import LONGEST_SIDE, load_grid, save_grid
@@ -24,6 +26,7 @@ from reports.style import Drawing, save, settings
 from reports.wording import axis_label
 
 ROOT = Path(__file__).resolve().parents[1]
+CELL = "0123456789abcdef"
 KINDS = ("samplers", "pareto", "steps", "discretisation", "cfg", "precision", "latency", "sheet", "coefficients")
 
 
@@ -219,7 +222,7 @@ def test_a_damaged_grid_costs_its_column_only(tmp_path):
     rows = [records.cell_row(steps=steps) for steps in (5, 10, 20)]
     (group,) = recorded(tmp_path, rows, pictures=True)
     store = Store(tmp_path)
-    store.grid_path(rows[1]["cell_id"]).write_bytes(b"\x89PNG no more")
+    (tmp_path / layout.grid(rows[1]["cell_id"])).write_bytes(b"\x89PNG no more")
     with pytest.warns(UserWarning, match=f"grid of {rows[1]['cell_id']} is damaged"):
         (drawing,) = sheet.draw(group, store)
     words = texts(drawing).split()
@@ -236,20 +239,20 @@ def test_axis_labels_carry_definition_and_unit():
 @pytest.mark.parametrize("shape", [(3, 3, 64, 64), (2, 3, 40, 64), (1, 3, 512, 768)])
 def test_a_grid_comes_back_tile_by_tile(tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    save_grid(images, tmp_path / "grids" / "a.png", indices=range(5, 5 + shape[0]))
-    tiles = load_grid(tmp_path / "grids" / "a.png")
+    save_grid(images, Folder(tmp_path), CELL, indices=range(5, 5 + shape[0]))
+    tiles = load_grid(Folder(tmp_path), CELL)
     assert tiles.indices == list(range(5, 5 + shape[0]))
     if max(shape[2:]) <= LONGEST_SIDE:
         assert np.array_equal(tiles.images.transpose(0, 3, 1, 2), images)
     else:
         assert tiles.images.shape == (1, 171, 256, 3)
-    assert [path.name for path in (tmp_path / "grids").iterdir()] == ["a.png"]
+    assert [path.name for path in (tmp_path / "grids").iterdir()] == [f"{CELL}.png"]
 
 
 def test_a_grid_of_something_else_is_refused(tmp_path):
     for wrong in (np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 3, 8, 8)), np.zeros((0, 3, 8, 8), np.uint8)):
         with pytest.raises(ValueError, match="uint8 N×3×H×W"):
-            save_grid(wrong, tmp_path / "a.png")
+            save_grid(wrong, Folder(tmp_path), CELL)
 
 
 def test_coefficients_of_plans_add_up_and_steps_are_told_from_calls(tmp_path):

@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.bench import fake_cells
 from harness.cell import Cell
 from harness.compare import reproduce, two_checkouts
@@ -37,9 +37,11 @@ from harness.metrics import load as metrics
 from harness.metrics.features import clip, files
 from harness.models import load as models
 from harness.models import locate, mixture, pickles
-from harness.store import upkeep
+from harness.store import layout, upkeep
 from harness.store.leases import Leases
-from harness.store.records import Store, write_complete
+from harness.store.parquet_files import as_parquet
+from harness.store.places import Folder
+from harness.store.records import Store
 from harness.store.schema import to_arrow
 from harness.store.tiles import load_grid, save_grid
 from harness.sweep import run
@@ -378,7 +380,7 @@ def test_cell_ids_are_names_of_files_in_the_folder(tmp_path):
     store = Store(tmp_path / "results")
     for cell_id in IDS:
         with pytest.raises(ValueError, match="16 hexadecimal"):
-            store.grid_path(cell_id)
+            layout.grid(cell_id)
         with pytest.raises(ValueError, match="16 hexadecimal"):
             store.write({"cell_id": cell_id, "status": "ok"})
     assert not list(tmp_path.iterdir())
@@ -389,7 +391,7 @@ def test_a_file_of_many_cells_with_a_false_id_is_set_aside(tmp_path, caplog):
     (tmp_path / "cells").mkdir()
     for k, cell_id in enumerate(IDS[:3]):
         table = to_arrow("cells", [{**records.cell_row(), "cell_id": cell_id, "schema_version": 2}])
-        write_complete(table, tmp_path / "cells" / f"compacted-{k:06d}.parquet")
+        (tmp_path / "cells" / f"compacted-{k:06d}.parquet").write_bytes(as_parquet(table))
     assert store.recorded() == {} and len(list((tmp_path / "quarantine").iterdir())) == 3
     with pytest.raises(InputError, match="no records"):
         plot.report(tmp_path, tmp_path / "plots", ["png"], Console(file=io.StringIO()))
@@ -404,7 +406,7 @@ def test_the_rows_of_a_cell_s_own_file_are_its_own(tmp_path, caplog):
         rows = [{"cell_id": other["cell_id"], "schema_version": 2}]
         rows = [{**other, **rows[0]}] if name == "cells" else [{**rows[0], "image_index": 0, "prompt": "smuggled"}]
         path = tmp_path / name / f"{mine['cell_id']}.parquet"
-        write_complete(to_arrow(name, rows), path)
+        path.write_bytes(as_parquet(to_arrow(name, rows)))
     assert "smuggled" not in set(store.images()["prompt"]) and store.rows([other["cell_id"]]) == []
     assert store.recorded() == {}
     assert "its rows are of another cell" in caplog.text
@@ -420,7 +422,7 @@ def test_a_false_copy_of_a_row_costs_nothing(tmp_path, copy):
     if copy.startswith("{"):
         copy = json.dumps({"cell_id": rows[0]["cell_id"], **json.loads(copy)})
     table = pq.read_table(path)
-    write_complete(table.replace_schema_metadata({"schema_version": "2"}), path, {"cell_row": copy})
+    path.write_bytes(as_parquet(table.replace_schema_metadata({"schema_version": "2"}), {"cell_row": copy}))
     assert store.rows([row["cell_id"] for row in rows])[1]["steps"] == 10
     assert len(store.cells()) == 2
 
@@ -431,7 +433,7 @@ def test_a_repair_writes_where_records_belong(tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / "results" / "cells").mkdir()
     for name in ("..-evil", "-evil", "grids-" + "0" * 16, f"\x1b[31mcells-{'0' * 16}"):
-        write_complete(to_arrow("cells", [records.cell_row()]), folder / f"{name}.parquet")
+        (folder / f"{name}.parquet").write_bytes(as_parquet(to_arrow("cells", [records.cell_row()])))
     before = sorted(tmp_path.rglob("*"))
     assert upkeep.repair(store).restored == [] and sorted(tmp_path.rglob("*")) == before
 
@@ -451,7 +453,7 @@ def test_links_under_names_that_can_be_guessed_are_not_followed(tmp_path):
     store = Store(results)
     store.check_writable()
     store.write(row, [{"image_index": 0}])
-    with whole(results / "grids" / "x.png") as file:
+    with written_whole(results / "grids" / "x.png") as file:
         file.write(b"grid")
     assert victim.read_text() == "precious" and store.recorded() == {row["cell_id"]: "ok"}
     (results / ".lock").unlink()
@@ -606,24 +608,27 @@ def test_a_prompt_is_text_whatever_it_holds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "layout",
+    "cut",
     (
         "{}", DEEP, "[]", '{"image_indices": [[]], "tile_height": 8, "tile_width": 8}',
         '{"image_indices": [0], "tile_height": "8", "tile_width": 8}', '{"image_indices": 3}',
         '{"image_indices": [0, 1], "tile_height": 8, "tile_width": 8}',
     ),
 )  # fmt: skip
-def test_a_false_grid_is_no_grid(tmp_path, layout):
+def test_a_false_grid_is_no_grid(tmp_path, cut):
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("image-grid", layout)
-    Image.new("RGB", (8, 8)).save(tmp_path / "grid.png", pnginfo=info)
+    info.add_text("image-grid", cut)
+    place, cell_id = Folder(tmp_path), "a" * 16
+    with place.writing(layout.grid(cell_id)) as file:
+        Image.new("RGB", (8, 8)).save(file, format="PNG", pnginfo=info)
     with pytest.raises(ValueError):
-        load_grid(tmp_path / "grid.png")
+        load_grid(place, cell_id)
     for path in images_that_are_none(tmp_path):
+        place.put(layout.grid(cell_id), path.read_bytes())
         with pytest.raises((ValueError, OSError)):
-            load_grid(path)
+            load_grid(place, cell_id)
 
 
 # ----------------------------------------------------------------------------------------------------------- outputs
@@ -707,7 +712,7 @@ def test_figures_read_no_prompt_as_a_formula_and_name_no_file_by_it(tmp_path):
         plan_id = ("../../../etc/passwd", None)[k]
         told = [{"image_index": i, "prompt": prompt} for i, prompt in enumerate(prompts)]
         store.write({**row, "plan_id": plan_id, "fid_extractor": "$\\frac{a$"}, told)
-        save_grid(images, store.grid_path(row["cell_id"]))
+        save_grid(images, store.place, row["cell_id"])
     out = tmp_path / "plots"
     import matplotlib
 
@@ -730,8 +735,9 @@ def test_a_false_plan_draws_no_figure(tmp_path):
     good = json.loads((ROOT / plan_file.EXAMPLE).read_text())
     zero = {**good, "stages": [{**stage, "result": [0, 0, 0]} for stage in good["stages"]]}
     for content in (DEEP, "[]", "{}", '{"stages": [1]}', '{"stages": []}', json.dumps(zero)):
-        (tmp_path / "plan.json").write_text(content)
-        assert coefficients._read(tmp_path / "plan.json") is None
+        place = Folder(tmp_path)
+        place.put(layout.plan("a" * 16), content.encode())
+        assert coefficients._read(place, "a" * 16) is None
 
 
 def test_grids_of_other_sizes_cost_their_column_only(tmp_path):
@@ -741,7 +747,7 @@ def test_grids_of_other_sizes_cost_their_column_only(tmp_path):
     for k, steps in enumerate((5, 10, 20)):
         row = records.cell_row(steps=steps)
         store.write(row, [{"image_index": 0, "prompt": "a cat"}])
-        save_grid(np.zeros((1, 3, 8 + 8 * (k == 2), 8), np.uint8), store.grid_path(row["cell_id"]))
+        save_grid(np.zeros((1, 3, 8 + 8 * (k == 2), 8), np.uint8), store.place, row["cell_id"])
     (group,) = groups(load(tmp_path))
     with pytest.warns(UserWarning, match="another size"):
         assert sheet.draw(group, store)[0].figure is not None

@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Record
+from harness.store import layout, places
 
 SESSION = "harness.bench.fake_cells:FakeSession"
 IMAGES = 8
@@ -65,7 +65,7 @@ class FakeSession:
     """In the place of measure/session.py's: rows that depend on the cell alone, and a file written on the way."""
 
     def __init__(self, results_dir: str) -> None:
-        self.results = Path(results_dir)
+        self.place = places.at(results_dir)
         self.timed: dict[str, str] = {}  # cell_id to the first cell of its block
 
     def time_together(self, cells: Sequence[Cell], report: Callable[[str, int], None]) -> None:
@@ -83,8 +83,7 @@ class FakeSession:
         chance = random.Random(cell.seed)
         time.sleep(cell.model["work_s"] * chance.uniform(0.5, 1.5))
         self._break(cell, cell.model["fault"])
-        with whole(self.results / "grids" / f"{cell.cell_id}.png") as file:
-            file.write(cell.cell_id.encode() * 64)
+        self.place.put(layout.grid(cell.cell_id), cell.cell_id.encode() * 64)
         images = [
             {
                 "image_index": k,
@@ -112,7 +111,7 @@ class FakeSession:
         if times:  # so many times, over all processes
             for turn in range(int(times)):
                 try:
-                    (self.results / f".fault-{cell.cell_id}-{turn}").touch(exist_ok=False)
+                    self.place.create(f"faults/{cell.cell_id}-{turn}", b"")
                     break
                 except FileExistsError:
                     continue
@@ -198,12 +197,12 @@ def _compact_on_the_way(every: int) -> None:
 
     write, count = Store.write, 0
 
-    def write_and_compact(store: Store, *tables: Any) -> Path:
+    def write_and_compact(store: Store, *tables: Any) -> None:
         nonlocal count
-        path, count = write(store, *tables), count + 1
+        write(store, *tables)
+        count += 1
         if count % every == 0:
             compact(store)
-        return path
 
     Store.write = write_and_compact
 

@@ -33,6 +33,7 @@ from harness.measure import generator
 from harness.measure.session import Session
 from harness.models.guidance import Guidance
 from harness.paths import ROOT
+from harness.store import layout
 from harness.store.records import Store
 from harness.sweep.enumerate import enumerate_cells
 from samplers import registry, schedules
@@ -193,14 +194,13 @@ def finished(folder: Path) -> bool:
     return (folder / "done").exists()
 
 
-def swept(words: Sequence[str], folder: Path, cache: Path) -> None:
+def swept(words: Sequence[str], folder: Path, work: Path) -> None:
     """All cells by the sweep command itself, in the order of CELLS or reversed."""
     groups = list(CELLS.values())
     if "REVERSED" in words:
         groups = [[word.replace("seed=0,1", "seed=1,0") for word in group] for group in reversed(groups)]
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "cache").exists():
-        (folder / "cache").symlink_to(cache.resolve())
+    layout.borrow_cache(work, folder)
     given = [word for word in words if word != "REVERSED"]
     own = [word for word in COMMON if word.split("=")[0] not in {word.split("=")[0] for word in given}]
     for group in groups:
@@ -237,7 +237,7 @@ def run(out: Path, threads: int, console: Console) -> list[tuple[str, bool, dict
     for k, (name, words) in enumerate(HARMLESS.items()):
         folder = out / f"harmless-{k}"
         if not finished(folder):
-            swept(words, folder, out / "work" / "cache")
+            swept(words, folder, out / "work")
             (folder / "done").touch()
         results.append((name, False, judged(baseline, folder)))
         console.print(f"harmless: {name}: {results[-1][2]['outcome']}", highlight=False)

@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.compare import decide
 from harness.compare.two_checkouts import ROOT, Limits, Worker, checkout, compare
 from harness.errors import InputError, interruptible
+from harness.store import layout
 
-RAW = ROOT / "results" / "gate" / "pairs.parquet"
+RAW = layout.speed_pairs(ROOT / "results")
 CALL = "x0 = denoise(state, stage.level)\n"
 # What is done to a copy's sampling loop: the text that takes the place of the denoiser call.
 SLOWED = """began = __import__("time").perf_counter()
@@ -93,7 +94,7 @@ def record(rounds: int, cores: int, words: Sequence[str], path: Path) -> None:
                 print(f"{done + 1} of {rounds} rounds, {time.perf_counter() - began:.0f} s", flush=True)
     frame = pd.DataFrame(seconds, columns=names).astype("float32")
     frame.attrs = {"cores_busy": cores, "cells": list(words)}
-    with whole(path) as file:
+    with written_whole(path) as file:
         frame.to_parquet(file)
     print(f"{path}: {rounds} rounds; median seconds {frame.median().round(4).to_dict()}")
 

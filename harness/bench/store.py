@@ -133,7 +133,7 @@ def measure(folder: Path, cells: int, images: int) -> None:
             row = cell_row(number, images)
             store.write(row, image_rows(number, images))
             if number < 100:
-                save_grid(pictures, store.grid_path(row["cell_id"]))
+                save_grid(pictures, store.place, row["cell_id"])
 
     print(f"{cells} cells with {images} images each")
     print(f"written in {seconds(write):.1f} s")

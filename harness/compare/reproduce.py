@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from harness.cell import Cell
 from harness.errors import InputError, one_line
 from harness.executors.base import Record
 from harness.executors.local import SESSION
+from harness.store import layout
 from harness.store.records import Store
 from harness.store.schema import COST, QUALITY
 from harness.store.sketch import psnr, squared_error
@@ -62,7 +62,7 @@ def find(store: Store, beginning: str) -> dict[str, Any]:
     recorded = store.recorded()
     found = sorted(cell_id for cell_id in recorded if cell_id.startswith(beginning.lower()))
     if not recorded:
-        raise InputError(f"no records in {store.root}: give --results DIR")
+        raise InputError(f"no records in {store.place}: give --results DIR")
     if len(found) != 1:
         what = f"{len(found)} cells: {', '.join(found[:5])}" if found else f"none of the {len(recorded)} cells"
         raise InputError(f"{beginning!r} is the beginning of {what}; `python -m harness.store list` counts them")
@@ -102,9 +102,7 @@ def run_again(cell: Cell, results: Path, session: str, report: Callable[[str, in
     """The cell's record, made in a folder that is thrown away; reference runs come from the results' cache."""
     module, _, name = session.partition(":")
     with tempfile.TemporaryDirectory() as folder:
-        cache = results.resolve() / "cache"
-        if os.access(cache, os.W_OK):
-            (Path(folder) / "cache").symlink_to(cache)
+        layout.borrow_cache(results, Path(folder))
         return getattr(importlib.import_module(module), name)(folder).run(cell, report)
 
 

@@ -15,12 +15,11 @@ from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from harness.atomic import mark
 from harness.cell import Cell
 from harness.executors.base import TIMED, Claim, Notable, Progress, Record
+from harness.store import places
 
 START_S = 600.0  # a process that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 TOGETHER = (
@@ -225,9 +224,8 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.connection.close()
-        for path in Path(self.results_dir).rglob(f".*.{mark(self.process.pid)}.tmp"):  # harness/atomic.py names them
-            with suppress(OSError):
-                path.unlink()
+        if self.process.pid is not None:
+            places.at(self.results_dir).clear_after(self.process.pid)
         self.process = None
 
 

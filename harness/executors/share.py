@@ -23,7 +23,7 @@ LOOK_S = 1.0  # between two looks at what others are running
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class TakenByAnother:
     """A cell that another process took: `what` says who is running it, or that it has been recorded meanwhile."""
 
     cell_id: str
@@ -33,21 +33,21 @@ class Elsewhere:
 
 def run_shared(
     executor: Executor, store: Store, cells: Sequence[Cell], before: dict[str, object]
-) -> Iterator[Progress | Record | Elsewhere]:
+) -> Iterator[Progress | Record | TakenByAnother]:
     """Run `cells` and record them; `before` is `store.versions()` of the moment when they were chosen.
 
     Yields what the executor says and every record once it is written, and a word on cells that other processes run.
     """
-    with Leases(store.root) as leases, _sigterm_raises():
+    with Leases(store.place) as leases, _sigterm_raises():
         todo, known = list(cells), {cell.cell_id: cell for cell in cells}
         told: dict[str, str] = {}
         while todo:
-            elsewhere: list[Cell] = []
+            taken: list[Cell] = []
             done: list[Cell] = []
 
-            def claim(cell: Cell, elsewhere: list[Cell] = elsewhere, done: list[Cell] = done) -> bool:
+            def claim(cell: Cell, taken: list[Cell] = taken, done: list[Cell] = done) -> bool:
                 if not leases.take(cell.cell_id):
-                    elsewhere.append(cell)
+                    taken.append(cell)
                     return False
                 if store.versions([cell.cell_id]).get(cell.cell_id) != before.get(cell.cell_id):
                     done.append(cell)
@@ -58,18 +58,18 @@ def run_shared(
             for message in executor.run(todo, claim):
                 if isinstance(message, Record) and not _write(store, leases, message, known[message.cell["cell_id"]]):
                     lost = message.cell["cell_id"]
-                    elsewhere += [cell for cell in todo if cell.cell_id == lost]  # its new owner's record is waited for
-                    yield Elsewhere(lost, "taken over by another process while we slept", False)
+                    taken += [cell for cell in todo if cell.cell_id == lost]  # its new owner's record is waited for
+                    yield TakenByAnother(lost, "taken over by another process while we slept", False)
                 else:
                     yield message
             for cell in done:
-                yield Elsewhere(cell.cell_id, "recorded by another process meanwhile", True)
-            for cell in elsewhere:
+                yield TakenByAnother(cell.cell_id, "recorded by another process meanwhile", True)
+            for cell in taken:
                 owner = leases.other(cell.cell_id)
                 if owner is not None and told.get(cell.cell_id) != str(owner):
                     told[cell.cell_id] = str(owner)
-                    yield Elsewhere(cell.cell_id, f"being run by {owner}", False)
-            todo = elsewhere
+                    yield TakenByAnother(cell.cell_id, f"being run by {owner}", False)
+            todo = taken
             if todo:
                 time.sleep(LOOK_S)
 

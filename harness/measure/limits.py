@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from harness import axes
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.cell import Cell
 from harness.measure.generator import Generator
 from harness.models.base import Truth
@@ -85,7 +85,7 @@ class Kept(ABC):
         path = self.folder / f"{self._key(members)}.npy"
         if not path.exists():
             made = self.compute(members)
-            with whole(path) as file:
+            with written_whole(path) as file:
                 np.save(file, made)
         return self.chosen(np.load(path))
 

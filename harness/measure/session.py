@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.atomic import whole
 from harness.cell import Cell
 from harness.executors.base import Notable, Record
 from harness.measure import cost, rounds
@@ -27,6 +26,8 @@ from harness.metrics.context import Context
 from harness.metrics.load import build
 from harness.models import load as models
 from harness.models.base import Model
+from harness.store import layout, places
+from harness.store.places import Place
 from harness.store.sketch import sketch
 from harness.store.tiles import save_grid, save_sources
 from samplers.core import plan_json
@@ -41,8 +42,8 @@ class Session:
     """A worker's memory between cells: the loaded model and what was computed with it, data, scorers."""
 
     def __init__(self, results_dir: str | Path) -> None:
-        self.results = Path(results_dir)
-        self.cache = self.results / "cache"
+        self.place = places.at(results_dir)
+        self.cache = layout.cache(results_dir)
         self.model_key: tuple | None = None
         self.model: Model | None = None
         self.load_s = 0.0
@@ -90,7 +91,7 @@ class Session:
         generator = self._generator(cell, model)
         row.update(load_s=self.load_s, **generator.columns(), **self._where(cell))
         if generator.plan is not None and cell.implementation == "native":
-            row["plan_id"] = keep_plan(generator.plan, generator.levels, self.results)
+            row["plan_id"] = keep_plan(generator.plan, generator.levels, self.place)
         timings: list[dict[str, Any]] = []
         if cell.timing != "off":
             before, timed = time.perf_counter(), self._timing(cell, report)
@@ -190,7 +191,7 @@ class Session:
                 for row, value in zip(rows, column, strict=True):
                     row[name] = float(value)
         if shown:
-            _keep_first(shown, self.results / "grids" / f"{cell.cell_id}.png")
+            _keep_first(shown, self.place, cell.cell_id)
         values.update(
             memory,
             nfe=round(calls / cell.n_images),
@@ -205,7 +206,7 @@ class Session:
         """The metrics that have a meaning for this cell."""
         context = Context(
             data=generator.data,
-            cache_dir=self.cache / "statistics",
+            cache_dir=layout.statistics(self.cache),
             task=cell.task["name"],
             device=cell.device,
             model_is_embedded=cell.data["name"] == "embedded",
@@ -213,7 +214,7 @@ class Session:
             stochastic=generator.stochastic,
             makes_images=generator.model.makes_images,
             once=self._once,
-            **compared_with(cell, generator, self.cache / "runs"),
+            **compared_with(cell, generator, layout.reference_runs(self.cache)),
         )
         return build(cell.metrics, context)
 
@@ -255,14 +256,13 @@ class Session:
         return float(text + nfe * call + decode)
 
 
-def keep_plan(plan: Plan, levels: NoiseLevels, results: Path) -> str:
-    """Write the plan to results/plans, once however many cells have it; its id, which is the file's stem."""
+def keep_plan(plan: Plan, levels: NoiseLevels, place: Place) -> str:
+    """Put the plan among the results, once however many cells have it; its id, by which it is found there."""
     text = plan_json.dumps(plan, levels)
-    path = results / "plans" / f"{plan_json.identity(text)}.json"
-    if not path.exists():
-        with whole(path) as file:
-            file.write(text.encode())
-    return path.stem
+    plan_id = plan_json.identity(text)
+    if not place.exists(layout.plan(plan_id)):
+        place.put(layout.plan(plan_id), text.encode())
+    return plan_id
 
 
 def _first(made: Any, count: int) -> tuple[torch.Tensor | None, ...]:
@@ -270,11 +270,11 @@ def _first(made: Any, count: int) -> tuple[torch.Tensor | None, ...]:
     return tuple(None if part is None else part[: max(0, count)] for part in (made.images, made.sources, made.masks))
 
 
-def _keep_first(shown: list[tuple[torch.Tensor | None, ...]], path: Path) -> None:
+def _keep_first(shown: list[tuple[torch.Tensor | None, ...]], place: Place, cell_id: str) -> None:
     images, sources, masks = (None if part[0] is None else torch.cat(part) for part in zip(*shown, strict=True))
-    save_grid(images, path)
+    save_grid(images, place, cell_id)
     if sources is not None:
-        save_sources(sources, masks, path)
+        save_sources(sources, masks, place, cell_id)
 
 
 def _image_rows(cell: Cell, batch: Batch, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:

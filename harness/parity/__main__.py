@@ -19,6 +19,7 @@ from rich.console import Console
 from harness.errors import interruptible
 from harness.parity import known_differences
 from harness.parity.table import LIMITS, PASSES, STEPS, show, table, versions, write
+from harness.store import layout
 from reports.parity import draw_file
 from samplers import registry
 
@@ -31,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     faults = [] if asked.only_samplers else known_differences.reproduce()
     show(frame, faults, console)
     path = write(frame, faults, asked.out)
-    figure = draw_file(path, asked.out / "plots")
+    figure = draw_file(path, layout.plots(asked.out))
     verdicts = [*frame["verdict"], *(fault.verdict for fault in faults)]
     bad = [verdict for verdict in verdicts if verdict not in PASSES]
     told = ", ".join(f"{name} {value}" for name, value in versions().items())

@@ -34,9 +34,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.errors import InputError
 from harness.measure import cost
+from harness.store import layout
 from samplers import registry, schedules
 from samplers.core.integrate import integrate
 from samplers.core.levels import DiscreteVP, NoiseLevels
@@ -70,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     table = pd.DataFrame(rows)
     show(table, Console(width=None if sys.stdout.isatty() else 150))
-    with whole(asked.out) as file:
+    with written_whole(asked.out) as file:
         table.to_parquet(file)
     print(f"{len(table)} rows written to {asked.out}")
     return 0
@@ -275,7 +276,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shapes", type=comma, default=list(SHAPES), help=f"default: {','.join(SHAPES)}")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--blocks", type=int, default=40, help="runs of each; a quarter of it for the large shape")
-    parser.add_argument("--out", type=Path, default=Path("results/overhead.parquet"))
+    parser.add_argument("--out", type=Path, default=layout.overhead(Path("results")))
     asked = parser.parse_args(words)
     if unknown := [shape for shape in asked.shapes if shape not in SHAPES]:
         parser.error(f"shape {unknown[0]!r} is not valid; valid: {', '.join(SHAPES)}")

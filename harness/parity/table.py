@@ -22,9 +22,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.parity import known_differences
 from harness.parity.side_by_side import CHURN, far, ours, theirs
+from harness.store import layout
 from samplers import registry, schedules
 from samplers.core.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
 from samplers.peers import load as peers
@@ -265,7 +266,7 @@ def write(frame: pd.DataFrame, faults: Sequence[known_differences.Found], out: P
     extra = pd.DataFrame([fault.row() for fault in faults])
     both = pd.concat([frame, extra], ignore_index=True).assign(**versions())
     named = "_".join(f"{name}-{value}" for name, value in versions().items())
-    path = out / "parity" / f"{named.replace('+', '-').replace('/', '-')}.parquet"
-    with whole(path) as file:
+    path = layout.parity(out) / f"{named.replace('+', '-').replace('/', '-')}.parquet"
+    with written_whole(path) as file:
         both.to_parquet(file)
     return path

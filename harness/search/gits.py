@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.data.load import load as load_data
 from harness.errors import InputError
 from harness.models.guidance import Guidance
 from harness.models.load import load, named
+from harness.store import layout
 from samplers.core.integrate import integrate
 from samplers.core.levels import Level, NoiseLevels, Process
 from samplers.core.noise import NoiseStreams
@@ -122,8 +123,8 @@ def main(words: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    out = asked.out or Path("results") / "gits" / f"{asked.model}.json"
-    with whole(out) as file:
+    out = asked.out or layout.gits(Path("results"), asked.model)
+    with written_whole(out) as file:
         file.write(json.dumps(content).encode())
     print(f"{out}: {asked.levels} levels of {asked.model}, cfg {cfg:g}, {asked.images} images")
     return 0

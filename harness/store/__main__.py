@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import InputError, interruptible, one_line
-from harness.store.records import CELL_ID, Store
+from harness.store import layout
+from harness.store.layout import CELL_ID
+from harness.store.records import Store
 from harness.store.schema import STATUSES, TABLES
-from harness.store.upkeep import compact, files, repair
+from harness.store.upkeep import compact, repair
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,8 +26,8 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     store = Store(asked.results)
     try:
-        if not (store.root / "cells").is_dir():
-            raise InputError(f"no records in {store.root}: give the results folder of a sweep")
+        if not (store.files("cells") or store.place.names(layout.QUARANTINE)):
+            raise InputError(f"no records in {store.place}: give the results folder of a sweep")
         return {"list": _list, "compact": _say_compacted, "repair": _say_repaired}[asked.command](store)
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -36,13 +38,13 @@ def _list(store: Store) -> int:
     recorded = list(store.recorded().values())
     print(f"{len(recorded)} cells: " + ", ".join(f"{recorded.count(status)} {status}" for status in STATUSES))
     for name in TABLES:
-        found = files(store, name)
+        found = store.files(name)
         rows = sum(len(table) for table in store.tables(name, ["cell_id"]))
-        many = sum(1 for path in found if not CELL_ID.fullmatch(path.stem))
-        size = sum(path.stat().st_size for path in found) / 2**20
+        many = sum(1 for file in found if not CELL_ID.fullmatch(layout.stem_of(file)))
+        size = sum(store.place.look(file).size for file in found) / 2**20
         print(f"{name}: {rows} rows in {len(found) - many} files of one cell and {many} of many, {size:.1f} MiB")
-    running = len(list((store.root / "leases").glob("*.json")))
-    damaged = len(list((store.root / "quarantine").glob("*.parquet")))
+    running = sum(1 for name in store.place.names(layout.LEASES) if layout.LEASE.fullmatch(name))
+    damaged = sum(1 for name in store.place.names(layout.QUARANTINE) if layout.is_record(name))
     print(f"{running} cells being run, {damaged} damaged files set aside")
     return 0
 

@@ -2,10 +2,10 @@
 
     results/leases/<cell_id>.<generation>.json      host, process and when it took the cell
 
-A lease is taken by linking a finished file to its name, which one process alone can do. Its owner touches it every
-BEAT_S; it is stale after STALE_S without a touch, or at once where its owner was a process of this machine that is
-gone. A stale lease is not removed but outbid: whoever links the next generation has it, again one process alone, and
-an owner that was merely asleep finds that it is no longer the highest.
+A lease is taken by creating its file, which of many processes one alone can do. Its owner renews it every BEAT_S; it
+is stale when it was not renewed for STALE_S, or at once where its owner was a process of this machine that is gone. A
+stale lease is not removed but outbid: whoever creates the next generation has it, again one process alone, and an owner
+that was merely asleep finds that the highest lease is another's.
 
 A lease says who runs a cell, not whether it still has to run: look at the records again once it is taken.
 """
@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import threading
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -27,10 +25,11 @@ from pathlib import Path
 import psutil
 
 from harness.errors import InputError
+from harness.store import layout, places
+from harness.store.places import Place
 
 STALE_S = 120.0
 BEAT_S = 20.0
-NAME = re.compile(r"([0-9a-f]{16})\.(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,27 @@ class Owner:
         return f"pid {self.pid} on {self.host}"
 
 
-class Leases:
-    """The leases that this process holds on cells of `root`. A context: leaving it gives all of them back."""
+@dataclass(frozen=True)
+class Held:
+    """A lease of ours: its name and the content that makes it ours, for another may get the same name later."""
 
-    def __init__(self, root: Path | str, stale_s: float = STALE_S, beat_s: float = BEAT_S) -> None:
-        self.folder = Path(root) / "leases"
+    name: str
+    content: bytes
+
+
+class Leases:
+    """The leases that this process holds on cells of `place`. A context: leaving it gives all of them back."""
+
+    def __init__(self, place: Place | Path | str, stale_s: float = STALE_S, beat_s: float = BEAT_S) -> None:
+        self.place = places.at(place)
         self.stale_s, self.beat_s = stale_s, beat_s
-        self.held: dict[str, Path] = {}
+        self.held: dict[str, Held] = {}
         self.owner = Owner.me()
         self.ended = threading.Event()
 
     def __enter__(self) -> Leases:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.place.prepare(layout.LEASES, self.stale_s)
             self._clear()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -89,92 +96,97 @@ class Leases:
             self.release(cell_id)
 
     def take(self, cell_id: str) -> bool:
-        """Take the cell; False where another process holds it. InputError where the folder cannot be written."""
-        temporary = self.folder / f".{cell_id}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+        """Take the cell; False where another process holds it. InputError where the place cannot be written."""
+        content = json.dumps({**asdict(self.owner), "started": time.time()}).encode()
         try:
-            temporary.write_text(json.dumps({**asdict(self.owner), "started": time.time()}))
             found = self._found(cell_id)
-            if found and not self._stale(found[-1], now=temporary.stat().st_mtime):  # by the folder's own clock
+            if found and not self._stale(found[-1]):
                 return False
-            path = self.folder / f"{cell_id}.{_generation(found[-1]) + 1 if found else 0}.json"
-            os.link(temporary, path)
+            name = layout.lease(cell_id, _generation(found[-1]) + 1 if found else 0)
+            self.place.create(name, content)
         except FileExistsError:  # another was faster
             return False
         except OSError as error:
             raise self._unwritable(error) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
         for older in found:
-            older.unlink(missing_ok=True)
-        if self._found(cell_id)[-1:] != [path]:  # a folder listed while it changes may have hidden a higher one
-            path.unlink(missing_ok=True)
+            self.place.delete(older)
+        if self._found(cell_id)[-1:] != [name]:  # a folder listed while it changes may have hidden a higher one
+            self.place.delete(name, content)
             return False
-        self.held[cell_id] = path
+        self.held[cell_id] = Held(name, content)
         return True
 
     def holds(self, cell_id: str) -> bool:
         """Whether the cell is still ours: False where we slept so long that another process took it over."""
-        found = self._found(cell_id)
-        return bool(found) and found[-1] == self.held.get(cell_id)
+        ours = self.held.get(cell_id)
+        if ours is None or self._found(cell_id)[-1:] != [ours.name]:
+            return False
+        try:
+            return self.place.read(ours.name) == ours.content
+        except FileNotFoundError:
+            return False
 
     def release(self, cell_id: str) -> None:
-        path = self.held.pop(cell_id, None)
-        if path is not None:
+        """Give the cell back, as far as it is still ours."""
+        ours = self.held.pop(cell_id, None)
+        if ours is not None:
             with suppress(OSError):  # a disk in trouble: it goes stale
-                path.unlink(missing_ok=True)
+                self.place.delete(ours.name, ours.content)
 
     def other(self, cell_id: str) -> Owner | None:
         """Who else runs the cell now."""
         found = self._found(cell_id)
-        if not found or found[-1] == self.held.get(cell_id):
-            return None
-        return _read(found[-1])
+        return None if not found or self.holds(cell_id) else self._owner_of(found[-1])
 
-    def _found(self, cell_id: str) -> list[Path]:
+    def _found(self, cell_id: str) -> list[str]:
         """The cell's leases, the valid one last."""
-        return sorted(self.folder.glob(f"{cell_id}.*.json"), key=_generation)
+        names = self.place.names(f"{layout.LEASES}{cell_id}.")
+        return sorted((name for name in names if layout.LEASE.fullmatch(name)), key=_generation)
 
-    def _stale(self, path: Path, now: float) -> bool:
+    def _stale(self, name: str) -> bool:
+        now = self.place.now()  # first: if we sleep after it, the lease looks younger than it is, and stays its owner's
         try:
-            if now - path.stat().st_mtime > self.stale_s:
+            if now - self.place.look(name).changed > self.stale_s:
                 return True
         except FileNotFoundError:  # given back this moment; the next look will see it
             return False
-        owner = _read(path)
+        owner = self._owner_of(name)
         return owner is not None and owner.gone
 
     def _beat(self) -> None:
         while not self.ended.wait(self.beat_s):
-            for path in list(self.held.values()):
-                with suppress(OSError):  # given back meanwhile, or outbid
-                    os.utime(path)
+            for ours in list(self.held.values()):
+                with suppress(OSError):  # the next beat may succeed
+                    self.place.renew(ours.name, ours.content)
 
     def _clear(self) -> None:
         """Remove what dead processes left, so that the folder does not fill up."""
-        for path in list(self.folder.iterdir()):
-            with suppress(FileNotFoundError):
-                match = NAME.fullmatch(path.name)
-                if match and self.take(match[1]):  # it was stale: nobody else can be taking it over
-                    self.release(match[1])
-                elif path.suffix == ".tmp" and self._stale(path, time.time()):
-                    path.unlink()
+        for name in self.place.names(layout.LEASES):
+            match = layout.LEASE.fullmatch(name)
+            if match and self.take(match[1]):  # it was stale: nobody else can be taking it over
+                self.release(match[1])
+
+    def _owner_of(self, name: str) -> Owner | None:
+        try:
+            return _read(self.place.read(name))
+        except OSError:  # gone
+            return None
 
     def _unwritable(self, error: OSError) -> InputError:
-        return InputError(
-            f"cannot write to {self.folder}: {error.strerror or error}; free it or give another results_dir"
-        )
+        where = f"{self.place}/{layout.LEASES}".rstrip("/")
+        return InputError(f"cannot write to {where}: {error.strerror or error}; free it or give another results_dir")
 
 
-def _generation(path: Path) -> int:
-    match = NAME.fullmatch(path.name)
+def _generation(name: str) -> int:
+    match = layout.LEASE.fullmatch(name)
     return int(match[2]) if match else -1
 
 
-def _read(path: Path) -> Owner | None:
+def _read(content: bytes) -> Owner | None:
+    """The owner that a lease names; None where it is damaged or of another version: its age alone decides then."""
     try:
-        owner = Owner(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):  # gone, or of another version: its age alone decides
+        owner = Owner(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
         return None
     texts, numbers = (owner.host, owner.machine), (owner.born, owner.started)
     valid = isinstance(owner.pid, int) and 0 < owner.pid < 2**31 and all(isinstance(text, str) for text in texts)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from harness.atomic import whole
+from harness.store import layout
+from harness.store.places import Place
 
 TEXT_KEY = "image-grid"  # the PNG's text chunk with the layout
 LONGEST_SIDE = 256  # pixels of a tile: a 512² image is halved, one of the embedded model's 64² kept as it is
@@ -25,8 +26,46 @@ class Tiles(NamedTuple):
     indices: list[int]
 
 
-def save_grid(images: Any, path: Path | str, indices: Sequence[int] | None = None) -> None:
-    """Write `images` (uint8 N×3×H×W, array or CPU tensor) as a row of tiles; whole or not at all."""
+def save_grid(images: Any, place: Place, cell_id: str, indices: Sequence[int] | None = None) -> None:
+    """Put `images` (uint8 N×3×H×W, array or CPU tensor) as the cell's row of tiles; whole or not at all."""
+    place.put(layout.grid(cell_id), _png(images, indices))
+
+
+def has_grid(place: Place, cell_id: str) -> bool:
+    return place.exists(layout.grid(cell_id))
+
+
+def load_grid(place: Place, cell_id: str) -> Tiles:
+    """The tiles of the cell's grid. A ValueError or OSError where that is missing or something else."""
+    return _tiles(place, layout.grid(cell_id))
+
+
+def save_sources(sources: Any, masks: Any | None, place: Place, cell_id: str) -> None:
+    """Keep what the images of the cell's grid began with: uint8 N×3×H×W, masks N×1×H×W with 1 = repainted.
+
+    The sources and, where there are masks, as many tiles more, white where an image was repainted.
+    """
+    tiles = np.asarray(sources)
+    if masks is not None:
+        tiles = np.concatenate([tiles, np.repeat(255 * (np.asarray(masks) > 0).astype(np.uint8), 3, axis=1)])
+    place.put(layout.sources(cell_id), _png(tiles, None))
+
+
+def load_sources(place: Place, cell_id: str, count: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Sources N×H×W×3 and masks N×H×W (bool, None for a task without) of the cell's grid, which has `count` tiles.
+
+    None where an older run kept none; a ValueError or OSError for a file that is damaged.
+    """
+    name = layout.sources(cell_id)
+    if not place.exists(name):
+        return None
+    tiles = _tiles(place, name).images
+    if len(tiles) not in (count, 2 * count):
+        raise ValueError(f"{place}/{name} has {len(tiles)} tiles for {count} images")
+    return tiles[:count], tiles[count:, :, :, 0] > 127 if len(tiles) > count else None
+
+
+def _png(images: Any, indices: Sequence[int] | None) -> bytes:
     tiles = np.asarray(images)
     if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != 3 or not len(tiles):
         raise ValueError(f"a grid takes uint8 N×3×H×W with N ≥ 1, given {tiles.dtype} {tiles.shape}")
@@ -35,53 +74,24 @@ def save_grid(images: Any, path: Path | str, indices: Sequence[int] | None = Non
     sheet = Image.new("RGB", (width * len(shown), height))
     for k, tile in enumerate(shown):
         sheet.paste(tile, (k * width, 0))
-    layout = PngInfo()
+    text = PngInfo()
     indices = list(range(len(shown))) if indices is None else [int(index) for index in indices]
-    layout.add_text(TEXT_KEY, json.dumps({"tile_width": width, "tile_height": height, "image_indices": indices}))
-    with whole(Path(path)) as file:
-        sheet.save(file, format="PNG", pnginfo=layout)
+    text.add_text(TEXT_KEY, json.dumps({"tile_width": width, "tile_height": height, "image_indices": indices}))
+    content = BytesIO()
+    sheet.save(content, format="PNG", pnginfo=text)
+    return content.getvalue()
 
 
-def load_grid(path: Path | str) -> Tiles:
-    """The tiles of a grid that `save_grid` wrote. A ValueError or OSError for any other file."""
+def _tiles(place: Place, name: str) -> Tiles:
     try:
-        with Image.open(path, formats=("PNG",)) as sheet:
-            layout = json.loads(sheet.info[TEXT_KEY])
+        with Image.open(BytesIO(place.read(name)), formats=("PNG",)) as sheet:
+            cut = json.loads(sheet.info[TEXT_KEY])
             pixels = np.asarray(sheet.convert("RGB"))
-        indices = [operator.index(index) for index in layout["image_indices"]]
-        tiles = pixels.reshape(layout["tile_height"], len(indices), layout["tile_width"], 3).transpose(1, 0, 2, 3)
+        indices = [operator.index(index) for index in cut["image_indices"]]
+        tiles = pixels.reshape(cut["tile_height"], len(indices), cut["tile_width"], 3).transpose(1, 0, 2, 3)
     except (KeyError, TypeError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a grid of images: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{place}/{name} is not a grid of images: {type(error).__name__}: {error}") from error
     return Tiles(tiles, indices)
-
-
-def save_sources(sources: Any, masks: Any | None, path: Path | str) -> None:
-    """Keep what the images of the grid at `path` began with beside it: uint8 N×3×H×W, masks N×1×H×W with 1 = repainted.
-
-    The sources and, where there are masks, as many tiles more, white where an image was repainted.
-    """
-    tiles = np.asarray(sources)
-    if masks is not None:
-        tiles = np.concatenate([tiles, np.repeat(255 * (np.asarray(masks) > 0).astype(np.uint8), 3, axis=1)])
-    save_grid(tiles, beside(path))
-
-
-def load_sources(path: Path | str, count: int) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Sources N×H×W×3 and masks N×H×W (bool, None for a task without) of the grid at `path`, which has `count` tiles.
-
-    None where an older run kept none; a ValueError or OSError for a file that is damaged.
-    """
-    if not beside(path).is_file():
-        return None
-    tiles = load_grid(beside(path)).images
-    if len(tiles) not in (count, 2 * count):
-        raise ValueError(f"{beside(path)} has {len(tiles)} tiles for {count} images")
-    return tiles[:count], tiles[count:, :, :, 0] > 127 if len(tiles) > count else None
-
-
-def beside(path: Path | str) -> Path:
-    """Where the sources of a grid are kept."""
-    return Path(path).parent / "sources" / Path(path).name
 
 
 def _shrunk(tile: Image.Image) -> Image.Image:

@@ -6,20 +6,21 @@ repair    reads everything, sets damaged files aside, restores what can be resto
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from harness.atomic import mark
-from harness.store.records import CELL_ID, Store, checked_columns, copied_row, joined, write_complete
-from harness.store.schema import TABLES, to_arrow
+from harness.store import layout, parquet_files
+from harness.store.layout import CELL_ID
+from harness.store.parquet_files import copied_row, joined
+from harness.store.records import Store
+from harness.store.schema import TABLES
 
 LARGE = 1000  # files of one cell, from which on a sweep compacts when it ends
 GROUP_ROWS = {"cells": 256, "images": 65_536, "timings": 65_536}  # rows that one damaged place may cost
@@ -32,26 +33,26 @@ STEM = re.compile(r"compacted-(\d+)")
 def compact(store: Store) -> int:
     """Put all records into one file a table; how many files of one cell went into it.
 
-    Whatever the moment of a kill: until the new file of `cells` has its name, nothing refers to the others; from then
-    on a cell's own file still goes before it, and both say the same. Writers wait while it runs, readers do not.
+    Safe to kill at any moment. Before the new `cells` file is renamed into place, nothing points to the new `images`
+    and `timings` files. After that, a cell's own file still takes precedence, and both hold the same rows. Writers wait
+    while it runs, readers do not.
     """
     try:
-        for name in TABLES:
-            (store.root / name).mkdir(parents=True, exist_ok=True)
-        with store.locked(alone=True):
+        with store.place.locked(alone=True):
             return _compact(store)
     except OSError as error:
         raise store.unwritable(error) from error
 
 
 def compact_if_large(store: Store) -> int:
-    loose = sum(1 for path in (store.root / "cells").glob("[0-9a-f]*.parquet") if CELL_ID.fullmatch(path.stem))
+    """The same where there are many files of one cell; else nothing is done."""
+    loose = sum(1 for name in store.files("cells") if CELL_ID.fullmatch(layout.stem_of(name)))
     return compact(store) if loose >= LARGE else 0
 
 
 def _compact(store: Store) -> int:
-    home, shared = store.homes()
-    loose = [cell_id for cell_id, stem in home.items() if cell_id == stem]
+    file_of, shared = store.files_of_cells()
+    loose = [cell_id for cell_id, stem in file_of.items() if cell_id == stem]
     if loose or len(shared) > 1:
         stem = _next_stem(store)
         for name in ("images", "timings", "cells"):  # the cells' file comes last: it makes the others count
@@ -65,8 +66,9 @@ def _compact(store: Store) -> int:
 
 def _next_stem(store: Store) -> str:
     """A name that no file has, nor had one that was set aside."""
-    names = [path.stem for folder in (*TABLES, "quarantine") for path in (store.root / folder).rglob("*.parquet")]
-    numbers = [int(match[1]) for match in map(STEM.search, names) if match]
+    prefixes = (*map(layout.records, TABLES), layout.QUARANTINE, layout.EXAMINED)
+    stems = [layout.stem_of(name) for prefix in prefixes for name in store.place.names(prefix)]
+    numbers = [int(match[1]) for match in map(STEM.search, stems) if match]
     return f"compacted-{max(numbers, default=0) + 1:06d}"
 
 
@@ -74,39 +76,30 @@ def _write_compacted(store: Store, name: str, stem: str) -> None:
     table = joined(name, store.tables(name))
     order = [("cell_id", "ascending")] + [(c, "ascending") for c in ("image_index", "run") if c in table.column_names]
     table = table.sort_by(order).replace_schema_metadata(joined(name, []).schema.metadata)
-    path = store.root / name / f"{stem}.parquet"
-    temporary = path.with_name(f".{stem}.{mark()}.tmp")
-    try:
-        write_complete(table, temporary, rows=GROUP_ROWS[name])
-        if pq.read_metadata(temporary).num_rows != table.num_rows:
-            raise OSError(f"{temporary} came out incomplete")
-        os.replace(temporary, path)
-        _settle(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with store.place.writing(layout.record(name, stem)) as sink:
+        parquet_files.write(table, sink, rows=GROUP_ROWS[name])
+        _check_complete(sink, table.num_rows, f"{name}/{stem}")
+    store.place.settle(layout.records(name))
+
+
+def _check_complete(sink: BinaryIO, rows: int, what: str) -> None:
+    """OSError where the file, read back before it gets its name, does not have all rows."""
+    sink.flush()
+    sink.seek(0)
+    if pq.read_metadata(sink).num_rows != rows:
+        raise OSError(f"{what} came out incomplete")
 
 
 def _remove_all_but(store: Store, keep: set[str]) -> None:
     """First the files that make others count. Images of a damaged record stay: it may be restored from them."""
-    damaged = {path.stem.partition("-")[2] for path in (store.root / "quarantine").glob("cells-*")}
+    set_aside = map(layout.stem_of, store.place.names(f"{layout.QUARANTINE}cells-"))
+    damaged = {stem.partition("-")[2] for stem in set_aside}
     for name in ("cells", "images", "timings"):
-        for path in files(store, name):
-            if path.stem not in keep and (name == "cells" or path.stem not in damaged):
-                path.unlink(missing_ok=True)
-        _settle(store.root / name)
-
-
-def files(store: Store, name: str) -> list[Path]:
-    return sorted((store.root / name).glob("[!._]*.parquet"))
-
-
-def _settle(folder: Path) -> None:
-    """Wait until the folder's names are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        for file in store.files(name):
+            stem = layout.stem_of(file)
+            if stem not in keep and (name == "cells" or stem not in damaged):
+                store.place.delete(file)
+        store.place.settle(layout.records(name))
 
 
 # ----------------------------------------------------------------------------------------------------------- repair
@@ -125,75 +118,73 @@ class Repaired:
 def repair(store: Store) -> Repaired:
     """Read every record, restore what can be restored, and mark as failed what must run again."""
     for name in TABLES:
-        for path in files(store, name):
+        for file in store.files(name):
             with suppress(FileNotFoundError):
-                store.read(path)
+                store.read(file)
     found = Repaired()
     try:
-        for path in sorted((store.root / "quarantine").glob("*.parquet")):
-            if path.stem.partition("-")[0] not in TABLES:  # named by others: no guide to where it goes
+        for file in store.place.names(layout.QUARANTINE):
+            named = layout.stem_of(file).partition("-")[0]
+            if named not in TABLES or not layout.is_record(file):  # named by others: no guide to where it goes
                 continue
             found.damaged += 1
-            _repair_one(store, path, found)
+            _repair_one(store, file, found)
         _mark(store, found)
     except OSError as error:
         raise store.unwritable(error) from error
     return found
 
 
-def _repair_one(store: Store, path: Path, found: Repaired) -> None:
-    name, _, stem = path.stem.partition("-")
-    target = store.root / name / f"{stem}.parquet"
-    if not target.exists():  # else the cell has run again since
-        tables = list(_salvaged(path, name)) or (_from_copy(store, path, stem) if name == "cells" else [])
+def _repair_one(store: Store, damaged: str, found: Repaired) -> None:
+    name, _, stem = layout.stem_of(damaged).partition("-")
+    target = layout.record(name, stem)
+    if not store.place.exists(target):  # else the cell has run again since
+        tables = list(_salvaged(store, damaged, name)) or (_from_copy(store, damaged, stem) if name == "cells" else [])
         if tables:
-            temporary = target.with_name(f".{stem}.{mark()}.tmp")
-            with store.locked():
-                write_complete(joined(name, tables), temporary, rows=GROUP_ROWS[name])
-                os.replace(temporary, target)
-            found.restored.append(f"{target} ({sum(len(table) for table in tables)} rows)")
+            with store.place.locked(), store.place.writing(target) as sink:
+                parquet_files.write(joined(name, tables), sink, rows=GROUP_ROWS[name])
+            found.restored.append(f"{store.place}/{target} ({sum(len(table) for table in tables)} rows)")
         else:
-            found.lost.append(path.name)
+            found.lost.append(damaged.removeprefix(layout.QUARANTINE))
         if name == "cells":
             saved = {cell_id for table in tables for cell_id in table["cell_id"].to_pylist()}
             found.rerun |= dict.fromkeys(_members(store, stem) - saved, "its record is lost")
         elif name == "images":
             found.rerun |= dict.fromkeys(_members(store, stem), "rows of its images are lost")
-    examined = path.parent / "examined" / path.name
-    examined.parent.mkdir(exist_ok=True)
-    os.replace(path, examined)
+    store.place.move(damaged, layout.examined(damaged))
 
 
 def _members(store: Store, stem: str) -> set[str]:
     """The cells whose rows a file of that name has, as far as a readable one of the same name says."""
     if CELL_ID.fullmatch(stem):
         return {stem}
-    paths = [store.root / name / f"{stem}.parquet" for name in TABLES]
-    tables = [store.read(path, ["cell_id"]) for path in paths if path.exists()]
+    files = [layout.record(name, stem) for name in TABLES]
+    tables = [store.read(file, ["cell_id"]) for file in files if store.place.exists(file)]
     return {cell_id for table in tables if table is not None for cell_id in table["cell_id"].to_pylist()}
 
 
-def _salvaged(path: Path, name: str) -> Iterator[pa.Table]:
+def _salvaged(store: Store, damaged: str, name: str) -> Iterator[pa.Table]:
     """The parts of a damaged file that read well, whole rows only."""
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        checked_columns(name, file.schema_arrow, None)
-    except (pa.ArrowException, OSError):  # cut off: parquet keeps what it needs to be read at its end
-        return
-    with file:
+    with store.place.open(damaged) as source:
+        try:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            parquet_files.checked_columns(name, file.schema_arrow, None)
+        except (pa.ArrowException, OSError):  # cut off: parquet keeps what it needs to be read at its end
+            return
         for group in range(file.num_row_groups):
             with suppress(pa.ArrowException, OSError):
                 yield file.read_row_group(group, use_threads=False)
 
 
-def _from_copy(store: Store, path: Path, cell_id: str) -> list[pa.Table]:
+def _from_copy(store: Store, damaged: str, cell_id: str) -> list[pa.Table]:
     """The cell's row as the damaged file's own metadata or its images' file remembers it."""
-    row = copied_row(path) or copied_row(store.root / "images" / f"{cell_id}.parquet")
+    row = copied_row(store.place, damaged)
+    if row is None and CELL_ID.fullmatch(cell_id):
+        row = copied_row(store.place, layout.record("images", cell_id))
     if row is None or row.get("cell_id") != cell_id:
         return []
-    with suppress(pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError):  # of wrong types
-        return [to_arrow("cells", [row])]
-    return []
+    table = parquet_files.table_of_copy(row)
+    return [] if table is None else [table]
 
 
 def _mark(store: Store, found: Repaired) -> None:

@@ -13,7 +13,7 @@ from harness.cell import Cell
 from harness.errors import one_line
 from harness.executors.base import Progress as Word
 from harness.executors.base import Record
-from harness.executors.share import Elsewhere
+from harness.executors.share import TakenByAnother
 
 SHORT_S = 0.5  # a model that is there already is "loaded" in less: not worth a line
 
@@ -46,15 +46,15 @@ class Display:
         if self.bars:
             self.bars.stop()
 
-    def show(self, message: Word | Record | Elsewhere) -> None:
-        if isinstance(message, Elsewhere):
-            self._elsewhere(message)
+    def show(self, message: Word | Record | TakenByAnother) -> None:
+        if isinstance(message, TakenByAnother):
+            self._taken(message)
         elif isinstance(message, Word):
             self._word(message)
         else:
             self._record(message)
 
-    def _elsewhere(self, message: Elsewhere) -> None:
+    def _taken(self, message: TakenByAnother) -> None:
         cell = self.cells[message.cell_id]
         self.say(f"left to another sweep: {message.cell_id} {cell.label}, {message.what}")
         if message.done:

@@ -26,7 +26,7 @@ def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: li
         if debug and failure.traceback:
             console.print(failure.traceback, markup=False, highlight=False)
     console.print(
-        f"{ran} cells run, {len(cells) - ran} already recorded, {len(failures)} failed; records in {store.root}/cells",
+        f"{ran} cells run, {len(cells) - ran} already recorded, {len(failures)} failed; records in {store.place}/cells",
         markup=False,
         highlight=False,
         soft_wrap=True,

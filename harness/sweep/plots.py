@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.cell import Cell
 from harness.errors import one_line
 from harness.paths import ROOT
+from harness.store import layout
 
 # Which figure (reports/figures) shows an axis; where several vary, the first.
 FIGURES = (("strength", "strength"), ("cfg", "cfg"), ("precision", "precision"), ("steps", "steps"))
@@ -21,7 +22,7 @@ def draw(results: Path, cells: list[Cell], ran: int) -> str:
 
     By a process of its own: a sweep knows nothing of reports, and whatever happens to them is no fault of its cells.
     """
-    plots = results / "plots"
+    plots = layout.plots(results)
     again = by_hand(results)
     if not ran and any(plots.glob("*.png")):
         return f"nothing new to draw: plots are in {plots}; again: {again}"

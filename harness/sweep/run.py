@@ -37,7 +37,7 @@ def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None)
     # A failed cell is tried again: what failed may have been the machine's memory or a file that is now there.
     pending = [c for c in ordered(cells) if settings["force"] or before.get(c.cell_id, ("", None))[0] != "ok"]
     there = len(cells) - len(pending)
-    print(f"{len(cells)} cells: {there} recorded already, {len(pending)} to run; results in {store.root}", flush=True)
+    print(f"{len(cells)} cells: {there} recorded already, {len(pending)} to run; results in {store.place}", flush=True)
     failures, others = _run(pending, settings, store, before, session) if pending else ([], 0)
     if pending:
         compact_if_large(store)
@@ -55,17 +55,17 @@ def _run(
 ) -> tuple[list[Record], int]:
     """The cells that failed, and how many another process recorded."""
     from harness.executors.local import SESSION, LocalExecutor
-    from harness.executors.share import Elsewhere, run_shared
+    from harness.executors.share import TakenByAnother, run_shared
     from harness.sweep.display import Display
 
     failures: list[Record] = []
     others = 0
     how = {name: settings[name] for name in ("workers", "cell_timeout", "retries")}
-    executor = LocalExecutor(str(store.root), session=session or SESSION, **how)
+    executor = LocalExecutor(str(store.place), session=session or SESSION, **how)
     with Display(pending) as display:
         for message in run_shared(executor, store, pending, before):
             display.show(message)
-            if isinstance(message, Elsewhere):
+            if isinstance(message, TakenByAnother):
                 others += message.done
             elif isinstance(message, Record) and message.cell["status"] != "ok":
                 failures.append(message)

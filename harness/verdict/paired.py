@@ -33,7 +33,8 @@ import numpy as np
 import pandas as pd
 
 from harness import statistics
-from harness.store.records import Store, joined
+from harness.store.parquet_files import joined
+from harness.store.records import Store
 from harness.store.schema import with_defaults
 from harness.verdict.measures import INFLUENCE, ROOT, Measure, bounds, measure, same
 

@@ -9,7 +9,6 @@ a method of several calls a step, the call that ends the step has filled markers
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from harness.store.records import CELL_ID, Store
+from harness.store import layout
+from harness.store.places import Place
+from harness.store.records import Store
 from reports.records import QUALITY_AXES, Group
 from reports.style import COLOURS, MARKERS, Drawing, titled
 
@@ -53,8 +54,7 @@ def draw(group: Group, store: Store) -> Drawing:
     chosen = selection.cells.drop_duplicates("label").sort_values("label")
     plans = {}
     for label, plan_id in zip(chosen["label"], chosen["plan_id"], strict=True):
-        named = CELL_ID.fullmatch(str(plan_id))  # a hash of the same form; anything else could lead out of the folder
-        weights = _read(store.root / "plans" / f"{plan_id}.json") if named else None
+        weights = _read(store.place, str(plan_id))
         if weights is not None:
             plans[str(label)] = weights
     if not plans:
@@ -73,11 +73,12 @@ def _steps(row: pd.Series) -> str:
     return f"{said} at strength {row['strength']:g}{ran}"
 
 
-def _read(path: Path) -> Weights | None:
+def _read(place: Place, plan_id: str) -> Weights | None:
     try:
-        if path.stat().st_size > MOST_BYTES:
+        name = layout.plan(plan_id)
+        if place.look(name).size > MOST_BYTES:
             return None
-        return parsed(json.loads(path.read_text(encoding="utf-8")))
+        return parsed(json.loads(place.read(name)))
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None
 

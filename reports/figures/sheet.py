@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.store import layout
 from harness.store.records import Store
-from harness.store.tiles import Tiles, load_grid, load_sources
+from harness.store.tiles import Tiles, has_grid, load_grid, load_sources
 from reports.records import VARIANT, Group, Selection, plain
 from reports.style import PRECISIONS, WIDTH, Drawing, titled
 
@@ -24,10 +25,10 @@ LETTERS_AN_INCH = 13  # of 8 pt text, where most of them are wide
 def draw(group: Group, store: Store) -> list[Drawing]:
     """A sheet for each axis with two or more values; where there is none, one sheet of the one cell."""
     name = f"sheet-{group.slug}"
-    have = [store.grid_path(cell_id).is_file() for cell_id in group.cells["cell_id"]]
+    have = [has_grid(store.place, cell_id) for cell_id in group.cells["cell_id"]]
     shown = Group(group.task, group.model, group.cells[np.array(have, bool)])
     if shown.cells.empty:
-        return [Drawing(name, None, f"no image grids in {store.root / 'grids'}")]
+        return [Drawing(name, None, f"no image grids in {store.place}/{layout.GRIDS}")]
     sheets = []
     for axis, title in AXES.items():
         held = [] if axis == "label" else VARIANT
@@ -109,7 +110,7 @@ def _grids(cells: pd.DataFrame, store: Store) -> dict[str, Tiles]:
     grids = {}
     for cell_id in cells["cell_id"]:
         try:
-            grid = load_grid(store.grid_path(cell_id))
+            grid = load_grid(store.place, cell_id)
             first = next(iter(grids.values()), grid)
             if grid.images.shape[1:] != first.images.shape[1:]:
                 raise ValueError("its tiles have another size than those of the same images")
@@ -122,9 +123,9 @@ def _grids(cells: pd.DataFrame, store: Store) -> dict[str, Tiles]:
 def _sources(store: Store, cell_ids: list[str], grids: dict[str, Tiles], indices: list[int]) -> list[np.ndarray] | None:
     """What the images `indices` began with, of the first cell that kept it, with the outline of what is repainted."""
     for cell_id in cell_ids:
-        path, grid = store.grid_path(cell_id), grids[cell_id]
+        grid = grids[cell_id]
         try:
-            kept = load_sources(path, len(grid.indices))
+            kept = load_sources(store.place, cell_id, len(grid.indices))
         except (OSError, ValueError) as error:
             warnings.warn(f"sources of {cell_id} are damaged: {plain(error)}", stacklevel=2)
             continue

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.errors import InputError
-from harness.store.records import Store, joined, write_complete
+from harness.store import layout
+from harness.store.parquet_files import as_parquet, joined
+from harness.store.records import Store
 from harness.store.schema import TABLES
 
 NAME = "baseline"  # of its files; a cell's own file would be named by its id
@@ -29,20 +30,16 @@ def update(folder: Path, candidate: Path) -> tuple[int, int]:
     )
     for name in NOT_KEPT:
         cells = cells.set_column(cells.schema.get_field_index(name), name, pa.nulls(cells.num_rows, pa.string()))
-    size = 0
+    kept = Store(folder)
     try:
         # Images first: a cell counts as recorded from the moment its row is there.
-        for table, rows in (("images", images), ("cells", cells)):
-            path = folder / table / f"{NAME}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{NAME}.{os.getpid()}.tmp")
-            write_complete(rows, temporary)
-            os.replace(temporary, path)
-            size += path.stat().st_size
-        for table in TABLES:
-            for path in (folder / table).glob("[!._]*.parquet"):
-                if path.stem != NAME:
-                    path.unlink()
+        contents = {
+            layout.record(name, NAME): as_parquet(rows) for name, rows in (("images", images), ("cells", cells))
+        }
+        kept.place.put_all(list(contents.items()))
+        for file in (file for table in TABLES for file in kept.files(table)):
+            if layout.stem_of(file) != NAME:
+                kept.place.delete(file)
     except OSError as error:
         raise InputError(f"cannot write the baseline to {folder}: {error.strerror or error}") from error
-    return cells.num_rows, size
+    return cells.num_rows, sum(map(len, contents.values()))

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.store.records import Store, joined
+from harness.store.parquet_files import joined
+from harness.store.records import Store
 from harness.store.sketch import PROJECTIONS, squared_error
 from reports.gate.pairs import Pairs
 

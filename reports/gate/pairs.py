@@ -41,7 +41,7 @@ class Pairs:
 
 def read(folder: Path, what: str) -> pd.DataFrame:
     """The cells of one side. InputError where there are none."""
-    if not (folder / "cells").is_dir():
+    if not Store(folder).files("cells"):
         raise InputError(f"{what} {folder} is not a folder of records (it has no cells/): give a results folder")
     cells = Store(folder).cells()
     if cells.empty:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.atomic import whole
+from harness.atomic import written_whole
 from harness.errors import InputError
 from harness.metrics.base import FeatureExtractor
 from harness.metrics.context import Context
@@ -53,7 +53,7 @@ def _load(context: Context, extractor: FeatureExtractor, key: str) -> Reference:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # a damaged file is made again
     made = _compute(context, extractor)
-    with whole(path) as file:
+    with written_whole(path) as file:
         g = made.gaussian
         np.savez(file, n=g.n, mean=g.mean, covariance=g.covariance, features=made.features)
     return made

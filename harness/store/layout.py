@@ -1,0 +1,135 @@
+"""Every path under a results folder. Whoever wants a file there asks here. Imports no torch.
+
+    cells/<cell_id>.parquet         one row; its presence says that the cell is recorded (harness/store/records.py)
+    images/, timings/               the same names, a row an image and a row a timed run
+    */compacted-<n>.parquet         the same of many cells (harness/store/upkeep.py)
+    quarantine/<table>-<file>       damaged files, set aside; in quarantine/examined/ once a repair has seen them
+    leases/<cell_id>.<n>.json       who is running which cell (harness/store/leases.py)
+    grids/<cell_id>.png             a cell's first images (harness/store/tiles.py); grids/sources/ what they began with
+    plans/<plan_id>.json            what a sampler did, once however many cells did the same
+
+These are names in a `Place`, which may be a bucket. What follows is on this machine's disk, beside them or elsewhere:
+
+    cache/runs/, cache/statistics/  what is dear to compute and can be computed again
+    plots/                          figures and tables of reports
+    parity/, gits/, gate/, overhead.parquet    what other commands write unless told otherwise
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+CELL_ID = re.compile(r"[0-9a-f]{16}")
+LEASES, GRIDS, PLANS, QUARANTINE, EXAMINED = "leases/", "grids/", "plans/", "quarantine/", "quarantine/examined/"
+LEASE = re.compile(rf"{LEASES}([0-9a-f]{{16}})\.(\d+)\.json")
+
+
+def checked_cell_id(cell_id: Any) -> str:
+    """`cell_id` where it is one: a file name that cannot leave its folder."""
+    if not isinstance(cell_id, str) or not CELL_ID.fullmatch(cell_id):
+        raise ValueError(f"cell_id={cell_id!r} is not valid: 16 hexadecimal digits")
+    return cell_id
+
+
+# ------------------------------------------------------------------------------------------------ names in a Place
+
+
+def record(table: str, stem: str) -> str:
+    """The file of `table` (cells, images, timings) called `stem`: a cell's id or, of many cells, compacted-<n>."""
+    return f"{table}/{stem}.parquet"
+
+
+def records(table: str) -> str:
+    """The prefix of the files of a table."""
+    return f"{table}/"
+
+
+def is_record(name: str) -> bool:
+    """Whether a file in the folder of a table is one of its own."""
+    return name.endswith(".parquet") and PurePosixPath(name).name[0] not in "._"
+
+
+def table_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def stem_of(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def set_aside(name: str) -> str:
+    """Where the damaged record `name` goes."""
+    return f"{QUARANTINE}{table_of(name)}-{PurePosixPath(name).name}"
+
+
+def examined(name: str) -> str:
+    """Where a file of the quarantine goes once a repair has seen it."""
+    return EXAMINED + PurePosixPath(name).name
+
+
+def lease(cell_id: str, generation: int) -> str:
+    return f"{LEASES}{checked_cell_id(cell_id)}.{generation}.json"
+
+
+def grid(cell_id: str) -> str:
+    return f"{GRIDS}{checked_cell_id(cell_id)}.png"
+
+
+def sources(cell_id: str) -> str:
+    """What the images of the cell's grid began with."""
+    return f"{GRIDS}sources/{checked_cell_id(cell_id)}.png"
+
+
+def plan(plan_id: str) -> str:
+    """A plan's file; its id is a hash of the same form as a cell's, and ValueError else."""
+    if not CELL_ID.fullmatch(plan_id):
+        raise ValueError(f"plan_id={plan_id!r} is not valid: 16 hexadecimal digits")
+    return f"{PLANS}{plan_id}.json"
+
+
+# --------------------------------------------------------------------------------------- folders of this machine
+
+
+def cache(results: Path | str) -> Path:
+    """What can be computed again; each of two folders of results may have it from the other (`borrow_cache`)."""
+    return Path(results) / "cache"
+
+
+def reference_runs(cache: Path) -> Path:
+    return cache / "runs"
+
+
+def statistics(cache: Path) -> Path:
+    """Features of reference images."""
+    return cache / "statistics"
+
+
+def borrow_cache(of: Path, into: Path) -> None:
+    """Let the results folder `into`, which has no cache yet, use that of `of`, unless it cannot be written to."""
+    theirs = cache(of.resolve())
+    if os.access(theirs, os.W_OK) and not cache(into).exists():
+        cache(into).symlink_to(theirs)
+
+
+def plots(results: Path) -> Path:
+    return results / "plots"
+
+
+def parity(results: Path) -> Path:
+    return results / "parity"
+
+
+def gits(results: Path, model: str) -> Path:
+    return results / "gits" / f"{model}.json"
+
+
+def speed_pairs(results: Path) -> Path:
+    """What harness.bench.speed_gate timed."""
+    return results / "gate" / "pairs.parquet"
+
+
+def overhead(results: Path) -> Path:
+    return results / "overhead.parquet"

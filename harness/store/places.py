@@ -1,0 +1,294 @@
+"""What records, leases and grids ask of the place they are kept in: a folder today, a bucket as well. No torch.
+
+A `Place` holds files under names such as `cells/<cell_id>.parquet` (harness/store/layout.py makes them all). It
+promises four things, which a file system and object storage can both keep:
+
+* A file appears whole or not at all, under its name, to every reader (`put`, `writing`).
+* Of many who create a name at once, one succeeds (`create`: link on a disk, a put with `If-None-Match: *` in a bucket).
+* A file can be renewed or deleted on condition that it still holds what its owner wrote (`renew`, `delete`: a put or
+  delete with `If-Match` in a bucket).
+* Names are listed by prefix, and a file says when it last changed on the place's own clock, so that no two machines'
+  clocks are ever compared (`names`, `look`, `now`).
+
+Whatever else a place does (temporaries, fsync, locks) is its own affair. Another kind of place is one more class; `at`
+picks it by its address.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from harness.atomic import complete, made_anew, mark, temporary, written_whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a place knows of a file without reading it."""
+
+    size: int  # bytes
+    changed: float  # seconds on the place's clock (`Place.now`)
+    stamp: str  # differs where the content does: mtime and size, an ETag
+
+
+class Place(ABC):
+    """Files under names with `/` between their parts; a part that begins with a dot is the place's own and not listed.
+
+    A missing file raises FileNotFoundError, any other trouble of the place an OSError. Subclasses write the abstract
+    methods; the others follow from them and may be done better.
+    """
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The address: what a user gave as `results_dir`, and what `at` takes."""
+
+    # ---- reading
+
+    @abstractmethod
+    def names(self, prefix: str) -> list[str]:
+        """Names that begin with `prefix`, sorted, without those of folders deeper than it; [] where there are none.
+
+        `names("cells/")` lists a folder, `names("leases/0a1b.")` a part of one.
+        """
+
+    @abstractmethod
+    def look(self, name: str) -> Seen:
+        """Size, time of last change and stamp of a file."""
+
+    @abstractmethod
+    def open(self, name: str) -> pa.NativeFile:
+        """The file for pyarrow to read from, at any position; close it."""
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def exists(self, name: str) -> bool:
+        try:
+            self.look(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    @abstractmethod
+    def now(self) -> float:
+        """The place's clock in seconds: the one that `Seen.changed` is read from. OSError where nothing can be written.
+
+        Read it before `look`: a pause between the two then makes a file look younger, never stale.
+        """
+
+    # ---- writing
+
+    @abstractmethod
+    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A file to write to, and to read back; it takes its name, durably, when the block ends without an error."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a file whole and durably, in the place of an earlier one."""
+        with self.writing(name) as file:
+            file.write(content)
+
+    def put_all(self, changes: Sequence[tuple[str, bytes | None]]) -> None:
+        """Put (or with None delete) files one after the other: whoever sees a change finds all those before it made.
+
+        A place that can run full holds all contents before it makes the first change.
+        """
+        for name, content in changes:
+            if content is None:
+                self.delete(name)
+            else:
+                self.put(name, content)
+
+    @abstractmethod
+    def create(self, name: str, content: bytes) -> None:
+        """Put a file that is not there; FileExistsError where it is. Of many at once, one succeeds.
+
+        A power cut may lose or empty it, unlike one that was `put`: a lease need not survive its owner.
+        """
+
+    @abstractmethod
+    def renew(self, name: str, content: bytes) -> bool:
+        """Make now the time of last change, if the file still holds `content`; False where it does not or is gone."""
+
+    @abstractmethod
+    def delete(self, name: str, content: bytes | None = None) -> None:
+        """Delete the file if it is there and, where `content` is given, still holds that."""
+
+    def move(self, name: str, to: str) -> None:
+        """Give the file another name, in the place of an earlier one."""
+        self.put(to, self.read(name))
+        self.delete(name)
+
+    # ---- housekeeping
+
+    def prepare(self, folder: str, stale_s: float) -> None:
+        """Make `folder` ready to be written to, or raise OSError.
+
+        Removes what writers left half-written, where it is older than `stale_s` seconds.
+        """
+        self.now()
+
+    @abstractmethod
+    def locked(self, alone: bool = False) -> AbstractContextManager[None]:
+        """Hold the place's lock: writers share it, a compaction has it alone. That of a dead process is freed.
+
+        A place without locks lets writers pass and raises OSError for `alone`: records are right without compaction.
+        """
+
+    def settle(self, folder: str) -> None:  # noqa: B027 (nothing to do where a change that was made is durable)
+        """Wait until the names in `folder` are durable."""
+
+    def clear_after(self, pid: int) -> None:  # noqa: B027 (nothing to do where a half-written file is nowhere)
+        """Remove what the process `pid` of this machine, now dead, left half-written."""
+
+
+class Folder(Place):
+    """A folder of this machine or of a file system that machines share. Making one touches nothing."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def names(self, prefix: str) -> list[str]:
+        folder, _, start = prefix.rpartition("/")
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = [e.name for e in entries if e.name.startswith(start) and e.name[0] != "." and not e.is_dir()]
+        except FileNotFoundError:
+            return []
+        return sorted(f"{folder}/{name}" if folder else name for name in found)
+
+    def look(self, name: str) -> Seen:
+        found = (self.root / name).stat()
+        return Seen(found.st_size, found.st_mtime, f"{found.st_mtime_ns}-{found.st_size}")
+
+    def open(self, name: str) -> pa.NativeFile:
+        from pyarrow.fs import LocalFileSystem  # not at the top: a worker says that it is there before it loads this
+
+        return LocalFileSystem().open_input_file(str(self.root / name))
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def now(self) -> float:
+        return self._now(self.root)
+
+    def _now(self, folder: Path) -> float:
+        """The file system's clock, which a shared one does not share with this machine: a new file tells it."""
+        probe = temporary(folder / "clock", f".{uuid.uuid4().hex[:8]}")
+        try:
+            with made_anew(probe) as file:
+                return os.fstat(file.fileno()).st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        return written_whole(self.root / name)
+
+    def put_all(self, changes: Sequence[tuple[str, bytes | None]]) -> None:
+        """All contents are complete on the disk before the first name changes: a full disk changes nothing."""
+        pending: dict[Path, Path] = {}
+        try:
+            for name, content in changes:
+                path = self.root / name
+                if content is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pending[path] = temporary(path)
+                    with made_anew(pending[path]) as file:
+                        file.write(content)
+                        complete(file)
+            for name, content in changes:
+                path = self.root / name
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    os.replace(pending[path], path)
+        finally:
+            for unfinished in pending.values():
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+
+    def create(self, name: str, content: bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = temporary(path, f".{uuid.uuid4().hex[:8]}")  # threads of one process may race as well
+        try:
+            with made_anew(unfinished) as file:
+                file.write(content)
+            os.link(unfinished, path)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+    def renew(self, name: str, content: bytes) -> bool:
+        path = self.root / name
+        try:
+            if path.read_bytes() != content:
+                return False
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def delete(self, name: str, content: bytes | None = None) -> None:
+        path = self.root / name
+        with suppress(FileNotFoundError):
+            if content is None or path.read_bytes() == content:
+                path.unlink()
+
+    def move(self, name: str, to: str) -> None:
+        (self.root / to).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.root / name, self.root / to)
+
+    def prepare(self, folder: str, stale_s: float) -> None:
+        path = self.root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        now = self._now(path)
+        for left in path.glob(".*.tmp"):
+            with suppress(FileNotFoundError):
+                if now - left.stat().st_mtime > stale_s:
+                    left.unlink()
+
+    @contextmanager
+    def locked(self, alone: bool = False) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            except OSError:  # a file system without locks
+                if alone:
+                    raise
+            yield
+        finally:
+            os.close(descriptor)
+
+    def settle(self, folder: str) -> None:
+        with suppress(FileNotFoundError):
+            descriptor = os.open(self.root / folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def clear_after(self, pid: int) -> None:
+        for left in self.root.rglob(f".*.{mark(pid)}.tmp"):
+            with suppress(OSError):
+                left.unlink()
+
+
+def at(address: Place | Path | str) -> Place:
+    """The place of that address: a folder's path. A Place is itself."""
+    return address if isinstance(address, Place) else Folder(address)
