@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 CELL_ID = re.compile(r"[0-9a-f]{16}")
@@ -49,32 +49,40 @@ def records(table: str) -> str:
 
 def is_record(name: str) -> bool:
     """Whether a file in the folder of a table is one of its own."""
-    return name.endswith(".parquet") and PurePosixPath(name).name[0] not in "._"
+    return name.endswith(".parquet") and _file(name)[0] not in "._"
 
 
 def table_of(name: str) -> str:
+    """The table that a record belongs to."""
     return name.partition("/")[0]
 
 
 def stem_of(name: str) -> str:
-    return PurePosixPath(name).stem
+    """A record's file without folder and ending; also of one in the quarantine."""
+    return _file(name).removesuffix(".parquet")
+
+
+def _file(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def set_aside(name: str) -> str:
     """Where the damaged record `name` goes."""
-    return f"{QUARANTINE}{table_of(name)}-{PurePosixPath(name).name}"
+    return f"{QUARANTINE}{table_of(name)}-{_file(name)}"
 
 
 def examined(name: str) -> str:
     """Where a file of the quarantine goes once a repair has seen it."""
-    return EXAMINED + PurePosixPath(name).name
+    return EXAMINED + _file(name)
 
 
 def lease(cell_id: str, generation: int) -> str:
+    """A cell's lease; of several, the highest generation is the valid one."""
     return f"{LEASES}{checked_cell_id(cell_id)}.{generation}.json"
 
 
 def grid(cell_id: str) -> str:
+    """A cell's first images as one picture."""
     return f"{GRIDS}{checked_cell_id(cell_id)}.png"
 
 
@@ -94,16 +102,17 @@ def plan(plan_id: str) -> str:
 
 
 def cache(results: Path | str) -> Path:
-    """What can be computed again; each of two folders of results may have it from the other (`borrow_cache`)."""
+    """What can be computed again. Another results folder may use it as well (`borrow_cache`)."""
     return Path(results) / "cache"
 
 
 def reference_runs(cache: Path) -> Path:
+    """Latents that cells are compared with (harness/measure/limits.py)."""
     return cache / "runs"
 
 
 def statistics(cache: Path) -> Path:
-    """Features of reference images."""
+    """Features of reference images (harness/metrics/features/reference_images.py)."""
     return cache / "statistics"
 
 
@@ -115,21 +124,25 @@ def borrow_cache(of: Path, into: Path) -> None:
 
 
 def plots(results: Path) -> Path:
+    """Figures, unless the user names another folder."""
     return results / "plots"
 
 
 def parity(results: Path) -> Path:
+    """Tables of `harness.parity`, one a set of versions."""
     return results / "parity"
 
 
 def gits(results: Path, model: str) -> Path:
+    """The reference trajectory that `harness.gits` makes of a model."""
     return results / "gits" / f"{model}.json"
 
 
 def speed_pairs(results: Path) -> Path:
-    """What harness.bench.speed_gate timed."""
+    """What `harness.bench.speed_gate` timed."""
     return results / "gate" / "pairs.parquet"
 
 
 def overhead(results: Path) -> Path:
+    """What `harness.overhead` timed."""
     return results / "overhead.parquet"
