@@ -208,8 +208,8 @@ def _facts(spec: Spec) -> Facts:
     downscale = 2 ** (len(vae.get("block_out_channels", [64])) - 1)
     side = unet.get("sample_size") or 64
     own = [side, side] if isinstance(side, int) else side
-    size = tuple(_pixels(spec, name, own[k] * downscale, downscale) for k, name in enumerate(("height", "width")))
-    return Facts(int(unet.get("in_channels", 4)), int(vae.get("latent_channels", 4)), downscale, size)
+    height, width = (_pixels(spec, name, own[k] * downscale, downscale) for k, name in enumerate(("height", "width")))
+    return Facts(int(unet.get("in_channels", 4)), int(vae.get("latent_channels", 4)), downscale, (height, width))
 
 
 def _pixels(spec: Spec, name: str, own: int, downscale: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError, one_line
@@ -81,7 +82,7 @@ def _vae(spec: Spec, dtype: torch.dtype) -> Any:
         return _whole(AutoencoderKL.from_pretrained(where, subfolder=subfolder, torch_dtype=dtype, **own), "vae")
 
 
-def _whole(loaded: tuple[Any, dict[str, Any]], part: str) -> Any:
+def _whole(loaded: Any, part: str) -> Any:
     """The network, if its files held every weight: a missing one would be left at random values."""
     network, info = loaded
     missing = sorted(info["missing_keys"])
@@ -115,7 +116,7 @@ def _of_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
         )
     # What the file lacked has a shape and no values.
     missing = [name for name, value in pipe.text_encoder.state_dict().items() if value.is_meta]
-    if missing:
+    if missing and found.file:
         raise _misfit(f"the text_encoder in {found.file.name}", missing, [])
     return pipe.unet, pipe.text_encoder
 
@@ -141,17 +142,17 @@ def _comparing(found: Place, part: str) -> Iterator[None]:
         raise
     except Exception as error:
         try:
-            wanted, given = _shapes_of_single_file(found, part)
+            wanted, given = _shapes_of_single_file(found.folder, found.file or found.folder, part)
         except Exception:  # what cannot be compared is told in the words of diffusers
             raise error from None
         missing = sorted(wanted.keys() - given.keys())
         other = sorted(name for name, shape in wanted.items() if given.get(name, shape) != shape)
-        if missing or other:
+        if found.file and (missing or other):
             raise _misfit(f"the {part} in {found.file.name}", missing, other) from error
         raise
 
 
-def _shapes_of_single_file(found: Place, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _shapes_of_single_file(folder: Path, file: Path, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Name -> shape of the tensors that the part's config.json asks for, and of those that the file gives."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -163,8 +164,8 @@ def _shapes_of_single_file(found: Place, part: str) -> tuple[dict[str, Any], dic
     }
     network, convert = classes[part]
     with torch.device("meta"):  # shapes without values
-        wanted = network.from_config(network.load_config(found.folder, subfolder=part))
-        held = {name: torch.empty(shape) for name, shape in safetensors_shapes(found.file).items()}
+        wanted = network.from_config(network.load_config(folder, subfolder=part))
+        held = {name: torch.empty(shape) for name, shape in safetensors_shapes(file).items()}
     given = convert(held, config=dict(wanted.config))
     shapes = [{name: tuple(v.shape) for name, v in values.items()} for values in (wanted.state_dict(), given)]
     return shapes[0], shapes[1]

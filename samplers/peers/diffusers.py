@@ -57,14 +57,14 @@ def run(
 
     `row` runs that counterpart and no other.
     """
-    row = row or choose(DIFFUSERS, "diffusers", sampler, levels)
+    chosen = choose(DIFFUSERS, "diffusers", sampler, levels) if row is None else row
     knobs = registry.knobs(dict(sampler))
     with _quiet():
-        scheduler, timesteps, calls = LAYOUTS[row.layout](row, knobs, levels)
+        scheduler, timesteps, calls = LAYOUTS[chosen.layout](chosen, knobs, levels)
     plan = registry.build_plan(dict(sampler), levels)
     ratios = [level.ratio for stage in plan.stages for level in (stage.level, stage.result)]
     draws = Draws(noise, x, ratios, on=plan.draws > 0)
-    state_at, output_for, arguments = STATES[row.state], PREDICTIONS[row.prediction], row.step(knobs)
+    state_at, output_for, arguments = STATES[chosen.state], PREDICTIONS[chosen.prediction], chosen.step(knobs)
     if hasattr(scheduler, "noise_sampler"):
         scheduler.noise_sampler = draws.between
     state = x * state_at(calls[0])

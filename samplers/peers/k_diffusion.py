@@ -44,12 +44,12 @@ def run(
         raise ValueError(
             "k_diffusion's functions leave no room for a blend after each step: use another implementation"
         )
-    row = row or choose(K_DIFFUSION, "k_diffusion", sampler, levels)
+    chosen = choose(K_DIFFUSION, "k_diffusion", sampler, levels) if row is None else row
     if registry.is_adaptive(dict(sampler)) and len(x) > 1:
-        raise ValueError(f"{row.name} chooses its steps for a whole batch: give it one image at a time")
-    function = getattr(sampling, row.name, None)
+        raise ValueError(f"{chosen.name} chooses its steps for a whole batch: give it one image at a time")
+    function = getattr(sampling, chosen.name, None)
     if function is None:
-        raise NotThere(f"this k_diffusion has no {row.name}")
+        raise NotThere(f"this k_diffusion has no {chosen.name}")
     knobs = registry.knobs(dict(sampler))
     sigmas = torch.tensor(levels.ratio, dtype=x.dtype, device=x.device)
     known = dict(zip(sigmas.tolist(), (levels[k] for k in range(len(levels))), strict=True))
@@ -67,11 +67,11 @@ def run(
 
     draws = _draws(sampler, levels, noise, x)
     step = iter(range(levels.steps))
-    given = row.fixed | {name: knobs[name] for name in row.passes}
+    given = chosen.fixed | {name: knobs[name] for name in chosen.passes}
     if "noise_sampler" in inspect.signature(function).parameters:
         given["noise_sampler"] = draws.between
-    if row.ends_only:
-        args = (sigmas[-1], sigmas[0], *((levels.steps,) if row.name == "sample_dpm_fast" else ()))
+    if chosen.ends_only:
+        args = (sigmas[-1], sigmas[0], *((levels.steps,) if chosen.name == "sample_dpm_fast" else ()))
     else:
         args = (sigmas,)
 

@@ -54,7 +54,7 @@ def vp(
     if not above("eps_s", eps_s) < 1:
         raise ValueError(f"eps_s={eps_s} of the vp schedule is its last t, which begins at 1: give less than 1")
     if beta_d is None or beta_min is None:
-        low, high = np.log1p(np.square([process.ratio_min, process.ratio_max]))
+        low, high = (float(np.log1p(ratio**2)) for ratio in (process.ratio_min, process.ratio_max))
         beta_d = 2 * (low / eps_s - high) / (eps_s - 1)
         beta_min = high - beta_d / 2
     t = 1 + ramp(steps, end) * (eps_s - 1)

@@ -135,7 +135,7 @@ def _stiff(tableau: ExponentialTableau, p: int, z: float, one: float, two: float
     if p == 1:
         missed.append(float(np.abs(_psi(tableau, 1, one)).max()))
     if p >= 3:
-        missed.append(abs(b @ _psi(tableau, p - 1, one)))
+        missed.append(abs(float(b @ _psi(tableau, p - 1, one))))
     if p == 4:
         inner = tableau.coefficients(one)[0]
         missed += [abs(b @ inner @ _psi(tableau, 2, two)), abs((b * c) @ _psi(tableau, 2, one))]
