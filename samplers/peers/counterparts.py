@@ -151,7 +151,7 @@ CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
 ETA = ("eta", "s_noise")
 ADAPTIVE = (*ETA, "order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety")
 THIRD = {"order": (3,), "exact": (False,), "solver_type": ("heun",)}  # its second step is of second order, heun's
-K_DIFFUSION: dict[str, tuple[Counterpart, ...]] = {
+K_DIFFUSION: dict[str, tuple[Function, ...]] = {
     "euler": (Function("sample_euler", passes=CHURN),),
     "ancestral": (
         Function("sample_euler_ancestral", only={"method": ("euler",), "clock": ("sigma",)}, passes=ETA),
@@ -272,7 +272,7 @@ def _at_timestep_0(knobs: Knobs, levels: NoiseLevels) -> str | None:
 VE: dict[str, Any] = {"layout": "shown", "state": "ve"}
 FLOW: dict[str, Any] = {"layout": "given", "state": "flow", "prediction": "flow"}
 EDM: dict[str, Any] = {"layout": "given", "state": "ve", "prediction": "edm"}
-DIFFUSERS: dict[str, tuple[Counterpart, ...]] = {
+DIFFUSERS: dict[str, tuple[Scheduler, ...]] = {
     "euler": (
         Scheduler("EulerDiscreteScheduler", only=NO_CHURN, **VE),
         Scheduler("EDMEulerScheduler", only=NO_CHURN, **EDM),
