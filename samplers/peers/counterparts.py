@@ -425,4 +425,4 @@ DIFFUSERS: dict[str, tuple[Scheduler, ...]] = {
     ),
 }
 
-TABLES: dict[str, dict[str, tuple[Counterpart, ...]]] = {"diffusers": DIFFUSERS, "k_diffusion": K_DIFFUSION}
+TABLES: Mapping[str, Mapping[str, tuple[Counterpart, ...]]] = {"diffusers": DIFFUSERS, "k_diffusion": K_DIFFUSION}
