@@ -37,7 +37,7 @@ def write(table: pa.Table, sink: BinaryIO, more: Mapping[str, str] | None = None
         table.schema,
         compression="snappy" if many else "none",
         use_dictionary=many,
-        write_statistics=["cell_id"] if rows else False,
+        write_statistics=["cell_id"] if rows else False,  # pyright: ignore[reportArgumentType]  (a list is taken)
         write_page_checksum=True,
         store_schema=False,
     ) as writer:
@@ -103,7 +103,8 @@ def _rows_of(file: pq.ParquetFile, columns: Sequence[str] | None, cell_ids: Coll
         if bounds is None or not bounds.has_min_max or (bounds.min <= most and bounds.max >= least):
             groups.append(group)
     table = file.read_row_groups(groups, None if columns is None else list({*columns, "cell_id"}), use_threads=False)
-    rows = table.filter(pc.is_in(table["cell_id"], pa.array(sorted(cell_ids), pa.string())))
+    wanted = pc.call_function("is_in", [table["cell_id"]], pc.SetLookupOptions(pa.array(sorted(cell_ids), pa.string())))
+    rows = table.filter(wanted)
     return rows if columns is None else rows.select(list(columns))
 
 

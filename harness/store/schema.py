@@ -231,7 +231,7 @@ def arrow_schema(table: str) -> pa.Schema:
     return pa.schema(fields, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
 
 
-def to_arrow(table: str, rows: list[Mapping[str, Any]]) -> pa.Table:
+def to_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as an arrow table: what a row lacks is null, what the schema lacks is an error."""
     schema = arrow_schema(table)
     _check_names(table, rows)
@@ -352,6 +352,8 @@ def with_defaults(cells: pd.DataFrame) -> pd.DataFrame:
     for column, default in BEFORE.items():
         if column not in cells:
             filled[column] = default
-        elif (missing := cells[column].isna()).any():
+            continue
+        missing = cells[column].isna().to_numpy()
+        if missing.any():
             filled[column] = [default if gap else value for value, gap in zip(cells[column], missing, strict=True)]
     return cells.assign(**filled)

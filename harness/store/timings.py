@@ -52,13 +52,13 @@ def paired_seconds(timings_a: pd.DataFrame, timings_b: pd.DataFrame) -> tuple[np
     """Seconds of both cells, (n,) each, over the rounds that both have."""
     a, b = (_by_round(rows) for rows in (timings_a, timings_b))
     both = a.index.intersection(b.index)
-    return a[both].to_numpy(float), b[both].to_numpy(float)
+    return a.loc[both].to_numpy(float), b.loc[both].to_numpy(float)
 
 
 def _by_round(rows: pd.DataFrame) -> pd.Series:
     rows = rows.reindex(columns=["block", "round", "kind", "total_s"])  # null where an older version wrote them
     timed = rows[(rows["kind"] == "timed") & rows["block"].notna() & rows["round"].notna()]
-    return timed.groupby(["block", "round"])["total_s"].mean()
+    return timed.groupby(["block", "round"])["total_s"].mean()  # pyright: ignore[reportReturnType]  (of one column)
 
 
 def ratio_of(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Ratio:

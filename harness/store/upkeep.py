@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.store import layout, parquet_files
@@ -191,7 +190,7 @@ def _mark(store: Store, found: Repaired) -> None:
     """Cells with fewer rows of images than they had become failed cells, which the same sweep runs again."""
     counts: dict[str, int] = {}
     for table in store.tables("images", ["cell_id"], list(found.rerun)):
-        for item in pc.value_counts(table["cell_id"].combine_chunks()).to_pylist():
+        for item in table["cell_id"].value_counts().to_pylist():
             counts[item["values"]] = item["counts"]
     for row in store.rows(list(found.rerun)):
         cell_id = row["cell_id"]
