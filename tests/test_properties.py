@@ -1,0 +1,216 @@
+"""What must hold for every plan file and every history of a results folder, not for the examples that came to mind.
+
+hypothesis makes the cases, the same ones on every run, and shows the smallest that fails.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.store.records import Store
+from harness.store.upkeep import compact
+from samplers.core import plan_json
+from samplers.core.levels import DiscreteVP, Level, NoiseLevels
+from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage
+
+LEVELS = NoiseLevels.from_ratios(DiscreteVP.scaled_linear(), [10.0, 1.0, 0.1])
+
+
+def cases(count: int) -> settings:
+    return settings(derandomize=True, deadline=None, max_examples=count, database=None)
+
+
+# ------------------------------------------------------------------------------------------------------- plan files
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)  # the smallest and the largest float64 among them
+levels = st.builds(Level, numbers, numbers, numbers)
+
+
+@st.composite
+def plans(draw) -> Plan:
+    """Any plan that may be: up to five calls, each of which reaches back as far as there are calls."""
+    stages = []
+    for i in range(draw(st.integers(1, 5))):
+        past = st.lists(numbers, max_size=i + 1).map(tuple)
+        churn = draw(st.sampled_from([(1.0, 0.0), None])) or (draw(numbers), draw(numbers))
+        since = draw(st.none() | levels)
+        noise = draw(st.just(0.0) | numbers)
+        stages.append(Stage(draw(levels), draw(levels), draw(past), draw(past), noise, churn, since))
+    return Plan(draw(levels), tuple(stages), Capabilities(draw(st.integers(1, 9)), len(stages), draw(st.booleans())))
+
+
+def said_by(values: dict) -> np.ndarray:
+    """The influence that the numbers of a plan file state, one vector a state: columns as in `Plan.influence`."""
+    stages = values["stages"]
+    draws = sum((stage["churn"][1] != 0) + (stage["noise"] != 0) for stage in stages)
+    basis = iter(np.eye(1 + len(stages) + draws))
+    state, outputs = next(basis), [next(basis) for _ in stages]
+    states = []
+    for i, stage in enumerate(stages):
+        (scale, amount), (noise,) = floats(stage["churn"]), floats([stage["noise"]])
+        states.append(scale * state + (amount * next(basis) if amount else 0))
+        state = np.zeros_like(state)
+        for j, a in enumerate(floats(stage["states"])):
+            state = state + (a * states[i - j] if a else 0)  # a zero beyond the first call reaches nothing
+        for j, b in enumerate(floats(stage["x0"])):
+            state = state + (b * outputs[i - j] if b else 0)
+        state = state + (noise * next(basis) if noise else 0)
+    return np.array([*states, state])
+
+
+def floats(values: list) -> list[float]:
+    assert all(type(value) in (int, float) for value in values), f"{values} are no numbers"
+    return [float(value) for value in values]
+
+
+def refused_or_read_rightly(text: str | bytes) -> str:
+    """Read it, and say which of the two it was; fails where it was read as something else than it says."""
+    try:
+        saved = plan_json.loads(text)
+    except ValueError as error:
+        assert "\n" not in str(error), "a message is one line"
+        return "refused"
+    values = json.loads(text)
+    with np.errstate(all="ignore"):
+        assert np.allclose(saved.plan.influence(), said_by(values), rtol=1e-9, atol=0, equal_nan=True)
+    assert [list(stage.level) for stage in saved.plan.stages] == [floats(stage["level"]) for stage in values["stages"]]
+    for name in ("alpha", "sigma", "time"):
+        assert getattr(saved, name).tolist() == floats(values["levels"][name])
+    return "read"
+
+
+@cases(60)
+@given(plans())
+def test_a_plan_comes_back_as_it_was_written(plan):
+    text = plan_json.dumps(plan, LEVELS)
+    saved = plan_json.loads(text)
+    assert saved.plan == plan and saved.plan.capabilities == plan.capabilities
+    assert all(np.array_equal(getattr(saved, name), getattr(LEVELS, name)) for name in ("alpha", "sigma", "time"))
+    assert plan_json.dumps(saved.plan, LEVELS) == text, "the text is canonical, zeros with a sign included"
+    assert refused_or_read_rightly(text) == "read"
+
+
+PUT_IN = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), numbers, st.just(10**400), st.text(max_size=3), st.just([]),
+    st.lists(st.integers(-2, 2) | numbers, max_size=3), st.dictionaries(st.text(max_size=3), numbers, max_size=2),
+)  # fmt: skip
+
+
+def places(value, path=()):
+    """The paths of all values inside a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+@cases(150)
+@given(plans(), st.data())
+def test_a_changed_value_is_refused_or_meant(plan, data):
+    values = json.loads(plan_json.dumps(plan, LEVELS))
+    for _ in range(data.draw(st.integers(1, 2))):
+        *path, key = data.draw(st.sampled_from(list(places(values))))
+        inside = values
+        for step in path:
+            inside = inside[step]
+        change = data.draw(st.sampled_from(["replace", "remove", "double", "quote"]))
+        if change == "remove":
+            del inside[key]
+        elif change == "double" and isinstance(inside, list):
+            inside.insert(key, inside[key])
+        elif change == "quote":
+            inside[key] = str(inside[key])
+        else:
+            inside[key] = data.draw(PUT_IN)
+    refused_or_read_rightly(json.dumps(values))
+
+
+@cases(100)
+@given(plans(), st.data())
+def test_a_damaged_text_is_refused_or_meant(plan, data):
+    text = plan_json.dumps(plan, LEVELS).encode()
+    start = data.draw(st.integers(0, len(text)))
+    gone = data.draw(st.integers(0, 3) | st.just(len(text)))
+    new = data.draw(
+        st.sampled_from([b"", b"1", b"-", b".", b"e9", b",", b"]", b"}", b'"', b"NaN", b"\xff", b"[" * 9999])
+    )
+    refused_or_read_rightly(text[:start] + new + text[start + gone :])
+
+
+# ------------------------------------------------------------------------------------------------------------ store
+
+IDS = [f"{k:016x}" for k in range(3)]
+records = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(["ok", "failed", "skipped"]),
+        "fid": st.none() | st.floats(0, 1e3),
+        "images": st.lists(st.floats(0, 100), max_size=3),
+        "timings": st.lists(st.floats(0, 100), max_size=2),
+    }
+)
+changes = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from(IDS), records),
+    st.tuples(st.just("killed"), st.sampled_from(IDS), records),
+    st.tuples(st.just("left over"), st.sampled_from(IDS), st.sampled_from(["cells", "images", "timings"])),
+    st.tuples(st.just("compact"), st.none(), st.none()),
+)
+
+
+def write(store: Store, cell_id: str, record: dict, at: int) -> None:
+    cell = {"cell_id": cell_id, "status": record["status"], "fid": record["fid"], "ended_at": 1_900_000_000_000 + at}
+    images = [{"image_index": k, "clip_score": value} for k, value in enumerate(record["images"])]
+    store.write(cell, images, [{"run": k, "total_s": value} for k, value in enumerate(record["timings"])])
+
+
+def read(store: Store) -> dict[str, dict]:
+    """The records as the model has them, through every way to read them."""
+    found = {row["cell_id"]: row for row in store.rows(IDS)}
+    assert store.recorded() == {cell_id: row["status"] for cell_id, row in found.items()}
+    assert sorted(store.cells()["cell_id"]) == sorted(found), "a row a cell"
+
+    def values(frame, order: str, column: str) -> dict[str, list]:
+        rows = frame.sort_values(["cell_id", order])
+        return {cell_id: list(rows[column][rows["cell_id"] == cell_id]) for cell_id in {*found, *rows["cell_id"]}}
+
+    images = values(store.images(), "image_index", "clip_score")
+    timings = values(store.timings(), "run", "total_s")
+    assert images.keys() == timings.keys() == found.keys(), "no rows of a cell that is not recorded"
+    return {
+        cell_id: {"status": row["status"], "fid": row["fid"], "images": images[cell_id], "timings": timings[cell_id]}
+        for cell_id, row in found.items()
+    }
+
+
+@cases(40)
+@given(st.lists(changes, min_size=1, max_size=8))
+def test_the_store_is_a_dict_whatever_happened_to_it(history):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        store, other = Store(root), Store(root)  # `other` has read the folder before each change
+        store.check_writable()
+        now: dict[str, dict] = {}
+        compacted: dict[str, dict] = {}
+        for at, (what, cell_id, more) in enumerate(history):
+            if what == "write":
+                write(store, cell_id, more, at)
+                now[cell_id] = more
+            elif what == "killed":  # before the cell's own file had its name: what a compaction kept counts again
+                write(store, cell_id, more, at)
+                (root / "cells" / f"{cell_id}.parquet").unlink()
+                now.pop(cell_id, None)
+                now |= {cell_id: compacted[cell_id]} if cell_id in compacted else {}
+            elif what == "left over":
+                (root / more / f".{cell_id}.parquet.dead-1.tmp").write_bytes(b"PAR1 half a file")
+            else:
+                compact(store)
+                compacted = dict(now)
+            assert other.recorded() == {cell_id: record["status"] for cell_id, record in now.items()}
+        assert read(other) == read(Store(root)) == now
+        assert not (root / "quarantine").exists(), "nothing was taken for damaged"
