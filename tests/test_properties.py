@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.store.places import Folder
 from harness.store.records import Store
 from harness.store.upkeep import compact
 from samplers.core import plan_json
@@ -155,12 +159,41 @@ records = st.fixed_dictionaries(
         "timings": st.lists(st.floats(0, 100), max_size=2),
     }
 )
+soon = st.none() | st.integers(0, 9)  # changes of the folder that a process lives to make; None: all
 changes = st.one_of(
-    st.tuples(st.just("write"), st.sampled_from(IDS), records),
-    st.tuples(st.just("killed"), st.sampled_from(IDS), records),
-    st.tuples(st.just("left over"), st.sampled_from(IDS), st.sampled_from(["cells", "images", "timings"])),
-    st.tuples(st.just("compact"), st.none(), st.none()),
+    st.tuples(st.just("write"), soon, st.sampled_from(IDS), records),
+    st.tuples(st.just("compact"), soon, st.none(), st.none()),
+    st.tuples(st.just("left over"), st.none(), st.sampled_from(IDS), st.sampled_from(["cells", "images", "timings"])),
 )
+
+
+class Killed(BaseException):
+    """No code of the store runs after it, but for what a `finally` does."""
+
+
+class Mortal(Folder):
+    """A folder whose process is killed once it has made `left` changes."""
+
+    left: int | None = None
+
+    def _change(self) -> None:
+        if self.left is not None:
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+
+    def put_all(self, changes: Sequence[tuple[str, bytes | None]]) -> None:
+        for change in changes:
+            self._change()
+            super().put_all([change])
+
+    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        self._change()
+        return super().writing(name)
+
+    def delete(self, name: str, content: bytes | None = None) -> None:
+        self._change()
+        super().delete(name, content)
 
 
 def write(store: Store, cell_id: str, record: dict, at: int) -> None:
@@ -190,26 +223,31 @@ def read(store: Store) -> dict[str, dict]:
 
 @cases(40)
 @given(st.lists(changes, min_size=1, max_size=8))
-def test_the_store_is_a_dict_whatever_happened_to_it(history):
+def test_the_store_is_a_dict_whatever_was_killed(history):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        store, other = Store(root), Store(root)  # `other` has read the folder before each change
+        store, other = Store(Mortal(root)), Store(root)  # `other` has read the folder before each change
         store.check_writable()
         now: dict[str, dict] = {}
         compacted: dict[str, dict] = {}
-        for at, (what, cell_id, more) in enumerate(history):
-            if what == "write":
-                write(store, cell_id, more, at)
+        for at, (what, left, cell_id, more) in enumerate(history):
+            store.place.left = left
+            killed = False
+            try:
+                if what == "write":
+                    write(store, cell_id, more, at)
+                elif what == "compact":
+                    compact(store)
+                else:
+                    (root / more / f".{cell_id}.parquet.dead-1.tmp").write_bytes(b"PAR1 half a file")
+            except Killed:
+                killed = True
+            if what == "write" and not killed:
                 now[cell_id] = more
-            elif what == "killed":  # before the cell's own file had its name: what a compaction kept counts again
-                write(store, cell_id, more, at)
-                (root / "cells" / f"{cell_id}.parquet").unlink()
+            elif what == "write" and left:  # the earlier record is gone; one that a compaction kept counts again
                 now.pop(cell_id, None)
                 now |= {cell_id: compacted[cell_id]} if cell_id in compacted else {}
-            elif what == "left over":
-                (root / more / f".{cell_id}.parquet.dead-1.tmp").write_bytes(b"PAR1 half a file")
-            else:
-                compact(store)
+            elif what == "compact" and (not killed or left >= 3):  # its three files were there
                 compacted = dict(now)
             assert other.recorded() == {cell_id: record["status"] for cell_id, record in now.items()}
         assert read(other) == read(Store(root)) == now
