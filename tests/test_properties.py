@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_toy_place import InMemory
 
+from harness.store.leases import STALE_S, Leases
 from harness.store.places import Folder
 from harness.store.records import Store
 from harness.store.upkeep import compact
@@ -252,3 +255,75 @@ def test_the_store_is_a_dict_whatever_was_killed(history):
             assert not killed or read(other) == now, "what a kill left over is not read"
         assert read(other) == read(Store(root)) == now
         assert not (root / "quarantine").exists(), "nothing was taken for damaged"
+
+
+# ----------------------------------------------------------------------------------------------------------- leases
+
+
+class Raced(InMemory):
+    """A place in which others act between an owner's look at a cell and its attempt to create the lease."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def create(self, name: str, content: bytes) -> None:
+        act, self.meanwhile = self.meanwhile, None
+        if act is not None:
+            act()
+        super().create(name, content)
+
+
+class Once:
+    """In the place of the event that ends an owner's heartbeat: one beat, and it ends."""
+
+    def __init__(self) -> None:
+        self.answers = iter((False, True))
+
+    def wait(self, seconds: float) -> bool:
+        return next(self.answers)
+
+
+owners, cell_ids = st.integers(0, 2), st.sampled_from(IDS[:2])
+turns = st.one_of(
+    st.tuples(st.just("take"), owners, cell_ids, st.none() | owners),  # the last: who takes it at the same moment
+    st.tuples(st.just("give back"), owners, cell_ids, st.none()),
+    st.tuples(st.just("beat"), owners, st.none(), st.none()),
+    st.tuples(st.just("pass"), st.none(), st.none(), st.sampled_from([STALE_S / 2 - 5, STALE_S + 5])),
+)
+
+
+@cases(150)
+@given(st.lists(turns, min_size=1, max_size=20))
+def test_a_cell_never_has_two_owners(history):
+    place = Raced()
+    every = [Leases(place) for _ in range(3)]
+    for k, one in enumerate(every):  # processes elsewhere: only the age of a lease speaks
+        one.owner = replace(one.owner, machine=f"machine {k}", host=f"host {k}")
+    holder: dict[str, int] = {}
+    touched: dict[str, float] = {}
+    for what, who, cell_id, more in history:
+        if what == "pass":
+            place.slept += more
+        elif what == "beat":
+            every[who].ended = Once()
+            every[who]._beat()
+            touched |= {one: place.slept for one, holds in holder.items() if holds == who}
+        elif what == "give back":
+            every[who].release(cell_id)
+            if holder.get(cell_id) == who:
+                del holder[cell_id]
+        else:
+            free = cell_id not in holder or place.slept - touched[cell_id] > STALE_S
+            rival = None if more == who else more
+            answers: dict[int, bool] = {}
+            if rival is not None:
+                place.meanwhile = lambda rival=rival, cell_id=cell_id, answers=answers: answers.update(
+                    {rival: every[rival].take(cell_id)}
+                )
+            answers[who] = every[who].take(cell_id)
+            place.meanwhile = None
+            winner = who if rival is None else rival
+            assert [k for k, took in answers.items() if took] == ([winner] if free else [])
+            if free:
+                holder[cell_id], touched[cell_id] = winner, place.slept
+        for one in IDS[:2]:
+            assert [k for k in range(3) if every[k].holds(one)] == ([holder[one]] if one in holder else [])
