@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -55,3 +56,11 @@ def test_it_is_what_it_says(ab2):
     assert ab2(share=0.0).plan(levels(20)).same_method(Euler().plan(levels(20)))
     found = conditions.convergence(lambda steps: (levels(steps), ab2().plan(levels(steps))))
     assert found.order == pytest.approx(ab2().declares(20).order, abs=0.2)
+
+
+def test_the_example_prints_the_orders_that_it_declares():
+    script = Path(__file__).resolve().parents[1] / "examples" / "write_a_sampler.py"
+    told = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
+    orders = re.findall(r"order (\S+), declared (\d)", told)
+    assert [int(declared) for _, declared in orders] == [2, 1], told
+    assert all(float(found) == pytest.approx(int(declared), abs=0.1) for found, declared in orders), told

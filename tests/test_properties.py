@@ -291,8 +291,8 @@ turns = st.one_of(
 )
 
 
-@cases(150)
-@given(st.lists(turns, min_size=1, max_size=20))
+@cases(400)
+@given(st.lists(turns, min_size=10, max_size=40))
 def test_a_cell_never_has_two_owners(history):
     place = Raced()
     every = [Leases(place) for _ in range(3)]
