@@ -1,4 +1,4 @@
-"""Write a sampler in ten lines and see its order: `python examples/write_a_sampler.py`. No model and no image is needed."""
+"""Write a sampler in ten lines and see its order: `python examples/write_a_sampler.py`. It needs no model."""
 
 import sys
 from dataclasses import dataclass
