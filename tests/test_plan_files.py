@@ -185,3 +185,13 @@ def test_a_plan_is_kept_once_beside_the_results(tmp_path):
     names = {keep_plan(plan, levels, Folder(tmp_path / "results")) for _ in range(2)}
     (kept,) = (tmp_path / "results" / "plans").iterdir()
     assert names == {kept.stem} and kept.read_text() == path.read_text()
+
+
+@pytest.mark.parametrize("where", ["start", "level", "result", "since", "states", "churn"])
+def test_a_number_beyond_every_double_is_refused_wherever_it_stands(where):
+    """JSON's 1e999 is read as infinity."""
+    values = json.loads((plan_file.ROOT / plan_file.EXAMPLE).read_text())
+    holder = values if where == "start" else values["stages"][2]
+    holder[where] = ["HUGE", *(holder.get(where) or [0.0, 1.0, 2.0])[1:]]
+    with pytest.raises(ValueError, match="every number of a plan is finite"):
+        plan_json.loads(json.dumps(values).replace('"HUGE"', "1e999"))

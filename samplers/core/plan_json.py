@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -69,8 +70,6 @@ def loads(text: str | bytes) -> SavedPlan:
         raise ValueError(f"a part is missing or of the wrong kind ({type(error).__name__}: {error})") from error
     if not plan.stages or not len(alpha) == len(sigma) == len(time) >= 2:
         raise ValueError("a plan needs a stage and the levels of at least one step")
-    if not all(np.isfinite(array).all() for array in (alpha, sigma, time)):
-        raise ValueError("the levels of a plan are finite numbers")
     return SavedPlan(plan, alpha, sigma, time, process)
 
 
@@ -143,4 +142,7 @@ def _capabilities(values: dict[str, Any]) -> Capabilities:
 def _numbers(values: Any) -> list[float]:
     if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
         raise TypeError(f"expected a list of numbers, found {str(values)[:40]!r}")
-    return [float(v) for v in values]
+    numbers = [float(v) for v in values]
+    if not all(map(math.isfinite, numbers)):  # 1e999 is read as infinity
+        raise ValueError("every number of a plan is finite, its levels as well as its coefficients")
+    return numbers
