@@ -53,20 +53,20 @@ def plans(draw) -> Plan:
     return Plan(draw(levels), tuple(stages), Capabilities(draw(st.integers(1, 9)), len(stages), draw(st.booleans())))
 
 
-def said_by(values: dict) -> np.ndarray:
-    """The influence that the numbers of a plan file state, one vector a state: columns as in `Plan.influence`."""
+def said_by(values: dict, of: Callable[[float], float] = float) -> np.ndarray:
+    """The influence that `of` the numbers of a plan file state, one vector a state: columns as in `Plan.influence`."""
     stages = values["stages"]
     draws = sum((stage["churn"][1] != 0) + (stage["noise"] != 0) for stage in stages)
     basis = iter(np.eye(1 + len(stages) + draws))
     state, outputs = next(basis), [next(basis) for _ in stages]
     states = []
     for i, stage in enumerate(stages):
-        (scale, amount), (noise,) = floats(stage["churn"]), floats([stage["noise"]])
+        (scale, amount), (noise,) = map(of, floats(stage["churn"])), map(of, floats([stage["noise"]]))
         states.append(scale * state + (amount * next(basis) if amount else 0))
         state = np.zeros_like(state)
-        for j, a in enumerate(floats(stage["states"])):
+        for j, a in enumerate(map(of, floats(stage["states"]))):
             state = state + (a * states[i - j] if a else 0)  # a zero beyond the first call reaches nothing
-        for j, b in enumerate(floats(stage["x0"])):
+        for j, b in enumerate(map(of, floats(stage["x0"]))):
             state = state + (b * outputs[i - j] if b else 0)
         state = state + (noise * next(basis) if noise else 0)
     return np.array([*states, state])
@@ -86,7 +86,10 @@ def refused_or_read_rightly(text: str | bytes) -> str:
         return "refused"
     values = json.loads(text)
     with np.errstate(all="ignore"):
-        assert np.allclose(saved.plan.influence(), said_by(values), rtol=1e-9, atol=0, equal_nan=True)
+        found, said, most = saved.plan.influence(), said_by(values), said_by(values, abs)
+    # Sums may cancel, and beyond the largest double the order of the arithmetic decides between inf and nan.
+    if np.isfinite(most).all():
+        assert (abs(found - said) <= 1e-12 * most).all()
     assert [list(stage.level) for stage in saved.plan.stages] == [floats(stage["level"]) for stage in values["stages"]]
     for name in ("alpha", "sigma", "time"):
         assert getattr(saved, name).tolist() == floats(values["levels"][name])
