@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pkgutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,8 @@ def knobs(sampler: dict[str, Any] | str) -> dict[str, Any]:
 
 def _kind(name: Any) -> type[Solver]:
     """The class of a solver. Only modules in the folders of samplers/solvers may be named."""
-    if name not in [module.name for module in pkgutil.iter_modules(solvers.__path__) if not module.ispkg]:
+    word = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+    if not word or not any((Path(folder) / f"{name}.py").is_file() for folder in solvers.__path__):
         valid = sorted({load(each)["solver"] for each in names()})
         raise ValueError(f"unknown solver {name!r}: {_nearest(name, valid)}")
     return importlib.import_module(f"{solvers.__name__}.{name}").SOLVER
