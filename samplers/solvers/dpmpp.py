@@ -6,51 +6,17 @@ The exact solution in λ = log(α/σ) is x' = (σ'/σ)x + σ' ∫ e^λ x0(λ) d�
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import ClassVar
 
-from samplers.core.levels import NoiseLevels
-from samplers.core.plan import Plan
-from samplers.core.solver import Solver
-from samplers.core.stage import Capabilities, Stage, is_lowered
-from samplers.solvers.parts.coefficients import SOLVER_TYPES, X0, combined, divided
+from samplers.solvers.parts.coefficients import X0
+from samplers.solvers.parts.multistep import Multistep
 
 
 @dataclass(frozen=True)
-class DPMpp(Solver):
-    """`lower_order_final` as in `is_lowered`: lower the order in the last steps always, never, in runs of fewer steps
-    than this number, or where the run ends at σ = 0.
+class DPMpp(Multistep):
+    """x0 is extrapolated: 2M at order 2, 3M at order 3."""
 
-    A step to σ = 0 is first order in any case: x becomes x0. `exact` gives order 3 the factor 2 that the published
-    second difference lacks; without it 3M converges with order 2.
-    """
-
-    order: int = 2
-    solver_type: str = "midpoint"
-    lower_order_final: bool | int | str = 15
-    exact: bool = False
-
-    def __post_init__(self) -> None:
-        self._one_of("order", (1, 2, 3))
-        self._one_of("solver_type", SOLVER_TYPES)
-
-    def declares(self, steps: int) -> Capabilities:
-        return Capabilities(order=self.order if self.exact else min(self.order, 2), nfe=steps)
-
-    def plan(self, levels: NoiseLevels) -> Plan:
-        lowers = is_lowered(self.lower_order_final, levels)
-        stages = []
-        for k in range(levels.steps):
-            now, then = levels[k], levels[k + 1]
-            p = min(self.order, k + 1, levels.steps - k if lowers else self.order, 1 if then.sigma == 0 else self.order)
-            calls = [levels[k - j] for j in range(p) if j == 0 or levels.alpha[k - j] > 0]
-            x0 = {}
-            if len(calls) > 1:
-                h = then.lam - now.lam
-                r = [(newer.lam - older.lam) / h for newer, older in pairwise(calls)]
-                weights = divided(r, h, X0, self.solver_type, self.exact)
-                x0 = {j: then.alpha * weight for j, weight in enumerate(weights, 1)}
-            stages.append(Stage(now, then, *combined(then, calls, x0=x0)))
-        return Plan(levels[0], tuple(stages), self.declares(levels.steps))
+    extrapolated: ClassVar[int] = X0
 
 
 SOLVER = DPMpp
