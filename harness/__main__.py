@@ -41,7 +41,7 @@ COMMANDS = {  # word: (module, what it does)
 
 
 def main() -> int | None:
-    """Run the command that the first word names with the other words; exit code 2 for a word that is none."""
+    """Run the command that the first word names with the other words; exit code 2 for a word that names none."""
     word, *rest = sys.argv[1:] or ["--help"]
     if word in ("--help", "-h"):
         print(_listed())

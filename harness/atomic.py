@@ -18,7 +18,7 @@ def made_anew(path: Path) -> BinaryIO:
 
 
 def mark(pid: int | None = None) -> str:
-    """What a process puts into the names of its temporaries: the machine, as processes of two may share a number."""
+    """What a process puts into the names of its temporaries: its number, and its machine, since two may share one."""
     host = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
     return f"{host}-{os.getpid() if pid is None else pid}"
 

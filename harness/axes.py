@@ -313,11 +313,11 @@ def changing(*kinds: str) -> Iterable[Axis]:
 
 
 def written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` by axis, as they are hashed: without those that are at the default of an axis added later."""
+    """The `values` by axis that are hashed: all but those at the default of an axis that was added later."""
     return {name: value for name, value in values.items() if AXIS[name].always_written or value != default(name)}
 
 
 def told(when: str) -> list[Part]:
-    """The parts that tell cells apart then: of every axis its first, then what there is to say beside it."""
+    """The parts that tell cells apart in that case (`when`): the first part of every axis, then the other parts."""
     first = [part for axis in AXES for part in axis.parts[:1] if part.told == when]
     return first + [part for axis in AXES for part in axis.parts[1:] if part.told == when]

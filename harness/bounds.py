@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.errors import InputError, nearest
 
-MOST_STEPS = 5_000  # of a schedule, whatever runs of it: five times what models are trained at
-MOST_SEED = 2**63 - 1  # of a column of records
-LARGEST = 1e9  # of a knob that is not named below
+MOST_STEPS = 5_000  # the most steps of a schedule, run or not: five times what models are trained at
+MOST_SEED = 2**63 - 1  # the largest whole number that a column of records holds
+LARGEST = 1e9  # the largest value of a knob that is not named below
 COORDINATES = 10_000_000  # modes times dimension of a drawn mixture: 80 MB a table
 
 CFG = (0, 1_000)
@@ -23,7 +23,14 @@ CFG = (0, 1_000)
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `low` to `high`; both are valid. `hint` ends the message."""
+    """A whole number from `low` to `high`; both are valid. `hint` ends the message.
+
+    >>> Whole(1, 100)("steps", 20.0)
+    20
+    >>> Whole(1, 100)("steps", 0)
+    Traceback (most recent call last):
+    harness.errors.InputError: steps=0 is not valid: give a whole number from 1 to 100
+    """
 
     low: int
     high: int

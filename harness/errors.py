@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
-LONGEST = 500  # letters of a message
+LONGEST = 500  # the most letters of a message
 
 
 class InputError(ValueError):
@@ -18,7 +18,7 @@ class InputError(ValueError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: as clean an end as Ctrl-C, exit code 143."""
+    """Raised for SIGTERM, which ends a command as cleanly as Ctrl-C does, with exit code 143."""
 
 
 def interruptible(main: Callable[[], int | None]) -> int:
@@ -36,7 +36,11 @@ def one_line(text: object) -> str:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest valid one, then all of them."""
+    """The end of a message about an unknown name: the closest valid one, then all of them.
+
+    >>> nearest("eulre", ["heun", "euler"])
+    "did you mean 'euler'? valid: euler, heun"
+    """
     valid = sorted(valid)
     close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]!r}? " if close else ""

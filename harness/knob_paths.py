@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 KNOBS = {"data": ("path", "captions", "prompts", "masks"), "model": ("path", "vae", "config", "file")}
-NO_PATHS = ("center", "embedded")  # of data.masks and of model.path: words with a meaning of their own
+NO_PATHS = ("center", "embedded")  # values of data.masks and model.path that are words, not paths
 CONTENT = "by content"  # what the hashed text has in a path's place
 
 

@@ -36,17 +36,25 @@ def mean_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds (low, high) of the mean of finite `values` (n,) or (n, k): scalars or (k,).
 
-    Shares of yes and no (0, 1) get Wilson's interval, or where values are `differences` of such (−1, 0, 1) that of
-    Agresti and Min (2005); anything else the studentised bootstrap (Efron and Tibshirani 1993, ch. 12), which unlike
-    percentiles keeps its level at 16 skewed values, or Student's where too many resamples hold one value only. Of
-    `differences` it is the wider of the two on either side: what differs in a few images only has heavy tails, under
-    which the bootstrap alone covers with 90 to 93 %, and Student's alone does so where they are skewed. Equal values
-    that are no shares have no spread to judge by: the bounds are the value. One value says nothing about its error:
-    the bounds are NaN, which records keep as null and reports show as "–".
+    Which interval depends on the values:
+
+    * 0 and 1: Wilson's.
+    * Differences of 0 and 1 (`differences=True`, values −1, 0 and 1): that of Agresti and Min (2005).
+    * Everything else: the studentised bootstrap (Efron and Tibshirani 1993, ch. 12), which unlike percentiles keeps its
+      level at 16 skewed values; Student's t where too many resamples are constant.
+    * Other differences (`differences=True`): the wider of those two at either end. A measure that differs in a few
+      images only has heavy tails, under which the bootstrap alone covers with 90 to 93 %; so does Student's alone where
+      the differences are skewed.
+    * Equal values that are not shares have no spread to judge by: both bounds are the value.
+    * One value says nothing about its error: the bounds are NaN, which records keep as null and reports show as "–".
+
+    >>> low, high = mean_interval(np.array([1, 0, 1, 1, 1, 0, 1, 1, 1, 1]))  # 8 of 10
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.49, 0.943)
     """
     x = np.asarray(values, np.float64)
     columns = x[:, None] if x.ndim == 1 else x
-    mean = np.clip(columns.mean(0), columns.min(0), columns.max(0))  # of equal values exactly the value
+    mean = np.clip(columns.mean(0), columns.min(0), columns.max(0))  # of equal values it is exactly the value
     low, high = (mean.copy(), mean.copy()) if len(columns) > 1 else np.full((2, columns.shape[1]), np.nan)
     if len(columns) > 1:
         spread = (columns != columns[0]).any(0)
@@ -101,7 +109,7 @@ def _studentised(
         centred = x[:, part] - mean
         spread = np.sqrt((centred**2).mean(0))
         centred /= spread
-        moved = weights @ centred  # of the resamples' means, in units of the spread
+        moved = weights @ centred  # the resamples' means, in units of the spread
         own = np.sqrt((weights @ centred**2 - moved**2).clip(0))
         idle = own < DEGENERATE
         t = np.divide(moved, own, out=np.zeros_like(moved), where=~idle)
@@ -128,14 +136,18 @@ def _at(rows: np.ndarray, place: float) -> np.ndarray:
 def median_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """Bounds of the median of (n,) independent values, from their order alone (Hettmansperger and Sheather 1986).
 
-    Exact to a fraction of a percent for n ≥ 6, whatever the distribution; below it is (smallest, largest), which covers
-    with 1 − 2^(1−n): 94 % of 5 values, 88 % of 4. Resampling a handful of values would pretend to know more.
+    For n ≥ 6 they are exact to a fraction of a percent, whatever the distribution. Below that they are the smallest and
+    the largest value, which cover with 1 − 2^(1−n): 94 % of 5 values, 88 % of 4. Resampling a handful of values would
+    pretend to know more.
+
+    >>> median_interval(np.array([3.0, 1.0, 2.0]))
+    (1.0, 3.0)
     """
     from scipy import stats
 
     x, n = np.sort(np.asarray(values, np.float64)), len(values)
-    depth = int(stats.binom.ppf((1 - level) / 2, n, 0.5))  # values that may lie outside on either side
-    covers = 1 - 2 * stats.binom.cdf(depth - 1, n, 0.5)  # of the interval x[depth-1] .. x[n-depth]
+    depth = int(stats.binom.ppf((1 - level) / 2, n, 0.5))  # how many values may lie outside on either side
+    covers = 1 - 2 * stats.binom.cdf(depth - 1, n, 0.5)  # what x[depth-1] .. x[n-depth] covers with
     if depth < 1:
         return float(x[0]), float(x[-1])
     inner = 1 - 2 * stats.binom.cdf(depth, n, 0.5)
@@ -175,6 +187,10 @@ def paired(
 
     `ask_p` (k,) names the columns whose p is wanted; the others get 1, which a correction for many comparisons takes as
     the cautious answer.
+
+    >>> found = paired(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.1, 2.2, 3.2, 4.1, 5.4]))
+    >>> float(found.difference.round(3)), float(found.p)  # all five are larger: 2 of 2^5 signings lie as far out
+    (0.2, 0.0625)
     """
     if baseline.shape != candidate.shape or not len(baseline):
         raise ValueError(f"pairs are two arrays of one shape, got {baseline.shape} and {candidate.shape}")
@@ -196,10 +212,13 @@ def paired(
 def sign_flip_p(differences: np.ndarray) -> np.ndarray:
     """Two-sided p of the permutation test of pairs: which share of all 2^n signings has a sum as far from 0?
 
-    Counted where at most 12 differences are not 0 or where all have one size (McNemar's exact test); elsewhere the
-    saddlepoint approximation (Lugannani and Rice 1980) of that share: right to a few percent however small it is (to a
-    factor of two at its very end, a few signings from 2^(1−m)), where drawing signs would need millions of draws to
-    stand a correction for many comparisons.
+    The signings are counted where at most 12 differences are not 0 or where all have one size (McNemar's exact test).
+    Elsewhere the share is the saddlepoint approximation of Lugannani and Rice (1980): right to a few percent however
+    small it is (to a factor of two at its very end, a few signings from 2^(1−m)). Drawing signs instead would need
+    millions of draws to stand a correction for many comparisons.
+
+    >>> float(sign_flip_p(np.array([0.1, 0.2, 0.2, 0.1, 0.4])))
+    0.0625
     """
     from scipy.special import bdtr
 
@@ -265,9 +284,12 @@ def _saddlepoint(size: np.ndarray, total: np.ndarray, m: np.ndarray) -> np.ndarr
 
 
 def holm(p: np.ndarray, family: int | None = None) -> np.ndarray:
-    """Adjusted p (m,): below α with it, no false alarm in the whole family with probability 1 − α (Holm 1979).
+    """Adjusted p (m,): with alarms below α, the whole family has no false one with probability 1 − α (Holm 1979).
 
     `family` ≥ m: how many comparisons there are, where only m were made; the others count as if their p were 1.
+
+    >>> holm(np.array([0.01, 0.04, 0.03]))
+    array([0.03, 0.06, 0.06])
     """
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")
@@ -279,7 +301,11 @@ def holm(p: np.ndarray, family: int | None = None) -> np.ndarray:
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p (m,): below α with it, at most a share α of the alarms is false on average (1995)."""
+    """Adjusted p (m,): with alarms below α, at most a share α of them is false on average (1995).
+
+    >>> benjamini_hochberg(np.array([0.01, 0.04, 0.03]))
+    array([0.03, 0.04, 0.04])
+    """
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")[::-1]
     scaled = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))

@@ -34,7 +34,7 @@ from samplers.core.plan import Plan
 
 CONDITIONS = ("quadrature", "J", "JJ", "JJJ")
 DEGREES = 6
-NOTHING = 1e-11  # an error of a solution of size 1 that is rounding
+NOTHING = 1e-11  # below this the error of a solution of size 1 is rounding
 Build = Callable[[int], tuple[NoiseLevels, Plan]]
 
 
@@ -42,7 +42,8 @@ Build = Callable[[int], tuple[NoiseLevels, Plan]]
 class Convergence:
     """Orders per condition (inf where it holds exactly), the errors they were fitted to, and the smallest: the order.
 
-    `errors` (steps, condition, degree): of z over the middle half, for Chebyshev polynomials z₀ of degree 1, 2, ….
+    `errors` (steps, condition, degree) are those of z over the middle half, for Chebyshev polynomials z₀ of degree 1,
+    2, ….
     """
 
     steps: tuple[int, ...]
@@ -58,9 +59,17 @@ def convergence(build: Build, steps: tuple[int, ...] = (96, 192, 384, 768)) -> C
     """The order of the method that `build(N)` plans for N steps, from its coefficients alone.
 
     Raises ValueError for plans that draw noise: their order is that of the plan without it.
+
+    >>> from samplers import registry, schedules
+    >>> from samplers.core.levels import DiscreteVP
+    >>> def heun(steps):
+    ...     levels = schedules.build("exponential", DiscreteVP.scaled_linear().ve(), steps, end="sigma_min")
+    ...     return levels, registry.build_plan({"solver": "heun"}, levels)
+    >>> round(convergence(heun, steps=(48, 96)).order, 1)
+    2.0
     """
     errors = np.stack([_window_errors(*build(n)) for n in steps])
-    sizes = np.linalg.norm(errors, axis=2)  # over the degrees: a single one may change its sign, and seem to vanish
+    sizes = np.linalg.norm(errors, axis=2)  # over the degrees, as the error of one may pass through 0
     orders = {name: _order(steps, sizes[:, k]) for k, name in enumerate(CONDITIONS)}
     return Convergence(steps, errors, orders)
 
@@ -87,8 +96,8 @@ def residuals(levels: NoiseLevels, plan: Plan, clock: str = "lambda") -> np.ndar
 def exact_degree(levels: NoiseLevels, plan: Plan, clock: str = "lambda") -> int:
     """The degree up to which the plan is exact, to rounding, between its first and last quarter: −1 for not at all.
 
-    `clock="lambda"`: of x0 as a polynomial in λ (DPM-Solver++). `"ratio"`: of ε as a polynomial in σ/α (Adams–Bashforth
-    of k-diffusion's LMS).
+    `clock="lambda"` asks this for x0 as a polynomial in λ (DPM-Solver++), `"ratio"` for ε as a polynomial in σ/α (the
+    Adams–Bashforth of k-diffusion's LMS).
     """
     missed = _window_errors(levels, plan, clock)[0]
     degree = int(np.argmax(np.append(missed, 1) > NOTHING))

@@ -1,7 +1,7 @@
 """The YAML files of conf/sampler are the registry: a new sampler is one file in samplers/solvers and one there.
 
 A sampler is `{"name": …, "solver": "dpmpp", **knobs}`; `solver` makes the object (samplers/core/solver.py) that the
-other functions ask. Imports no torch: a process that only plans a sweep starts at once.
+other functions ask. Nothing here imports torch, so that a process that only plans a sweep starts at once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,24 @@ from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "sampler"
-NOT_KNOBS = ("name", "solver", "default_schedule")  # what a sampler's YAML says beside its knobs
+NOT_KNOBS = ("name", "solver", "default_schedule")  # the keys of a sampler's YAML that are not knobs
 
 
 def names() -> list[str]:
-    """The samplers of conf/sampler, sorted."""
+    """The samplers of conf/sampler, sorted.
+
+    >>> "dpmpp" in names()
+    True
+    """
     return sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
 def load(name: str) -> dict[str, Any]:
-    """The sampler's YAML as a plain dict; an unknown name is a ValueError that lists the valid ones."""
+    """The sampler's YAML as a plain dict; an unknown name is a ValueError that lists the valid ones.
+
+    >>> load("ddim")
+    {'name': 'ddim', 'solver': 'ddim', 'default_schedule': 'leading', 'eta': 0.0}
+    """
     if name not in names():
         raise ValueError(f"unknown sampler {name!r}: {_nearest(name, names())}")
     return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -39,7 +47,10 @@ def load(name: str) -> dict[str, Any]:
 def solver(sampler: dict[str, Any] | str) -> Solver:
     """The solver of a sampler with its knobs, or of the YAML of that name; knobs left out have their defaults.
 
-    ValueError for an unknown solver or knob (the valid ones are listed) and for a knob's value that cannot be.
+    ValueError for an unknown solver or knob (the valid ones are listed) and for a knob's value that is not valid.
+
+    >>> solver({"solver": "ddim", "eta": 1.0})
+    DDIM(eta=1.0)
     """
     sampler = load(sampler) if isinstance(sampler, str) else sampler
     name = sampler.get("name", "unnamed")
@@ -53,7 +64,17 @@ def solver(sampler: dict[str, Any] | str) -> Solver:
 
 
 def build_plan(sampler: dict[str, Any], levels: NoiseLevels) -> Plan:
-    """The sampler's plan over these levels. ValueError where it has none."""
+    """The sampler's plan over these levels. ValueError for an adaptive sampler, which has none.
+
+    >>> from samplers import schedules
+    >>> from samplers.core.levels import DiscreteVP
+    >>> levels = schedules.build("karras", DiscreteVP.scaled_linear(), 3)
+    >>> print(build_plan({"solver": "dpmpp", "order": 2}, levels))
+    call      time  sigma/alpha  new state
+       0   999.000      14.6146  +0.788481 x  +0.563584 D
+       1   427.489       1.2741  +0.0370623 x  +1.73269 D  -0.755993 D[-1]
+       2     0.000    0.0291672  +1 D
+    """
     made = solver(sampler)
     if made.adaptive:
         raise ValueError(f"sampler {sampler.get('name', 'unnamed')!r} chooses its steps while it runs: it has no plan")
@@ -66,7 +87,7 @@ def has_own_levels(sampler: dict[str, Any] | str) -> bool:
 
 
 def settled(sampler: dict[str, Any]) -> dict[str, Any]:
-    """The sampler with everything in it that decides what runs: of a file, its digest."""
+    """The sampler with everything that decides what runs: a knob that names a file is joined by the file's digest."""
     return {**sampler, **solver(sampler).settle()}
 
 
@@ -81,12 +102,20 @@ def solve(sampler: dict[str, Any], ends: NoiseLevels, denoise, x, noise=None, on
 
 
 def capabilities(sampler: dict[str, Any] | str, steps: int) -> Capabilities:
-    """What the solver declares for so many steps: order, denoiser calls, whether it draws noise."""
+    """What the solver declares for so many steps: order, denoiser calls, whether it draws noise.
+
+    >>> capabilities("heun", 10)
+    Capabilities(order=2, nfe=20, stochastic=False)
+    """
     return solver(sampler).declares(steps)
 
 
 def knobs(sampler: dict[str, Any] | str) -> dict[str, Any]:
-    """Every knob of the sampler with the value it will have."""
+    """Every knob of the sampler with the value it will have.
+
+    >>> knobs({"solver": "ddim"})
+    {'eta': 0.0}
+    """
     made = solver(sampler)
     return {field.name: getattr(made, field.name) for field in fields(made)}
 

@@ -1,7 +1,7 @@
 """Show a sampler's plan: `python -m samplers.show dpmpp --steps 20 --schedule karras --set order=3 --json plan.json`.
 
-Prints the table of coefficients, and what the plan is by itself: denoiser calls, draws of noise, order. `--json` writes
-it to a file that `sampler=plan sampler.file=plan.json` runs. Needs no model and no torch.
+It prints the table of coefficients, and what the plan is by itself: denoiser calls, draws of noise, order. `--json`
+writes the plan to a file that `sampler=plan sampler.file=plan.json` runs. It needs no model and no torch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ PROCESSES = {"vp": DiscreteVP.scaled_linear, "ve": lambda: DiscreteVP.scaled_lin
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Print the plan that `words` ask for (default: those of this process); exit code 2 for bad input.
+
+    >>> main(["ddim", "--steps", "2", "--schedule", "karras"])
+    ddim: 2 steps, 2 denoiser calls, 0 draws of noise, declared order 1 (eta=0.0)
+    call      time  sigma/alpha  new state
+       0   999.000      14.6146  +0.0292229 x  +0.99758 D
+       1     0.000    0.0291672  +1 D
+    order by its order conditions, levels uniform in log SNR: 1.01
+    0
+    """
     asked = _arguments(words)
     try:
         sampler, levels, plan = planned(asked)
@@ -53,13 +63,14 @@ def planned(asked: argparse.Namespace) -> tuple[dict[str, Any], NoiseLevels, Pla
 
 
 def summary(sampler: dict[str, Any], levels: NoiseLevels, plan: Plan) -> str:
+    """One line: how many steps, denoiser calls and draws of noise, the declared order, and every knob."""
     knobs = ", ".join(f"{name}={value}" for name, value in registry.knobs(sampler).items())
     parts = [f"{levels.steps} steps", f"{plan.nfe} denoiser calls", f"{plan.draws} draws of noise"]
     return f"{', '.join(parts)}, declared order {plan.capabilities.order} ({knobs})"
 
 
 def _order(sampler: dict[str, Any]) -> str:
-    """What the order conditions say of the method, on levels of their own: the printed ones are a single run."""
+    """What the order conditions say of the method. They need runs of many steps, so they have levels of their own."""
 
     def build(steps: int) -> tuple[NoiseLevels, Plan]:
         levels = schedules.build("exponential", DiscreteVP.scaled_linear().ve(), steps, end="sigma_min")

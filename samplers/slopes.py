@@ -1,7 +1,8 @@
 """The order that a tableau shows: error against steps on a denoiser that is known, in numpy.
 
-Five Gaussians in the plane (the mixture of the tests), its probability-flow ODE from σ/α = 14.6 to 0.029 over levels
-uniform in log SNR. Reference: an order-9 method with steps enough to be exact to rounding.
+The data are five Gaussians in the plane (the mixture of the tests). Their probability-flow ODE is solved from σ/α =
+14.6 to 0.029 over levels uniform in log SNR. The reference is an order-9 method with enough steps to be exact to
+rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ _MOST_CALLS = 1600
 
 
 def denoise(x: np.ndarray, level: Level) -> np.ndarray:
-    """E[x0 | x] of the mixture, (N, 2)."""
+    """E[x0 | x] of the mixture, (N, 2).
+
+    >>> from samplers.core.levels import DiscreteVP
+    >>> noisy, clean = DiscreteVP.scaled_linear().ve().level(1e6), DiscreteVP.scaled_linear().ve().level(1e-6)
+    >>> denoise(np.array([[0.7, 0.3]]), noisy).round(4)  # says nothing of x: the mean of the data
+    array([[ 0.2  , -0.135]])
+    >>> denoise(np.array([[0.7, 0.3]]), clean).round(4)
+    array([[0.7, 0.3]])
+    """
     z, noise = x / level.alpha, level.ratio**2
     total = _VARIANCES + noise
     offset = z[:, None, :] - _MEANS
@@ -39,7 +48,15 @@ def denoise(x: np.ndarray, level: Level) -> np.ndarray:
 
 
 def run(plan: Plan, x: np.ndarray, answer: Callable[[np.ndarray, Level], np.ndarray] = denoise) -> np.ndarray:
-    """The plan without its noise, on numpy arrays in float64."""
+    """Run the plan without its noise, on numpy arrays in float64.
+
+    A denoiser with a constant answer is followed exactly:
+
+    >>> levels = schedules.build("karras", DiscreteVP.scaled_linear(), 20)
+    >>> plan = registry.build_plan({"solver": "dpmpp"}, levels)
+    >>> run(plan, np.array([[14.0, -3.0]]), lambda x, level: np.full_like(x, 0.5)).round(12)
+    array([[0.5, 0.5]])
+    """
     states: list[np.ndarray] = []
     outputs: list[np.ndarray] = []
     for stage in plan.stages:
@@ -56,8 +73,8 @@ def run(plan: Plan, x: np.ndarray, answer: Callable[[np.ndarray, Level], np.ndar
 def slope(sampler: dict[str, Any], halvings: int = 0) -> tuple[float, float, int]:
     """(the order shown over the last doubling of the steps above rounding, the error there, its steps).
 
-    `halvings` of the first step, for methods that begin with steps of lower order: what those leave behind, h² of the
-    first one, would hide the order.
+    `halvings` cuts the first step in half so many times, for methods that begin with steps of lower order: what such a
+    start leaves behind, h² of its first step, would hide the order.
     """
     calls = registry.capabilities(sampler, 1).nfe or 1
     found: list[tuple[int, float]] = []
@@ -73,7 +90,7 @@ def slope(sampler: dict[str, Any], halvings: int = 0) -> tuple[float, float, int
 
 
 def error(sampler: dict[str, Any], steps: int, halvings: int = 0) -> float:
-    """RMS distance to the exact end over its RMS."""
+    """RMS distance of the run's end from the exact one, over the RMS of the exact one."""
     exact = _exact()
     found = run(registry.build_plan(sampler, _levels(steps, halvings)), _begin())
     return float(np.sqrt(((found - exact) ** 2).sum() / (exact**2).sum()))

@@ -62,14 +62,14 @@ def cell(seed: int, fault: str = "none", work_s: float = 0.01, **changes: Any) -
 
 
 class FakeSession:
-    """In the place of measure/session.py's: rows that depend on the cell alone, and a file written on the way."""
+    """Stands in for measure/session.py's: its rows depend on the cell alone, and it writes a file on the way."""
 
     def __init__(self, results_dir: str) -> None:
         self.place = places.at(results_dir)
         self.timed: dict[str, str] = {}  # cell_id to the first cell of its block
 
     def time_together(self, cells: Sequence[Cell], report: Callable[[str, int], None]) -> None:
-        """As the real session: what a cell's `timing_fault` does then hits the whole block."""
+        """Time as the real session does: what a cell's `timing_fault` does then hits the whole block."""
         if cells[0].cell_id not in self.timed:
             report("timing", 0)
             for each in cells:

@@ -40,7 +40,7 @@ import importlib, sys, time
 began = time.perf_counter()
 importlib.import_module("reports." + sys.argv[1]).main(sys.argv[2:])
 took = time.perf_counter() - began
-from harness.measure.cost import _peak_rss  # of this program: the system's own account starts with its parent's
+from harness.measure.cost import _peak_rss  # the system's own account starts with the parent's
 print("seconds", took, "MiB", _peak_rss())
 """
 

@@ -21,7 +21,7 @@ class Rule:
 
     slower: float = 1.03  # size: the typical ratio that counts
     unseen: float = 1.10  # an interval that still reaches this after `most` pairs decides nothing
-    confidence: float = 0.98  # of the two-sided interval of that ratio
+    confidence: float = 0.98  # the level of the two-sided interval of that ratio
     least: int = 16
     every: int = 8
     most: int = 240
@@ -44,8 +44,12 @@ class Verdict(NamedTuple):
 def estimate(ratios: np.ndarray, confidence: float, seed: int = 0) -> tuple[float, float, float]:
     """Typical ratio (geometric mean of the middle 60 %) and its percentile bootstrap interval.
 
-    As deaf to single bad pairs as the median, and less noisy: where the median finds 5 % in 87 of 100 simulated runs
-    of 240 pairs, it finds 96.
+    It is as robust to outliers as the median but less noisy: in simulation it detects a slowdown of 5 % in 96 % of runs
+    of 240 pairs, the median in 87 %.
+
+    >>> ratio, low, high = estimate(np.array([1.05, 1.04, 1.06, 1.05, 3.0]), confidence=0.98)  # one bad pair
+    >>> round(ratio, 3)
+    1.053
     """
     logs = np.log(ratios)
     cut = len(logs) // 5
@@ -90,7 +94,12 @@ def measure(pair, rule: Rule) -> tuple[Verdict, list[tuple[float, float]]]:
 
 
 def decide(pair, rule: Rule) -> tuple[list[Verdict], list[tuple[float, float]]]:
-    """The gate's decision: what looks slower is measured once more, and the last verdict counts."""
+    """The gate's decision: what looks slower is measured once more, and the last verdict counts.
+
+    >>> verdicts, pairs = decide(lambda: (1.0, 1.2), Rule())
+    >>> [verdict.outcome for verdict in verdicts], len(pairs)
+    (['slower', 'slower'], 32)
+    """
     verdict, taken = measure(pair, rule)
     if verdict.outcome == PASS:
         return [verdict], taken

@@ -166,7 +166,7 @@ def checkout(ref: str, folder: Path) -> Iterator[Path]:
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if found is None:
         raise InputError(f"BASE_REF={ref!r} is not a commit of this checkout: give a branch, a tag or a hash")
-    _git("worktree", "prune")  # of a comparison that was killed
+    _git("worktree", "prune")  # forget what a killed comparison left
     if _git("worktree", "add", "--detach", "--force", str(folder), found) is None:
         raise InputError(f"git could not check out {ref!r} beside this checkout: is the disk full?")
     try:

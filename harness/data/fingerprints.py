@@ -18,7 +18,7 @@ READING = 2  # how files become prompts, images and masks; raised when it change
 
 
 def of_folder(spec: Mapping[str, Any]) -> str:
-    """Of prompts, images and masks; a copy, a link and another spelling of the folder have the same."""
+    """The fingerprint of prompts, images and masks. A copy, a link and another spelling of a folder have the same."""
     knobs = [READING, spec["fit"], spec["source"], spec["masks"] == "center"]
     digest = hashlib.sha256(json.dumps(knobs).encode())
     top = None if spec["path"] is None else expanded(spec["path"])

@@ -18,8 +18,8 @@ from harness.data.pictures import IMAGE_SUFFIXES, opened, size
 from harness.errors import InputError
 from harness.knob_paths import expanded
 
-DARK = 1 / 8  # of the full range: below it a lossy picture is black, and a colour is no colour
-FAINT = 1 / 4  # of the full range: several levels, all below it, are numbers of classes and no soft edge
+DARK = 1 / 8  # share of the full range: below it a lossy picture is black, and a colour is no colour
+FAINT = 1 / 4  # share of the full range: several levels that all lie below it number classes and are no soft edge
 HUE = 0.3  # how far a pixel's colour, its largest part scaled to 1, may lie from the mask's own
 STRAY = 0.02  # share of a lossy picture's coloured pixels that may lie farther
 
@@ -123,7 +123,7 @@ def _by_colour(colours: np.ndarray, file: Path, lossy: bool) -> np.ndarray:
 def _with_alpha(colours: np.ndarray, alpha: np.ndarray, file: Path, lossy: bool) -> np.ndarray:
     """Alpha counts where it varies and the colours do not; where both vary, what is seen over black."""
     seen = alpha > 0
-    if not seen.any():  # of a picture that nobody can see only colours that vary can be meant
+    if not seen.any():  # all of it is transparent: only colours that vary can be meant
         mask = _by_colour(colours, file, lossy)
         return mask if mask.any() and not mask.all() else np.zeros_like(mask)
     opaque = _by_level(alpha, 255, file, lossy)

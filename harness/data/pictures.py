@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # What a picture may really be, whatever it is called: Pillow hands a PostScript file to another program.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MOST_PIXELS = 1 << 26  # of one picture: decoded it takes 3 or 4 bytes a pixel, several times over
+MOST_PIXELS = 1 << 26  # the largest picture: decoded it takes 3 or 4 bytes a pixel, several times over
 # Pictures that people have and that are not taken: by suffix, and by what their first bytes say.
 OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".ico", ".tga")
 OTHER_SUFFIXES += (".ppm", ".pgm", ".exr", ".dng", ".npy")

@@ -39,5 +39,5 @@ class MaskShare:
         return said
 
     def _name(self, index: int) -> str:
-        name = getattr(self.data, "mask_name", None)  # of folders: the embedded world's masks have no files
+        name = getattr(self.data, "mask_name", None)  # folders have it; the embedded world's masks are no files
         return f"mask of prompt {index}" if name is None else name(index)

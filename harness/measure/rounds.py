@@ -16,7 +16,7 @@ import numpy as np
 from harness.measure.cost import Marks, Preset, Row, one_run, summarise
 from harness.store import timings
 
-BLOCK_S = 45.0  # of timing, as its first runs foretell it
+BLOCK_S = 45.0  # the longest that a block may be timed, as its first runs foretell it
 LEAST_CELLS = 3  # that a block takes however slow they are: a busy machine, whose first runs crawl, needs pairs most
 
 

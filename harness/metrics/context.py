@@ -38,7 +38,7 @@ class Context:
     device: str = "cpu"
     model_is_embedded: bool = True
     reference_count: int = 2048  # reference images of FID, KID, precision and recall
-    seed: int = 0  # of the bootstrap
+    seed: int = 0  # seeds the bootstrap
     stochastic: bool = False  # whether the sampler adds noise on the way: then there is no discretisation error
     reference_latents: Callable[[list[int]], torch.Tensor] | None = None  # of a run of many steps from the same noise
     reference_name: str | None = None  # what the record calls that run

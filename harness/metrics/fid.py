@@ -16,7 +16,7 @@ PUBLISHED_FROM = 5_000  # images; with fewer, even an Inception FID is not compa
 
 
 class FID(FeatureMetric):
-    """State: moments of the features, whence the value; and the features, whence interval and limit."""
+    """Its state is the moments of the features, which give the value, and the features, for interval and limit."""
 
     name = "fid"
     columns = (
@@ -49,7 +49,8 @@ class FID(FeatureMetric):
         self.moved = influence(features, target)
         low, high = interval(self.moved, value, self.options["resamples"], self.context.seed)
         limit = infinity(features, target, value, self.options["splits"], self.context.seed)
-        # To first order the limit errs as the value does: bias is what it is rid of.
+        # The extrapolated value has the same sampling error as FID itself (to first order) but not its bias, so it gets
+        # FID's interval, shifted.
         known = limit is not None and low is not None
         below, above = (limit + low - value, limit + high - value) if known else (None, None)
         return {

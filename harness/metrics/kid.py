@@ -11,7 +11,7 @@ from harness.metrics.features.feature_metric import FeatureMetric
 from harness.statistics import resample_counts
 
 BLOCK = 1024  # rows of a kernel matrix held at once
-FEWEST = 5  # images with an interval: of 4, every other resample holds but one or two different ones
+FEWEST = 5  # the fewest images that have an interval: every other resample of 4 holds only one or two different ones
 
 
 class KID(FeatureMetric):

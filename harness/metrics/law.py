@@ -36,7 +36,7 @@ class Law(Metric):
 
     @classmethod
     def applies(cls, context: Context) -> bool:
-        """Guidance makes a law that is nobody's: there is nothing to compare with."""
+        """Whether there is a reference: with guidance the samples follow no known distribution."""
         return context.law is not None
 
     def update(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -16,8 +16,8 @@ from harness.models.guidance import Guidance, combine
 from harness.models.mixture import Mixture
 from samplers.core.levels import Level, Process
 
-TOLERANCE = 1e-11  # of the exact solution: what is left when its steps are halved, relative to the point
-STEPS_A_UNIT = 8  # of log σ, at first
+TOLERANCE = 1e-11  # the exact solution is done when halving its steps moves it by less, relative to the point
+STEPS_A_UNIT = 8  # steps per unit of log σ to begin with
 MOST_STEPS = 1 << 13  # what is smooth settles in some hundreds
 # Above this σ/α the flow turns the noise direction by less than one part in 10¹⁶ (it turns by Cov/(2σ²)).
 PURE_NOISE = 1e8

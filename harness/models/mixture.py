@@ -18,7 +18,7 @@ ANY = -1  # the class of the whole mixture, prompt ""
 
 DRAWN_KEYS = ("dimension", "modes", "classes", "spread")
 MOST_NUMBERS = 1 << 24  # modes x coordinates
-MOST_BYTES = 64 << 20  # of a mixture's file
+MOST_BYTES = 64 << 20  # the largest file of a mixture
 DEEPEST = 8  # lists in lists of it: three are needed
 
 

@@ -62,7 +62,7 @@ Run = Callable[[], float]  # seconds a denoiser call
 def main(words: Sequence[str] | None = None) -> int:
     asked = _arguments(words)
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=UserWarning)  # of the peers about themselves
+    warnings.filterwarnings("ignore", category=UserWarning)  # the peers warn of themselves
     try:
         samplers = [_sampler(name) for name in asked.samplers or _names()]
         rows = [row for shape in asked.shapes for row in measured(samplers, shape, asked.steps, asked.blocks)]

@@ -40,7 +40,7 @@ class Pair:
     settings: dict[str, Any]  # beside what the model's own configuration says of its training
     sampler: str
     schedule: str
-    knobs: dict[str, Any] = field(default_factory=dict)  # of the schedule
+    knobs: dict[str, Any] = field(default_factory=dict)  # the schedule's
     start_scale: str = "unit"
     only: str | None = None  # prediction type for which the two are the same method; None: any
 

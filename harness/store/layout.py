@@ -28,7 +28,7 @@ LEASE = re.compile(rf"{LEASES}([0-9a-f]{{16}})\.(\d+)\.json")
 
 
 def checked_cell_id(cell_id: Any) -> str:
-    """`cell_id` where it is one: a file name that cannot leave its folder."""
+    """`cell_id`; ValueError unless it is one. Its form makes a file name that cannot leave its folder."""
     if not isinstance(cell_id, str) or not CELL_ID.fullmatch(cell_id):
         raise ValueError(f"cell_id={cell_id!r} is not valid: 16 hexadecimal digits")
     return cell_id
@@ -38,7 +38,11 @@ def checked_cell_id(cell_id: Any) -> str:
 
 
 def record(table: str, stem: str) -> str:
-    """The file of `table` (cells, images, timings) called `stem`: a cell's id or, of many cells, compacted-<n>."""
+    """The file of `table` (cells, images, timings) called `stem`: a cell's id, or compacted-<n> for many cells.
+
+    >>> record("images", "0123456789abcdef")
+    'images/0123456789abcdef.parquet'
+    """
     return f"{table}/{stem}.parquet"
 
 
@@ -77,7 +81,7 @@ def examined(name: str) -> str:
 
 
 def lease(cell_id: str, generation: int) -> str:
-    """A cell's lease; of several, the highest generation is the valid one."""
+    """A cell's lease. Of several, the one with the highest generation is valid."""
     return f"{LEASES}{checked_cell_id(cell_id)}.{generation}.json"
 
 
@@ -92,7 +96,7 @@ def sources(cell_id: str) -> str:
 
 
 def plan(plan_id: str) -> str:
-    """A plan's file; its id is a hash of the same form as a cell's, and ValueError else."""
+    """A plan's file. ValueError unless its id has the form of a cell's."""
     if not CELL_ID.fullmatch(plan_id):
         raise ValueError(f"plan_id={plan_id!r} is not valid: 16 hexadecimal digits")
     return f"{PLANS}{plan_id}.json"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STALE_TEMPORARY_S = 3600.0  # no write takes an hour: an older temporary was left by a process that died
-READ_ATTEMPTS = 10  # of a reader that meets a compaction
+READ_ATTEMPTS = 10  # how often a reader that meets a compaction looks again
 log = logging.getLogger(__name__)
 
 
@@ -40,11 +40,22 @@ class Store:
     """The records in `place`: a folder's path, or a Place.
 
     Making one touches nothing. Before a sweep call `check_writable`, then `write` for each cell.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = Store(folder.name)
+    >>> store.check_writable()
+    >>> store.write({"cell_id": "0123456789abcdef", "status": "ok", "fid": 2.5}, images=[{"image_index": 0}])
+    >>> store.recorded()
+    {'0123456789abcdef': 'ok'}
+    >>> store.cells()[["cell_id", "fid"]].to_dict("list")
+    {'cell_id': ['0123456789abcdef'], 'fid': [2.5]}
+    >>> folder.cleanup()
     """
 
     def __init__(self, place: Place | Path | str) -> None:
         self.place = places.at(place)
-        # Of each file of many cells, by name and stamp: ids and when they ended. Such a file never changes.
+        # By name and stamp of each file of many cells: their ids and when they ended. Such a file never changes.
         self._known: dict[tuple[str, str], dict[str, int]] = {}
         self._noted: set[str] = set()  # what was said once
 
@@ -95,7 +106,7 @@ class Store:
         return {cell_id: status for cell_id, (status, _) in self.versions().items()}
 
     def versions(self, cell_ids: Sequence[str] | None = None) -> dict[str, tuple[str, Any]]:
-        """cell_id → (status, when it ended): it changes where a cell is recorded again."""
+        """cell_id → (status, when it ended). A cell that is recorded again has another time."""
         found: dict[str, tuple[str, Any]] = {}
         for table in self.tables("cells", ["cell_id", "status", "ended_at"], cell_ids):
             ended = table["ended_at"].to_pylist() if "ended_at" in table.column_names else [None] * len(table)

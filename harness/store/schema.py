@@ -20,7 +20,7 @@ from harness.axes import AXES, PARTS, Column
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 3  # of the columns that are written here
+VERSION = 3  # the version of these columns, which every file says
 SCHEMA_VERSION = max(VERSION, *(axis.since for axis in AXES))
 STATUSES = ("ok", "failed", "skipped")
 ARROW_TYPES = {

@@ -31,7 +31,12 @@ def sketch(images: np.ndarray) -> np.ndarray:
 
 
 def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Estimated mean squared error of each image, (N,), from two sketches (N, 8)."""
+    """Estimated mean squared error of each image, (N,), from two sketches (N, 8).
+
+    >>> black = np.zeros((1, 3, 64, 64), np.uint8)
+    >>> squared_error(sketch(black), sketch(black))
+    array([0.])
+    """
     return ((a - b) ** 2).mean(-1)
 
 

@@ -64,7 +64,7 @@ def _compact(store: Store) -> int:
 
 
 def _next_stem(store: Store) -> str:
-    """A name that no file has, nor had one that was set aside."""
+    """A stem that no file has, not even one that was set aside."""
     prefixes = (*map(layout.records, TABLES), layout.QUARANTINE, layout.EXAMINED)
     stems = [layout.stem_of(name) for prefix in prefixes for name in store.place.names(prefix)]
     numbers = [int(match[1]) for match in map(STEM.search, stems) if match]
@@ -90,7 +90,7 @@ def _check_complete(sink: BinaryIO, rows: int, what: str) -> None:
 
 
 def _remove_all_but(store: Store, keep: set[str]) -> None:
-    """First the files that make others count. Images of a damaged record stay: it may be restored from them."""
+    """Remove the other files, those that make others count first. A damaged record may need its images: they stay."""
     set_aside = map(layout.stem_of, store.place.names(f"{layout.QUARANTINE}cells-"))
     damaged = {stem.partition("-")[2] for stem in set_aside}
     for name in ("cells", "images", "timings"):

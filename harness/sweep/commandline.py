@@ -30,7 +30,7 @@ from harness.sweep.settle import meant
 from harness.sweep.spelling import check_form, joined, quoted
 
 GROUPS = (*PARTS, "experiment")
-# How a sweep runs, not what: in no cell's id, one value each.
+# These say how a sweep runs and not what it runs: they are in no cell's id, and take one value each.
 SETTINGS = ("results_dir", "force", "workers", "cell_timeout", "retries", "debug", "plots")
 # What Hydra itself answers without a sweep. --config-path, -name and -dir bring configurations from elsewhere and
 # --experimental-rerun reads a pickle: those are not taken, nor abbreviations, which argparse would complete.
@@ -45,7 +45,7 @@ class Asked:
     """What a command line asks for. `notes`: a line each on what a reader may not expect."""
 
     settings: dict[str, Any]
-    values: list[dict[str, Any]]  # of each combination, in the order asked for: conf/sweep.yaml as plain values
+    values: list[dict[str, Any]]  # conf/sweep.yaml as plain values, once for each combination, in the order asked for
     notes: list[str]
 
 

@@ -32,7 +32,7 @@ class Display:
         self.models: set[tuple] = set()  # keys of those that were said to be loaded
         self.told: set[str] = set()  # notable words: said of the first cell that they are true of
         self.done = 0  # cells
-        self.work = 0.0  # of the cells that ended here, in `_work`
+        self.work = 0.0  # the work of the cells that ended here, by `_work`
         self.left = sum(map(_work, cells))
         self.bars: _Bars | None = _Bars(self.console, len(cells)) if self.console.is_terminal else None
 

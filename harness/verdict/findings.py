@@ -21,7 +21,7 @@ class Report:
 
     findings: pd.DataFrame
     notes: list[str]
-    cells: int  # of the baseline
+    cells: int  # how many cells the baseline has
     title: str = "Records against the baseline"
 
     @property

@@ -21,7 +21,7 @@ SHOWN = {part.name: part for part in axes.told(axes.NAME) if part.name not in KN
 CIRCUMSTANCES = (*(part.name for part in axes.told(axes.LAST)), "hardware", "workers")
 ALWAYS = ("sampler", "steps")
 IN_COMMON = tuple(part.name for part in SHOWN.values() if part.common and part.name not in ALWAYS)  # where all agree
-DIFFERING = tuple(column for column in SHOWN if column in axes.KNOBS.values())  # of their knobs those that differ
+DIFFERING = tuple(column for column in SHOWN if column in axes.KNOBS.values())  # of these the knobs that differ
 BARE = tuple(column for column, part in SHOWN.items() if part.words == "{}" and column not in DIFFERING)
 
 

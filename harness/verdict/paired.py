@@ -116,7 +116,7 @@ class Images:
 
     def __init__(self, cells: pd.DataFrame, images: pd.DataFrame | None, what: Measure) -> None:
         self.of = cells.set_index("cell_id")[what.column].astype(float)
-        self.half = pd.Series(np.nan, self.of.index)  # of the values' own intervals
+        self.half = pd.Series(np.nan, self.of.index)  # half the width of the values' own intervals
         low, high = bounds(what.column)
         if low in cells:
             self.half[:] = (cells[high].astype(float) - cells[low].astype(float)).to_numpy() / 2

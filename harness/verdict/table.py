@@ -44,7 +44,7 @@ class EndTable:
     found: dict[Measure, pd.DataFrame]
     costs: list[Measure]
     sentences: list[str] = field(default_factory=list)
-    ratios: dict[object, Ratio | None] = field(default_factory=dict)  # of latency; see harness/verdict/ratios.py
+    ratios: dict[object, Ratio | None] = field(default_factory=dict)  # of latencies, see ratios.py
 
     def texts(self, most: int | None = None) -> dict[str, list[str]]:
         """Heading → a text for each of the first `most` rows: what tells the cells apart, the two first measures, what

@@ -14,7 +14,11 @@ import numpy as np
 
 
 class Level(NamedTuple):
-    """One noise level: the state is alpha·x0 + sigma·ε and the model is told `time` (a timestep, may be fractional)."""
+    """One noise level: the state is alpha·x0 + sigma·ε and the model is told `time` (a timestep, may be fractional).
+
+    >>> Level(alpha=0.8, sigma=0.6, time=400).ratio
+    0.7499999999999999
+    """
 
     alpha: float
     sigma: float

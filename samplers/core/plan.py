@@ -51,8 +51,13 @@ class Plan:
     def influence(self) -> np.ndarray:
         """The plan with all bookkeeping expanded: what each state owes to the initial state, every D and every draw.
 
-        Row i < nfe is the state that call i evaluates, the last row the result; columns are the initial state, the
-        nfe denoiser outputs, the draws. Two ways to write one method have the same influence.
+        Row i < nfe is the state that call i evaluates, and the last row is the result. The columns are the initial
+        state, the nfe denoiser outputs and the draws. Two ways to write one method have the same influence.
+
+        >>> pure, clean = Level(0.0, 1.0, 1000), Level(1.0, 0.0, 0)  # from pure noise to a clean state in one step
+        >>> Plan(pure, (Stage(pure, clean, (0.0,), (1.0,)),), Capabilities(order=1, nfe=1)).influence()
+        array([[1., 0.],
+               [0., 1.]])
         """
         n = self.nfe
         rows = np.zeros((n + 1, 1 + n + self.draws))

@@ -36,7 +36,7 @@ class SavedPlan(NamedTuple):
 
 
 def dumps(plan: Plan, levels: NoiseLevels) -> str:
-    """The plan and the levels it was made for as JSON, a line a stage."""
+    """The plan and the levels it was made for as JSON, one line per stage."""
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -51,7 +51,15 @@ def dumps(plan: Plan, levels: NoiseLevels) -> str:
 
 
 def loads(text: str | bytes) -> SavedPlan:
-    """What `dumps` wrote. A ValueError of one line for anything else: damaged, foreign, or of a later version."""
+    """Read what `dumps` wrote. ValueError in one line for what is damaged, foreign or of a later version.
+
+    >>> from samplers import registry, schedules
+    >>> from samplers.core.levels import DiscreteVP
+    >>> levels = schedules.build("karras", DiscreteVP.scaled_linear(), 3)
+    >>> plan = registry.build_plan({"solver": "dpmpp"}, levels)
+    >>> loads(dumps(plan, levels)).plan == plan
+    True
+    """
     try:
         values = json.loads(text, parse_constant=_no_constant)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

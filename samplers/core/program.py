@@ -26,15 +26,15 @@ MOST_RATIO = 64.0
 
 
 class Step(NamedTuple):
-    """One stage. Rows are counted from 0 in the whole buffer; a row of 0 to keep something in means it is not kept."""
+    """One stage. Numbers of rows count from 0 in the whole buffer; `keep_state` or `keep_x0` of 0 means: keep none."""
 
     keep_state: int
     keep_x0: int
     mix: float  # keep_x0 gets x0 + mix·state
     first: int  # the combination reads rows first … last−1, the present state's among them where it is needed
     last: int
-    weights: tuple[float, ...]  # of these rows
-    fresh: float  # of the output where the denoiser left it
+    weights: tuple[float, ...]  # one for each of these rows
+    fresh: float  # the weight of the newest output, which is read where the denoiser left it
     scales: bool  # the new state is weights[0]·state + fresh·x0, in place: rows are not asked for
     target: int  # the row of the new state, 0 or the last
 
@@ -52,12 +52,12 @@ def compiled(stages: Sequence[Stage]) -> Program:
     uses = [_uses(i, stage, mixes) for i, stage in enumerate(stages)]
     last_use = {item: i for i, used in enumerate(uses) for item in used}
     row: dict[tuple[str, int], int] = {}
-    ends: list[list[tuple[str, int]]] = [[] for _ in stages]  # of every stage: what it is the last to use
+    ends: list[list[tuple[str, int]]] = [[] for _ in stages]  # for each stage, what it is the last to use
     for item, i in last_use.items():
         ends[i].append(item)
     free: list[int] = []
     rows = 0
-    placed = []  # of every stage: (row, weight) of the past, and what is taken from the present
+    placed = []  # for each stage, (row, weight) of what it takes from the past, and the weights of the present
     for i, used in enumerate(uses):
         for item in (("state", i), ("x0", i)):
             if last_use.get(item, i) > i:
@@ -94,7 +94,7 @@ def _mixes(stages: Sequence[Stage]) -> dict[int, float]:
 
 
 def _uses(i: int, stage: Stage, mixes: dict[int, float]) -> dict[tuple[str, int], float]:
-    """What stage i adds up, by what it is called in the buffer: a mixed call's state comes with its output."""
+    """What stage i adds up: the weight of each item of the buffer by name. A mixed call's output holds its state."""
     used = {("x0", i - j): b for j, b in enumerate(stage.x0) if b}
     states = {i - j: a for j, a in enumerate(stage.states) if a and (j == 0 or i - j not in mixes)}
     if i in mixes and ("x0", i) in used:  # the row of this call holds output + r·state by the time it is read

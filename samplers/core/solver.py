@@ -29,11 +29,11 @@ class Solver:
     own_levels: ClassVar[bool] = False  # it brings the levels it runs on and plans for no others: it writes `schedule`
 
     def declares(self, steps: int) -> Capabilities:
-        """Order, denoiser calls and whether noise is drawn, for so many steps. ValueError for a file that cannot be."""
+        """Order, denoiser calls and whether noise is drawn, for so many steps. ValueError where its file is no good."""
         raise NotImplementedError(f"{type(self).__name__} declares nothing")
 
     def plan(self, levels: NoiseLevels) -> Plan:
-        """The coefficients of a run over these levels. ValueError where the method has none there."""
+        """The coefficients of a run over these levels. ValueError where the method has none for them."""
         raise NotImplementedError(f"{type(self).__name__} has no plan")
 
     def solve(
@@ -55,14 +55,14 @@ class Solver:
         raise NotImplementedError(f"{type(self).__name__} runs on the levels that it is given")
 
     def settle(self) -> dict[str, Any]:
-        """The knobs that name a file, with its digest: a record says what ran, whatever becomes of the file's name.
+        """The knobs that name a file, with its digest, so that a record says what ran even if the file changes.
 
         Empty for a solver that reads no file. ValueError for a file that is not there or is not the one asked for.
         """
         return {}
 
     def _one_of(self, knob: str, valid: Iterable[Any]) -> None:
-        """ValueError where the knob has none of these values, words or whole numbers."""
+        """ValueError unless the knob has one of these values, which are words or whole numbers."""
         given, choices = getattr(self, knob), list(valid)
         if isinstance(given, bool | float) or given not in choices:
             named = f"{valid[0]} to {valid[-1]}" if isinstance(valid, range) else ", ".join(map(str, choices))

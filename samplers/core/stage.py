@@ -1,4 +1,4 @@
-"""One turn of a solver, a denoiser call and the new state, and what a solver declares of itself. Knows no tensor."""
+"""One turn of a solver (a denoiser call and the new state), and what a solver declares of itself. Knows no tensor."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Stage:
         x ← Σ_j states[j]·X_j + Σ_j x0[j]·D_j + noise·(fresh noise)
 
     X_j and D_j are what the denoiser was given and what it answered j calls ago: X_0 = x, D_0 = D. Zeros at the end
-    of `states` and `x0` are dropped. On a Brownian path the fresh noise is the increment from `since` to `result`: a
-    step of several calls that adds its noise at the end adds what its whole way holds. None: from `level`.
+    of `states` and `x0` are dropped. On a Brownian path the fresh noise is the path's increment from `since` to
+    `result`, where None means `level`. A step of several calls that adds its noise at its end gives its own beginning.
     """
 
     level: Level
@@ -54,7 +54,11 @@ class Stage:
 
 
 def first_order(now: Level, then: Level) -> tuple[float, float]:
-    """(a, b) of x' = a·x + b·x0 with the noise direction ε = (x − α·x0)/σ held: Euler, DDIM and DPM-Solver-1 alike."""
+    """(a, b) of x' = a·x + b·x0 with the noise direction ε = (x − α·x0)/σ held: Euler, DDIM and DPM-Solver-1 alike.
+
+    >>> first_order(Level(1.0, 4.0, 999), Level(1.0, 1.0, 500))
+    (0.25, 0.75)
+    """
     return then.sigma / now.sigma, then.alpha - now.alpha * (then.sigma / now.sigma)
 
 

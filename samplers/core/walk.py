@@ -1,8 +1,8 @@
 """The only sampling loop, turned inside out: a `Walk` is fed one denoiser output at a time and never calls anybody.
 
-Everything that must be remembered lies in one preallocated buffer, a row a tensor (core/program.py says which), so
-that the arithmetic of a stage is one matrix–vector product of some of its rows with the stage's coefficients, or, where
-only the state and the newest output are combined, two passes over the state in place.
+Everything that must be remembered lies in one preallocated buffer with one row per tensor (core/program.py says which).
+The arithmetic of a stage is then one matrix–vector product of some of its rows with the stage's coefficients. Where
+only the state and the newest output are combined, it is two passes over the state in place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Walk:
     """
 
     def __init__(self, plan: Plan, x: Tensor) -> None:
-        """At `plan.start`, from the state `x` (float32 or float64), which is copied and never changed."""
+        """Stand at `plan.start` with the state `x` (float32 or float64), which is copied and never changed."""
         if x.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the state must be float32 or float64, not {x.dtype}")
         program = plan.program
@@ -43,7 +43,7 @@ class Walk:
 
     @property
     def level(self) -> Level:
-        """The next call's, to which `churn` raises the state; at the end the result's."""
+        """The level of the next call, to which `churn` raises the state; at the end the level of the result."""
         return self.plan.stages[-1].result if self.over else self.plan.stages[self.index].level
 
     def churn(self, noise: Noise | None = None) -> Tensor:
@@ -57,7 +57,7 @@ class Walk:
         return self.state
 
     def advance(self, x0: Tensor, noise: Noise | None = None) -> Tensor:
-        """The next state, from what the denoiser answered (shaped as the state, any type; it is not kept)."""
+        """The next state, from the denoiser's answer `x0` (in the state's shape and of any type; it is not kept)."""
         stage, step, weight = self._turns[self.index]
         keep_state, keep_x0, mix, first, last, _, fresh, scales, target = step
         state, rows = self.state, self._rows

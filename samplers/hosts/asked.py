@@ -24,7 +24,7 @@ def named(spec: Spec, what: str) -> dict[str, Any]:
 
 
 def plain(what: str, spec: Spec) -> Spec:
-    """As the configuration holds it: plain values, which can be saved."""
+    """What was asked as the configuration holds it: plain values, which can be saved."""
     try:
         return json.loads(json.dumps(spec if isinstance(spec, str) else dict(spec)))
     except TypeError as error:
@@ -32,14 +32,14 @@ def plain(what: str, spec: Spec) -> Spec:
 
 
 def spaced(schedule: Mapping[str, Any], model: Replaced, steps: int | None) -> NoiseLevels:
-    """The levels of the schedule for this model; a ValueError where the number of steps is wanting."""
+    """The levels of the schedule for this model; a ValueError where the number of steps is missing."""
     if steps is None:
         raise ValueError(f"schedule={schedule['name']} needs a number of steps: give num_inference_steps")
     return schedules.build(process=model.process, steps=steps, **schedule)
 
 
 def as_many(levels: NoiseLevels, steps: int | None, schedule: Mapping[str, Any]) -> NoiseLevels:
-    """The levels, if they are as many as were asked for: a pipeline counts on it."""
+    """The levels. ValueError unless there are as many as were asked for, since a pipeline relies on the number."""
     if levels.steps != steps:
         raise ValueError(
             f"schedule={schedule['name']} has {levels.steps} steps: ask for num_inference_steps={levels.steps}, "

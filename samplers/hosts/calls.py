@@ -23,7 +23,11 @@ def first_calls(plan: Plan, levels: NoiseLevels) -> list[int]:
 
 
 def calls_a_step(first_calls: list[int], calls: int, steps: int) -> int:
-    """Calls of a step, as most steps have it; 1 where the plan's steps are not the levels' own."""
+    """How many calls most of the steps make; 1 where the plan's steps are not those between the levels.
+
+    >>> calls_a_step([0, 2, 4], calls=5, steps=3)  # Heun's method, whose last step is Euler's
+    2
+    """
     if len(first_calls) != steps:
         return 1
     sizes = [b - a for a, b in zip(first_calls, [*first_calls[1:], calls], strict=True)]
@@ -31,7 +35,7 @@ def calls_a_step(first_calls: list[int], calls: int, steps: int) -> int:
 
 
 def by_euler(levels: list[Level]) -> list[Stage] | None:
-    """A call at each level but the last, and Euler's step to the next; None where that has more noise."""
+    """One call and one Euler step from each level to the next; None where the next level has more noise."""
     stages = []
     for now, then in pairwise(levels):
         if near(now) == near(then):  # the second call of Heun's method looks where its step ends
@@ -45,7 +49,7 @@ def by_euler(levels: list[Level]) -> list[Stage] | None:
 
 
 def near(level: Level) -> tuple[float, float, float]:
-    """A level but for rounding."""
+    """The level's numbers, rounded: equal for levels that differ by rounding alone."""
     return round(level.alpha, 9), round(level.sigma, 9), round(level.time, 6)
 
 

@@ -61,6 +61,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     Every ValueError is one line: an unknown scheduler, sampler, schedule or knob; a sampler that chooses its steps
     while it runs; levels that cannot be walked; a start from which a sampler makes other calls.
+
+    >>> scheduler = PlanScheduler.replacing(diffusers.EulerDiscreteScheduler(), sampler="heun", schedule="karras")
+    >>> scheduler.set_timesteps(4)
+    >>> len(scheduler.timesteps), scheduler.config.replaced  # two calls a step, one in the last
+    (7, 'EulerDiscreteScheduler')
     """
 
     config_name = "scheduler_config.json"
@@ -74,7 +79,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def replacing(cls, scheduler: Any, sampler: Spec = "unipc", schedule: Spec = STOCK) -> PlanScheduler:
-        """In the place of this scheduler, with its configuration and what was set on it since."""
+        """A PlanScheduler in the place of this scheduler, with its configuration and what was set on it since."""
         if isinstance(scheduler, cls):
             return cls.replacing(scheduler._model().scheduler, sampler, schedule)
         name = type(scheduler).__name__
@@ -87,20 +92,20 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **changes: Any) -> Any:
-        """From the configuration of a PlanScheduler, or a stored one of a scheduler that it can replace.
+        """Make one from the configuration of a PlanScheduler, or of a scheduler that it can replace.
 
         `changes` are `sampler`, `schedule` and settings of the replaced scheduler.
         """
         if not isinstance(config, Mapping):
             raise ValueError(f"from_config needs a configuration, not {type(config).__name__}: from_pretrained loads")
-        # Another class that was made from our configuration carries it along: what it is now counts.
+        # A scheduler of another class that was made from our configuration still carries ours: its class counts.
         own = config.get("_class_name")
         name = config.get("replaced", own) if own in (None, cls.__name__) else own
         if name is None or name == cls.__name__:
             raise ValueError(
                 "this configuration does not say which scheduler it is of: use PlanScheduler.replacing(pipe.scheduler)"
             )
-        # A setting that was a default there is no decision: it has the default of the class that it is now.
+        # A setting that stood at its default there was not decided: it takes the default of the present class.
         defaults = config.get("_use_default_values", ())
         decided = {key: value for key, value in config.items() if key not in defaults and not key.startswith("_")}
         valid = {*config, *OWN, *inspect.signature(getattr(diffusers, name, cls).__init__).parameters}
@@ -113,7 +118,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     def _adopt(self, model: Replaced, sampler: Spec, schedule: Spec, config: Mapping[str, Any]) -> None:
         self._sampler, self._schedule = planned(named(sampler, "sampler"), "a pipeline"), named(schedule, "schedule")
         if self._schedule["name"] != STOCK:
-            spaced(self._schedule, model, 2)  # says now what is wrong with a name or a knob
+            spaced(self._schedule, model, 2)  # raises now where a name or a knob is wrong
         own = {"replaced": model.name, "sampler": plain("sampler", sampler), "schedule": plain("schedule", schedule)}
         known = {key: value for key, value in config.items() if key not in ("_class_name", "_diffusers_version", *OWN)}
         self.register_to_config(**{**model.config, **known, **own})
@@ -124,7 +129,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self._laid: Laid | None = None
         self._calls: list[Call] = []
         self._forget()
-        # Before set_timesteps there are the trained levels, as every scheduler has them.
+        # Before set_timesteps a scheduler shows its trained levels, as those of diffusers do.
         self.timesteps, self.sigmas = model.scheduler.timesteps, getattr(model.scheduler, "sigmas", None)
 
     def _model(self) -> Replaced:
@@ -218,7 +223,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def _forget(self) -> None:
         self._begin_index: int | None = None
-        self._index: int | None = None  # of the call that the run began with
+        self._index: int | None = None  # the call that the run began with
         self._walk: Walk | None = None
         self._own_noise: NoiseStreams | None = None
         self._given: Tensor | None = None  # what step returned last: where it comes back, the walk goes on from its own
@@ -240,9 +245,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> Output | tuple[Tensor, Tensor]:
-        """The state that the next call evaluates, in `sample`'s type. Which call this is, is known by counting.
+        """The state that the next call evaluates, in `sample`'s type.
 
-        `timestep` is looked at before the first call alone.
+        The scheduler counts the calls; it looks at `timestep` before the first one alone.
         """
         walk = self._walk or self._begin(timestep, sample)
         if walk.over:
@@ -269,9 +274,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return self._own_noise
 
     def _take(self, walk: Walk, sample: Tensor, call: Call) -> Tensor:
-        """The walk's state, from `sample` where somebody has changed that since."""
+        """The walk's state; taken from `sample` where somebody has changed it since `step` returned it."""
         if sample is self._given and sample.is_inference():
-            # Changes in place leave no trace here: go on from the sample, and from what its type had cut off.
+            # A change in place leaves no trace here: the walk goes on from the sample and from what its type cut off.
             if sample.dtype != walk.state.dtype:
                 walk.state.copy_(sample.to(walk.state.dtype).div_(call.shown).add_(self._cut_off))
             else:
@@ -343,7 +348,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         for step, first in ahead[:2]:
             sampler = dict(self._sampler)
             churn = registry.knobs(sampler).get("s_churn")
-            if churn:  # it counts a step: as many steps less, as much less
+            if churn:  # s_churn is shared out over all steps: fewer steps get less of it
                 sampler["s_churn"] = churn * (levels.steps - step) / levels.steps
             rest = registry.build_plan(sampler, levels.from_(step))
             before = by_euler([*(stage.level for stage in stages[index:first]), levels[step]])
@@ -401,7 +406,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             try:
                 return self._reached[self._index_of(time)]
             except ValueError:
-                pass  # none of this run's: a trained level
+                pass  # the time is not one of this run's: it is a trained level's
         return model.level_at(float(time))
 
     # ------------------------------------------------------------------- what pipelines read of the replaced scheduler

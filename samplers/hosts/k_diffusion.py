@@ -44,7 +44,11 @@ def sample(
 
     `callback` is called once a step with x, i, sigma, sigma_hat and denoised of its first call. `noise_sampler(σ, σ')`
     gives unit noise that is added on the way from σ to σ'; without it noise is drawn anew, from `extra_args["seed"]`
-    where that is given. `disable` is of the progress bar. Low-precision states are walked in float32.
+    where that is given. `disable` hides the progress bar. Low-precision states are walked in float32.
+
+    >>> model = lambda x, sigma: torch.full_like(x, 0.5)  # whatever it is shown, it sees a grey image
+    >>> sample(model, torch.randn(1, 3), [14.6, 3.0, 0.5, 0.0], sampler="dpmpp", disable=True)
+    tensor([[0.5000, 0.5000, 0.5000]])
     """
     if len(sigmas) < 2:
         return x
@@ -72,7 +76,7 @@ def sample(
 
 
 def function(sampler: str | Mapping[str, Any], flow: bool = False) -> Callable[..., Tensor]:
-    """A function of one sampler, its knobs visible as arguments: user interfaces look at the signature."""
+    """A function of one sampler that shows its knobs as arguments: user interfaces look at the signature."""
     spec = {"name": sampler} if isinstance(sampler, str) else dict(sampler)
     full = planned(spec, "this function")
 

@@ -224,9 +224,9 @@ class Replaced:
         return NoiseLevels(alpha, sigma, np.append(times, self.process.time(ratios[-1])), self.process)
 
     def _told_as(self, levels: NoiseLevels) -> Callable[[Level], float]:
-        """Where a flow's pipeline gives times of its own beside σ, the model is told those, and between them between.
+        """What the model is told at a level: the times that a flow's pipeline gave beside σ, and between them linear.
 
-        With `invert_sigmas` time runs with the signal.
+        With `invert_sigmas` time grows with the signal.
         """
         t, times = levels.sigma[:-1], levels.time[:-1]
         expected = levels.process.train_steps * t if self.flow else times
@@ -297,7 +297,10 @@ class Replaced:
 
 
 def _thresholded(x0: torch.Tensor, share: float, most: float) -> torch.Tensor:
-    """Imagen's dynamic thresholding (2205.11487): to a percentile of |x0| an image, 1 … `most`, and divided by it."""
+    """Imagen's dynamic thresholding (2205.11487): clip x0 to s, and divide by it.
+
+    s is the percentile `share` of |x0|, one number per image, held between 1 and `most`.
+    """
     size = x0.flatten(1).abs().quantile(share, dim=1).clamp(min=1, max=most)
     size = size.view(-1, *(1,) * (x0.ndim - 1))
     return x0.clamp(-size, size) / size

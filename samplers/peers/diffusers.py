@@ -31,7 +31,7 @@ from samplers.peers.draws import Draws
 from samplers.peers.widened import patched
 
 Denoiser = Callable[[Tensor, Level], Tensor]
-SIGMA_DATA = 0.5  # of the EDM schedulers: any value does, it drops out
+SIGMA_DATA = 0.5  # the EDM schedulers ask for one; any value does, since it cancels
 
 
 class Laid(NamedTuple):
@@ -90,7 +90,7 @@ def run(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what diffusers says of options that it means to drop, or of a configuration handed to a relative."""
+    """Silence what diffusers says of options that it means to drop, and of a configuration given to a relative."""
     log = logging.getLogger("diffusers")
     before = log.level
     try:

@@ -17,7 +17,7 @@ CORRECTORS = ("unipc", "sa_solver")  # in diffusers they take the last step back
 def check(implementation: str, sampler: Mapping[str, Any], task: str, levels: NoiseLevels | None = None) -> None:
     """A ValueError in one line where that peer has no counterpart of the sampler with these knobs, or of the task.
 
-    With `levels` also where it cannot walk them, which `run` would say.
+    With `levels` given, the ValueError also says that the peer cannot walk them, as `run` would.
     """
     table = _table(implementation)
     if levels is None:

@@ -54,7 +54,7 @@ def float64() -> Iterator[None]:
 
 @cache
 def _scheduler_modules() -> tuple[ModuleType, ...]:
-    """Of all counterparts there are. diffusers loads a scheduler when it is first asked for: too late in the block."""
+    """The modules of all counterparts. diffusers loads a scheduler at its first use, which would be too late inside."""
     try:
         schedulers = importlib.import_module("diffusers.schedulers")
     except ImportError:

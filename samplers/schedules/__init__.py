@@ -1,4 +1,4 @@
-"""Schedules: pure functions that choose the N+1 noise levels of N steps; the registry of those beside this file.
+"""Schedules are pure functions that choose the N+1 noise levels of N steps. This module finds them by name.
 
 `end` says what the last level is: "zero" (a clean state, by x0-prediction from the level before) or "sigma_min" (the
 lowest level the model was trained at). `rounding` says what the model is told: "none" keeps time fractional and true to
@@ -18,7 +18,7 @@ from samplers.solvers.plan_file import EXAMPLE, PlanFile
 
 
 def file(process: Process, steps: int, *, file: str = EXAMPLE, sha256: str | None = None) -> NoiseLevels:
-    """The levels that a plan file was made for: `steps` is the file's own, whatever is asked."""
+    """The levels that a plan file was made for. The file has its own number of steps; `steps` is not looked at."""
     return PlanFile(file, sha256).schedule(process)
 
 
@@ -36,7 +36,7 @@ SCHEDULES: dict[str, Callable[..., NoiseLevels]] = {
     **{name: getattr(family, name) for family, names in FAMILIES.items() for name in names},
     "file": file,
 }
-# Schedules that read a file: what fills in the digest of its content.
+# For each schedule that reads a file, the function that fills in the digest of the file's content.
 SETTLE: dict[str, Callable[..., dict[str, Any]]] = {
     "gits": searched.settle,
     "file": lambda **knobs: PlanFile(**knobs).settle(),
@@ -48,7 +48,15 @@ def names() -> list[str]:
 
 
 def build(name: str, process: Process, steps: int, **knobs) -> NoiseLevels:
-    """The levels of the named schedule; an unknown name or knob is a ValueError that lists the valid ones."""
+    """The levels of the named schedule; an unknown name or knob is a ValueError that lists the valid ones.
+
+    >>> from samplers.core.levels import DiscreteVP
+    >>> levels = build("karras", DiscreteVP.scaled_linear(), 3, rho=7.0)
+    >>> levels.ratio.round(3)
+    array([14.615,  1.274,  0.029,  0.   ])
+    >>> levels.time.round(1)
+    array([999. , 427.5,   0. ,   0. ])
+    """
     if name not in SCHEDULES:
         close = difflib.get_close_matches(str(name), SCHEDULES, n=1, cutoff=0.5)
         guess = f"did you mean {close[0]!r}? " if close else ""
@@ -62,7 +70,7 @@ def build(name: str, process: Process, steps: int, **knobs) -> NoiseLevels:
 
 
 def settled(schedule: dict[str, Any]) -> dict[str, Any]:
-    """The schedule (`name` and knobs) with everything in it that decides its levels: of a file, its digest."""
+    """The schedule (`name` and knobs) with everything that decides its levels: a file is joined by its digest."""
     settle = SETTLE.get(schedule["name"])
     if settle is None:
         return schedule

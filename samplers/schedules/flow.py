@@ -9,7 +9,7 @@ import numpy as np
 from samplers.core.levels import NoiseLevels, Process, RectifiedFlow
 from samplers.schedules.ramp import ENDS, above, checked, one_of, spare
 
-MOST_MU = 10  # of the logarithm of a shift: 22,000 times
+MOST_MU = 10  # the largest logarithm of a shift: e^10 is 22,000
 
 
 def flow_shift(

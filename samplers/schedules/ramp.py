@@ -24,19 +24,19 @@ def one_of(knob: str, value: str, valid: tuple[str, ...]) -> str:
 
 
 def above(knob: str, value: float, least: float = 0.0) -> float:
-    """A number knob that must lie above `least`."""
+    """The knob as a float; ValueError unless it is a finite number above `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > least or value == float("inf"):
         raise ValueError(f"{knob}={value!r} of the schedule must be a number above {least:g}")
     return float(value)
 
 
 def spare(points: str) -> int:
-    """Points of an evenly spaced grid that are not evaluated: the lowest one, or none."""
+    """How many points of an evenly spaced grid are not evaluated: 1 (the lowest) or 0."""
     return int(one_of("points", points, ("steps", "steps_plus_one")) == "steps_plus_one")
 
 
 def chosen(steps: int, end: str) -> int:
-    """Levels that a spacing chooses: N of them before a zero, N+1 when σmin is itself the end."""
+    """How many levels a spacing chooses: N before a final zero, N+1 where σmin itself is the end."""
     return checked(steps) + (one_of("end", end, ENDS) == "sigma_min")
 
 
@@ -50,7 +50,7 @@ def rounded(rounding: str, how: Callable) -> Callable | None:
 
 
 def truncated(times: np.ndarray) -> np.ndarray:
-    """Towards 0, from just below: in diffusers' float32 the noisiest σ comes out a trifle short of timestep T−1."""
+    """Round down from just below: in diffusers' float32 the noisiest σ comes out a trifle short of timestep T−1."""
     return np.maximum(np.floor(times - 1e-3), 0)
 
 
@@ -62,7 +62,7 @@ def from_ratios(process: Process, ratios: np.ndarray, end: str, how: Callable | 
 
 
 def from_times(process: Process, times: np.ndarray, end: str, ratios: np.ndarray | None = None) -> NoiseLevels:
-    """Levels at N times, and the end. `ratios` only where they are not those that belong to the times."""
+    """Levels at N times, and the end. Give `ratios` only where they are not those that belong to the times."""
     chosen = process.ratio(times) if ratios is None else ratios
     last = 0.0 if one_of("end", end, ENDS) == "zero" else process.ratio_min
     last_time = 0.0 if end == "zero" else process.time_min

@@ -20,7 +20,7 @@ AYS_TIMES = {
 }
 AYS_SIGMAS = {"svd": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)}
 
-MOST_BYTES, MOST_LEVELS = 64 << 20, 4000  # of a trajectory's file: the table of jumps has a number for every pair
+MOST_BYTES, MOST_LEVELS = 64 << 20, 4000  # limits of a trajectory's file, whose table has a number per pair of levels
 
 SHIPPED = Path(__file__).resolve().parent / "data"
 
@@ -121,7 +121,14 @@ def _read(data: bytes) -> Trajectory:
 
 
 def cheapest_path(cost: np.ndarray, jumps: int, coeff: float) -> np.ndarray:
-    """Indices (jumps + 1,) from 0 to the last of cost (M, M), cheapest where jump k costs coeffᵏ times its entry."""
+    """The cheapest path from the first level to the last in so many jumps, as indices (jumps + 1,).
+
+    `cost` is (M, M), from row to column, and jump k costs coeffᵏ times its entry.
+
+    >>> cost = np.array([[np.inf, 1, 9], [np.inf, np.inf, 1], [np.inf, np.inf, np.inf]])
+    >>> cheapest_path(cost, jumps=2, coeff=1.0)
+    array([0, 1, 2])
+    """
     best, follows = cost[:, -1], []  # best[i]: the cheapest way from i to the end in the jumps counted so far
     for _ in range(jumps - 1):
         through = cost + coeff * best

@@ -20,7 +20,7 @@ from samplers.solvers.parts.coefficients import EPS, adams, combined, exponentia
 MODES = ("logrho", "rhoab", "tab")
 MAX_ORDER = 4
 _T_MIN = 1e-3  # where a continuous variance-preserving model's time begins (2011.13456)
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)  # of a step in log ρ, on [−1, 1]
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)  # the quadrature of a step in log ρ, on [−1, 1]
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class _Controller:
         p, i, d = coefficients
         self.h, self.accept_safety = h, accept_safety
         self.powers = ((p + i + d) / order, -(p + 2 * d) / order, d / order)
-        self.inverse: list[float] = []  # of this step's error and of the last two accepted
+        self.inverse: list[float] = []  # 1/error of this step and of the last two accepted ones
 
     def accepts(self, error: float) -> bool:
         if not math.isfinite(error):

@@ -91,7 +91,7 @@ def _differences(past: list[Level], then: Level, noise_scale: str, points: int) 
     if len(past) == 2:
         return d1, -d1, 0.0
     second = fall**2 / 2 + float(((where - now) * inverse).sum()) * end
-    d2 = 2 * second / (now - past[2].ratio)  # of the difference of the two slopes
+    d2 = 2 * second / (now - past[2].ratio)  # the weight of the difference of the two slopes
     here, before = d2 / (now - past[1].ratio), d2 / (past[1].ratio - past[2].ratio)
     return d1 + here, -d1 - here - before, before
 

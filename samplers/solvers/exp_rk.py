@@ -17,8 +17,8 @@ from samplers.tableaux.exponential import ExponentialTableau
 
 @dataclass(frozen=True)
 class ExpRK(runge_kutta.ByTableau):
-    """A call a stage. `tableau`: a name, lawson_NAME or generalised_lawson_NAME of an explicit one, or the path of a
-    JSON file {order, source, c, a, b} with coefficients such as "phi1(1/2)/2", whose `sha256` may be asked for.
+    """One call per stage. `tableau`: a name, lawson_NAME or generalised_lawson_NAME of an explicit one, or the path of
+    a JSON file {order, source, c, a, b} with coefficients such as "phi1(1/2)/2", whose `sha256` may be asked for.
 
     A step to σ = 0 (λ = ∞) takes x0 after one call, one from pure noise (λ = −∞) is first order. `eta` as for `rk`.
     """

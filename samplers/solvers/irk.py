@@ -16,11 +16,11 @@ UPDATES = ("jacobi", "seidel")
 
 @dataclass(frozen=True)
 class IRK(RK):
-    """A call at the start of the step and `sweeps` of one call a stage, less those that repeat one or are not read.
+    """One call at the start of the step, then `sweeps` sweeps of one call per stage; repeated and unread calls go.
 
     The first guess of every stage is the slope at the start. Each sweep adds an order up to the tableau's own; with
-    `update="seidel"` a stage sees those that its sweep has done already. With its sweeps written out the method is an
-    explicit one: the rest is as for `rk`, and the order declared is that of what runs.
+    `update="seidel"` a stage sees the stages that its sweep has done already. With its sweeps written out the method
+    is explicit: everything else is as for `rk`, and the declared order is the order of the method that runs.
     """
 
     tableau: str = "gauss_2"

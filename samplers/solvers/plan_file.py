@@ -1,7 +1,7 @@
 """A plan read from a file as a sampler: `sampler=plan sampler.file=my.json` runs the very coefficients in it.
 
-Any plan that was printed by `python -m samplers.show --json`, kept beside a sweep's records (results/plans), or written
-by hand or by an optimiser in the format of samplers/core/plan_json.py.
+The file may hold any plan in the format of samplers/core/plan_json.py: one that `python -m samplers.show --json` wrote,
+one that a sweep kept beside its records (results/plans), or one that was made by hand or by an optimiser.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class _Table:
     """Writes stages: calls have numbers, and a move says from which call's state and along which calls' ε it goes."""
 
     def __init__(self) -> None:
-        self.levels: list[Level] = []  # of every call
+        self.levels: list[Level] = []  # the level of every call
         self.history: list[int] = []  # the calls that Adams–Bashforth uses
         self.stages: list[Stage] = []
 

@@ -26,9 +26,9 @@ class Restart(Solver):
     """`intervals`: [N, K, t_min, t_max] each, as the authors write them. Where the level nearest to t_min (in σ/α) is
     reached, the state goes up to t_max by fresh noise and down again by N Karras levels (N − 1 steps, `rho`), K times.
 
-    `method`: heun, in `clock` (see heun), or euler. t_max is never above the first level, where img2img starts, and an
-    interval that is empty then is left out; σ = 0 is nobody's t_min. Going up is a churn: its draws are independent of
-    any Brownian path.
+    `method`: heun, in `clock` (see heun), or euler. t_max is lowered to the first level where that is lower (img2img),
+    and an interval that is empty then is left out. A level with σ = 0 never counts as the nearest to t_min. Going up is
+    a churn: its draws are independent of any Brownian path.
     """
 
     method: str = "heun"

@@ -14,7 +14,7 @@ from samplers.tableaux.butcher import Tableau, called
 
 @dataclass(frozen=True)
 class RK(runge_kutta.ByTableau):
-    """A call a stage that the step needs: a stage that only an error estimate would read is not called.
+    """One call for each stage that the step needs; a stage that only an error estimate would read is not called.
 
     `tableau`: a name, or the path of a JSON file {order, source, a, b}, whose `sha256` may be asked for. `clock`: what
     the method steps in, sigma (σ/α, as k-diffusion and EDM), t (σ/(α+σ), rectified flow's) or lambda (log(α/σ), with

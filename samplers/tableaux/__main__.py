@@ -17,9 +17,9 @@ from typing import Any
 from samplers import registry, slopes
 from samplers.tableaux import butcher, catalogue, exponential, trees
 
-NEAR = 0.4  # of a slope to the order
-HALVINGS = 14  # of the first step of multistep methods, whose start is of lower order
-SWEEPS = 3  # of implicit methods, at most, where their slope is measured
+NEAR = 0.4  # how far a slope may lie from the order
+HALVINGS = 14  # how often the first step of a multistep method is halved, since its start is of lower order
+SWEEPS = 3  # the most sweeps of an implicit method whose slope is measured
 ADAMS = [(order, inner) for inner in ([], [1.0], [0.5], [0.5, 1.0]) for order in (1, 2, 3, 4, 5)]
 FAMILIES = {
     "rk": "explicit Runge–Kutta (`sampler=rk sampler.tableau=NAME`)",
@@ -34,16 +34,16 @@ class Row:
     solver: str
     name: str
     stages: int
-    calls: int | None  # of the sampler in `knobs`, a step
+    calls: int | None  # denoiser calls per step of the sampler in `knobs`
     declared: int
     found: int | None  # by the order conditions; None where trees of that order are not asked for
     remark: str
     source: str
-    knobs: dict[str, Any]  # of the sampler whose slope is measured
+    knobs: dict[str, Any]  # the sampler whose slope is measured
 
 
 def rows(names: Sequence[str] = ()) -> Iterator[Row]:
-    """Of the tableaux with these names, or of all."""
+    """One row for each tableau that is named, or for all."""
     every = (
         *((_explicit, name) for name in catalogue.explicit_names()),
         *((_implicit, name) for name in catalogue.implicit_names()),

@@ -12,7 +12,7 @@ from samplers.tableaux import trees
 from samplers.tableaux.expressions import number
 
 MOST_STAGES = 40
-_ROWS = 1e-13  # of a row of coefficients of size 1
+_ROWS = 1e-13  # how far a row of coefficients of size 1 may miss its sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def check(tableau: Tableau) -> Tableau:
 
 
 def called(tableau: Tableau) -> Tableau:
-    """The same explicit method with the fewest calls: stages with one row are one call, and what nothing reads is none.
+    """The same explicit method with the fewest calls: equal rows share one, and a stage that nothing reads has none.
 
     A first-same-as-last stage that only an error estimate would read goes; its successor is the next step's first.
     """

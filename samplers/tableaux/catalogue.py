@@ -43,7 +43,7 @@ def exponential_names() -> list[str]:
 
 
 def pinned(name: str, sha256: str | None) -> str | None:
-    """The digest that stands for a user's file, so that nothing read from it outlives a change of it; None of names."""
+    """The digest of a user's file, so that nothing read from it outlives a change to it; None for a name."""
     if not isinstance(name, str) or not (sha256 is None or isinstance(sha256, str)):
         raise ValueError(f"tableau={name!r} must be a name or a path, and sha256={sha256!r} null or hexadecimal digits")
     if not is_file(name):

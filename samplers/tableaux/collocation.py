@@ -48,7 +48,7 @@ def _nodes(stages: int, ends: tuple[int, ...]) -> np.ndarray:
 
 
 def _weights(c: np.ndarray) -> np.ndarray:
-    """Of the interpolating quadrature: ∫ over [0, 1] of the Lagrange polynomials of c."""
+    """The weights of the interpolating quadrature: ∫ over [0, 1] of the Lagrange polynomials of c."""
     return _integrals(c, np.ones(1))[0]
 
 

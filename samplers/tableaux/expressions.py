@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 Number = Fraction | float | complex
-Value = Callable[[Any], Any]  # of z; a coefficient without φ takes no notice of it
+Value = Callable[[Any], Any]  # a function of z, which a coefficient without φ ignores
 
 _LONGEST = 2000  # characters
 _DEEPEST = 60
@@ -79,7 +79,7 @@ def expression(text: str | int | float) -> Value:
 
 
 class _Refused(ValueError):
-    """What the grammar does not have."""
+    """Raised for what the grammar does not have."""
 
 
 def _read(node: ast.expr, deep: int) -> Value:

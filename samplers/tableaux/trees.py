@@ -14,7 +14,8 @@ import numpy as np
 
 Tree = tuple  # of trees
 HIGHEST = 10  # 1205 trees; the most that is asked of a tableau here
-# Of Φ with every coefficient made positive. Coefficients that were printed to 16 digits meet it, to 10 digits do not.
+# How far a condition may be missed, relative to Φ with every coefficient made positive. Coefficients that were printed
+# to 16 digits meet it, those printed to 10 digits do not.
 TOLERANCE = 1e-12
 
 
@@ -83,7 +84,7 @@ def order(a: np.ndarray, b: np.ndarray, upto: int = HIGHEST) -> int:
 
 
 def worst(a: np.ndarray, b: np.ndarray, nodes: int) -> tuple[float, float, Tree]:
-    """Of the conditions of so many nodes the one that is missed most: relative to its terms, as it is, its tree."""
+    """The condition of so many nodes that is missed most: (relative to its terms, in absolute terms, its tree)."""
     exact, terms = Weights(a, b), Weights(np.abs(a), np.abs(b))
     found = []
     for tree in trees(nodes):

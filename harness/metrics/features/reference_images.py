@@ -17,7 +17,7 @@ from harness.metrics.base import FeatureExtractor
 from harness.metrics.context import Context
 from harness.metrics.features.moments import Gaussian, Moments
 
-VERSION = 1  # of the cached file
+VERSION = 1  # the version of the cached file's format
 KEPT = 10_000  # features kept for KID and precision/recall; the moments are of all reference images
 
 

@@ -14,7 +14,7 @@ from harness.models.base import Kind, Model, Spec, dtype_of
 from harness.models.mixture import DRAWN_KEYS, mixture, positive
 from samplers.core.levels import DiscreteVP, Process, RectifiedFlow
 
-VERSION = 1  # of the default numbers: a changed default mixture must not meet old records
+VERSION = 1  # the version of the default numbers: a changed default mixture must not meet old records
 
 PROCESS_KEYS = ("process", "training_schedule", "beta_start", "beta_end", "zero_terminal_snr")
 COMMON_KEYS = ("name", "kind", "density", *PROCESS_KEYS, "pixel_range", "auto_schedule")

@@ -1,7 +1,7 @@
 """Numbers that solver families share: φ-functions, interpolation of past outputs, and stages along ε or x0.
 
-A consistent method follows the line of fixed noise exactly and adds to it what the outputs differ by. `combined` writes
-that down, so a denoiser that never changes its mind is followed to rounding whatever the other coefficients are.
+Every consistent method is the first-order (DDIM) step plus weights times *differences* of outputs. `combined` builds
+stages in that form, so a constant denoiser is integrated exactly whatever the weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SOLVER_TYPES = ("midpoint", "heun")
 # Adams–Bashforth on equal steps, newest first
 ADAMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 _SERIES = 30  # terms of φ_n(z), |z| < 2: the rest is below 2^30/30!, far under rounding
-_ROUNDING = 1e-12  # of what was cancelled; coefficients of methods are not so small
+_ROUNDING = 1e-12  # relative to what cancelled: a smaller residue is rounding, since no method has such coefficients
 _GAUSS = (0.5 - math.sqrt(1 / 12), 0.5 + math.sqrt(1 / 12))  # two points, exact for cubics
 
 
@@ -88,7 +88,8 @@ def divided(r: Sequence[float], h: float, sign: int, solver_type: str, exact: bo
 def within(r: Sequence[float], h: float, sign: int, solver_type: str) -> dict[int, float]:
     """The same for outputs at fractions r of the step itself, newest first: DPM-Solver's single-step methods.
 
-    By calls ago. With two such outputs `midpoint` uses the newest alone (algorithm 3S), `heun` both.
+    The weights are numbered by calls ago. With two such outputs `midpoint` uses the newest alone (algorithm 3S) and
+    `heun` uses both.
     """
     if len(r) == 2 and solver_type == "heun":
         return dict(enumerate(exponential(r, h, sign)))

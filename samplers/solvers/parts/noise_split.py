@@ -1,4 +1,4 @@
-"""How much of the noise of a step is fresh: ancestral steps go further down and up again, SDE solvers fade what is."""
+"""How much of a step's noise is fresh: ancestral steps go further down and up again, SDE solvers fade the old noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def split(now: Level, then: Level, eta: float, clock: str = "sigma") -> tuple[Le
     if eta == 0:
         return then, 0.0
     if clock == "sigma":
-        share = min(1.0, eta * math.sqrt(1 - (then.ratio / now.ratio) ** 2))  # of the new noise that is fresh
+        share = min(1.0, eta * math.sqrt(1 - (then.ratio / now.ratio) ** 2))  # the fresh share of the new noise
         return Level(then.alpha, then.sigma * math.sqrt(1 - share**2), then.time), share * then.sigma
     t = reading(then, clock)
     ratio = ratio_at(t * max(0.0, 1 - eta * (1 - t / reading(now, clock))), clock)

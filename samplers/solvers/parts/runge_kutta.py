@@ -24,7 +24,7 @@ from samplers.tableaux.exponential import ExponentialTableau
 CLOCKS = ("sigma", "lambda", "t")
 # (states, x0) newest call first, of a state at a level, from weights of the calls, oldest first
 Combine = Callable[[Level, Sequence[float], Sequence[Level]], tuple[tuple[float, ...], tuple[float, ...]]]
-# of a step from one level to another: the rows a_2 … a_s, b of weights, and how they are combined
+# For a step from one level to another: the rows of weights a_2 … a_s and b, and how they are combined.
 Method = Callable[[Level, Level], tuple[Sequence[Sequence[float]], Combine]]
 
 

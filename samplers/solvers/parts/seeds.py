@@ -19,7 +19,7 @@ class Step:
     def __init__(self, now: Level, eta: float, s_noise: float) -> None:
         self.now, self.eta, self.s_noise = now, eta, s_noise
         self.stages: list[Stage] = []
-        self.states, self.x0 = (0.0,), (0.0,)  # of the newest state without its noise, newest call first
+        self.states, self.x0 = (0.0,), (0.0,)  # the newest state without its noise as weights, newest call first
 
     def move(self, then: Level, slopes: dict[int, float] | None = None) -> None:
         """`slopes`: weights of D_j − (the step's first D), j calls ago."""
