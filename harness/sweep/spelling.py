@@ -16,7 +16,11 @@ EXPRESSION = re.compile(r"\s*([\[{'\"]|(choice|range|glob|sort|shuffle|interval|
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """A list with a blank after a comma arrives as several words (`sampler=euler, dpmpp`): they are one again."""
+    """Join the words of a list again that a blank after a comma has split.
+
+    >>> joined(["sampler=euler,", "dpmpp", "steps=10"])
+    ['sampler=euler,dpmpp', 'steps=10']
+    """
     found: list[str] = []
     for word in words:
         goes_on = bool(found) and "=" in found[-1] and (found[-1].rstrip().endswith(",") or word.startswith(","))
@@ -28,7 +32,11 @@ def joined(words: Sequence[str]) -> list[str]:
 
 
 def quoted(word: str) -> str | None:
-    """KEY=VALUE with the parts of a plain list quoted for Hydra; None where the value is an expression."""
+    """KEY=VALUE with the parts of a plain list quoted for Hydra; None where the value is an expression.
+
+    >>> quoted("data.path=/my/images, new")
+    "data.path='/my/images','new'"
+    """
     key, _, value = word.partition("=")
     if EXPRESSION.match(value):
         return None

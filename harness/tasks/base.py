@@ -82,6 +82,12 @@ def tail(schedule: Schedule, steps: int, strength: float, keep_steps: bool) -> t
 
     N steps at strength s run the last ⌊N·s⌋ steps, as everywhere, but at least one: only s = 0 runs none. With
     `keep_steps` N steps run always: the last N of a schedule of ⌈N/s⌉.
+
+    >>> from samplers import schedules
+    >>> from samplers.core.levels import DiscreteVP
+    >>> karras = lambda steps: schedules.build("karras", DiscreteVP.scaled_linear(), steps)
+    >>> tail(karras, 20, strength=0.6, keep_steps=False)[1]
+    12
     """
     if not 0 <= strength <= 1:
         raise InputError(

@@ -79,7 +79,13 @@ def where(rows: pd.DataFrame, frame: pd.DataFrame, called: Names) -> str:
 
 
 def difference(row: Mapping[str, float], scale: float = 1.0) -> str:
-    """`+0.013 ± 0.012`, its half-width with two digits; `+2.8 (+0.3 to +8.0)` where lopsided."""
+    """The difference with its half-width to two digits, or with both ends where the interval is lopsided.
+
+    >>> difference({"difference": 0.0131, "low": 0.0011, "high": 0.0251})
+    '+0.013 ± 0.012'
+    >>> difference({"difference": 2.8, "low": 0.3, "high": 8.0})
+    '+2.8 (+0.3 to +8.0)'
+    """
     value, half = row["difference"] * scale, (row["high"] - row["low"]) * scale / 2
     if not math.isfinite(half):
         return f"{value:+.2g}"

@@ -47,6 +47,9 @@ def number(text: str | int | float) -> Fraction | float:
     """A coefficient that does not depend on z: a fraction where it is rational, else a float.
 
     ValueError in one line for what is no number of the grammar.
+
+    >>> number("1/3"), number("(3-sqrt(3))/6")
+    (Fraction(1, 3), 0.21132486540518713)
     """
     value = expression(text)
     try:
@@ -58,7 +61,11 @@ def number(text: str | int | float) -> Fraction | float:
 
 @lru_cache(maxsize=4096)
 def expression(text: str | int | float) -> Value:
-    """The coefficient as a function of z = hL, real or complex."""
+    """The coefficient as a function of z = hL, real or complex.
+
+    >>> expression("phi1(1/2)/2")(0.0)  # φ_1(0) = 1
+    0.5
+    """
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(f"{_short(text)} is no coefficient: give a number or text such as '1/3'")
     if isinstance(text, int | float):

@@ -21,7 +21,11 @@ TOLERANCE = 1e-12
 
 @cache
 def trees(nodes: int) -> tuple[Tree, ...]:
-    """Every rooted tree of so many nodes, each once: 1, 1, 2, 4, 9, 20, 48, 115, 286, 719."""
+    """Every rooted tree of so many nodes, each once: 1, 1, 2, 4, 9, 20, 48, 115, 286, 719.
+
+    >>> [drawn(tree) for tree in trees(3)]
+    ['[[[]]]', '[[][]]']
+    """
     return tuple(tuple(branches) for branches in forests(trees, nodes - 1))
 
 
@@ -76,7 +80,11 @@ class Weights:
 
 
 def order(a: np.ndarray, b: np.ndarray, upto: int = HIGHEST) -> int:
-    """The order of (a, b), at most `upto`; 0 where Σb is not 1."""
+    """The order of (a, b), at most `upto`; 0 where Σb is not 1.
+
+    >>> order(np.array([[0, 0], [0.5, 0]]), np.array([0, 1]))  # the midpoint rule
+    2
+    """
     for nodes in range(1, upto + 1):
         if worst(a, b, nodes)[0] > TOLERANCE:
             return nodes - 1
