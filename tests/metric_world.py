@@ -1,15 +1,14 @@
-"""What the metric tests share: the shipped networks (untrained ones where there are none yet), contexts, batches."""
+"""What the metric tests share: the shipped networks (untrained ones where there are none yet), contexts, batches.
+
+tests/conftest.py makes its fixtures known to every file, so torch is imported where it is used and not before.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 
-from harness.data import load as data
-from harness.metrics.base import Batch
-from harness.metrics.context import Context, memory
 from harness.metrics.features import files
 
 SHIPPED = (files.EMBEDDED / "extractor.safetensors").is_file() and (files.EMBEDDED / "open_clip").is_dir()
@@ -19,6 +18,7 @@ needs_shipped = pytest.mark.skipif(not SHIPPED, reason="the embedded weights are
 def save_untrained(folder: Path) -> None:
     """Networks of the right shape that know nothing, in the files of the shipped ones."""
     import open_clip
+    import torch
     from safetensors.torch import save_file
 
     from harness.embedded import nets
@@ -49,21 +49,27 @@ def networks(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def world_data(networks):
+    from harness.data import load as data
+
     return data.load({"name": "embedded"}, (64, 64))
 
 
 @pytest.fixture(scope="session")
 def make_context(world_data, tmp_path_factory):
     """Contexts that share networks and reference statistics, as a worker's cells do."""
+    from harness.metrics.context import Context, memory
+
     cache, once = tmp_path_factory.mktemp("cache"), memory()
 
-    def make(**changes) -> Context:
+    def make(**changes):
         return Context(**{"data": world_data, "cache_dir": cache, "once": once, "reference_count": 512, **changes})
 
     return make
 
 
-def batch(source, indices, images=None, prompts=None, **more) -> Batch:
+def batch(source, indices, images=None, prompts=None, **more):
+    from harness.metrics.base import Batch
+
     indices = list(indices)
     images = source.images(indices) if images is None else images
     return Batch(images, source.prompts(indices) if prompts is None else prompts, indices, **more)

@@ -5,8 +5,6 @@ A few pipelines run in every test run; all of them with `-m zoo`.
 
 from __future__ import annotations
 
-from functools import cache
-
 import diffusers
 import pytest
 import torch
@@ -56,7 +54,6 @@ NAMES = [
 ]
 
 
-@cache
 def made(name):
     diffusers.utils.logging.set_verbosity_error()
     case = zoo.case(name)

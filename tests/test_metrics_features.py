@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from metric_world import batch, feed, make_context, needs_shipped, networks, world_data  # noqa: F401
+from metric_world import batch, feed, needs_shipped
 
 from harness.errors import InputError
 from harness.metrics import fid, kid, load, precision_recall
@@ -101,7 +101,7 @@ def test_merged_moments_are_exactly_the_whole():
     assert whole.gaussian().covariance == pytest.approx(np.cov(everything.T), rel=1e-9)
 
 
-def test_merged_shards_of_every_metric_give_exactly_the_whole(make_context, world_data):  # noqa: F811
+def test_merged_shards_of_every_metric_give_exactly_the_whole(make_context, world_data):
     context = make_context(task="inpaint", reference_latents=lambda i: torch.ones(len(i), 4, 4, 4))
     latents = torch.randn(96, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -120,7 +120,7 @@ def test_merged_shards_of_every_metric_give_exactly_the_whole(make_context, worl
         assert a.compute() == b.compute(), a.name
 
 
-def test_shards_that_overlap_are_refused(make_context, world_data):  # noqa: F811
+def test_shards_that_overlap_are_refused(make_context, world_data):
     (metric,) = load.build(["fid"], make_context())
     feed(metric, world_data, 32, 16)
     metric.update(batch(world_data, range(31, 40)))
@@ -217,7 +217,7 @@ def noisy(images: torch.Tensor, amount: float) -> torch.Tensor:
 
 @needs_shipped
 @pytest.mark.parametrize("spoil, amounts", [(blurred, (1, 3, 5, 9)), (noisy, (0, 15, 30, 60))])
-def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, amounts):  # noqa: F811
+def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, amounts):
     images = world_data.images(range(256))
     rows = []
     for amount in amounts:
@@ -234,7 +234,7 @@ def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, a
     assert rows[0]["fid_extractor"].startswith("embedded-v1-96d-") and rows[0]["fid_comparable"] is False
 
 
-def test_features_that_are_not_finite_name_the_image(make_context, world_data):  # noqa: F811
+def test_features_that_are_not_finite_name_the_image(make_context, world_data):
     class Broken:
         id, dim = "broken", 4
 
@@ -251,7 +251,7 @@ def test_features_that_are_not_finite_name_the_image(make_context, world_data): 
         batch(world_data, range(10, 14), latents=latents)
 
 
-def test_reference_statistics_are_computed_once_and_a_damaged_cache_is_mended(make_context, world_data, tmp_path):  # noqa: F811
+def test_reference_statistics_are_computed_once_and_a_damaged_cache_is_mended(make_context, world_data, tmp_path):
     from harness.metrics.context import memory
     from harness.metrics.features import extractors
 
@@ -278,7 +278,7 @@ def test_reference_statistics_are_computed_once_and_a_damaged_cache_is_mended(ma
     assert key != reference_images.cache_key(make_context(reference_count=65), extractor)
 
 
-def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path, make_context, world_data):  # noqa: F811
+def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path, make_context, world_data):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

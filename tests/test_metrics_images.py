@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from metric_world import batch, feed, make_context, needs_shipped, networks, world_data  # noqa: F401
+from metric_world import batch, feed, needs_shipped
 
 from harness.errors import InputError
 from harness.metrics import bootstrap, load, similarity
@@ -28,7 +28,7 @@ def test_intervals_of_a_mean_cover():
 # ----------------------------------------------------------------------------------------------------- CLIP score
 
 
-def test_clip_score_is_100_times_the_cosine_of_open_clip(make_context, networks, world_data):  # noqa: F811
+def test_clip_score_is_100_times_the_cosine_of_open_clip(make_context, networks, world_data):
     import open_clip
 
     (metric,) = load.build(["clip_score"], make_context())
@@ -50,7 +50,7 @@ def test_clip_score_is_100_times_the_cosine_of_open_clip(make_context, networks,
     assert row["clip_definition"].endswith("no resize")
 
 
-def test_clip_score_resizes_other_sizes_as_open_clip_does(make_context, world_data):  # noqa: F811
+def test_clip_score_resizes_other_sizes_as_open_clip_does(make_context, world_data):
     (metric,) = load.build(["clip_score"], make_context())
     large = torch.nn.functional.interpolate(world_data.images(range(8)).float(), scale_factor=2, mode="nearest").byte()
     native = metric.scorer(world_data.images(range(8)), world_data.prompts(range(8)))
@@ -60,7 +60,7 @@ def test_clip_score_resizes_other_sizes_as_open_clip_does(make_context, world_da
 
 
 @needs_shipped
-def test_clip_score_falls_when_captions_are_shuffled(make_context, world_data):  # noqa: F811
+def test_clip_score_falls_when_captions_are_shuffled(make_context, world_data):
     images, prompts = world_data.images(range(128)), world_data.prompts(range(128))
     rows = []
     for order in (prompts, prompts[1:] + prompts[:1]):
@@ -70,7 +70,7 @@ def test_clip_score_falls_when_captions_are_shuffled(make_context, world_data): 
     assert rows[1]["clip_score_high"] < rows[0]["clip_score_low"]
 
 
-def test_a_clip_model_that_is_not_here_is_named_with_where_it_was_looked_for(monkeypatch, tmp_path, make_context):  # noqa: F811
+def test_a_clip_model_that_is_not_here_is_named_with_where_it_was_looked_for(monkeypatch, tmp_path, make_context):
     import huggingface_hub.constants
 
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -92,7 +92,7 @@ def test_a_clip_model_that_is_not_here_is_named_with_where_it_was_looked_for(mon
     assert clip._tagged("ViT-B-32", "openai")["force_quick_gelu"] is True
 
 
-def test_data_of_photographs_without_a_clip_model_has_no_score_and_says_why(monkeypatch, tmp_path, make_context):  # noqa: F811
+def test_data_of_photographs_without_a_clip_model_has_no_score_and_says_why(monkeypatch, tmp_path, make_context):
     class Photographs:
         name, size = "folder", (64, 64)
 
@@ -124,7 +124,7 @@ def test_ssim_and_psnr_equal_torchmetrics():
     assert decibel == pytest.approx(theirs.numpy(), rel=1e-6)
 
 
-def test_inside_and_outside_of_the_mask_are_told_apart(make_context, world_data):  # noqa: F811
+def test_inside_and_outside_of_the_mask_are_told_apart(make_context, world_data):
     """Noise in the mask alone: outside is perfect, inside has exactly the noise's PSNR; and the reverse."""
     sources = world_data.images(range(8))
     masks = world_data.masks(range(8))
@@ -144,7 +144,7 @@ def test_inside_and_outside_of_the_mask_are_told_apart(make_context, world_data)
         assert row[f"psnr_{where}"] == pytest.approx(np.mean(expected)) and row["psnr_n"] == 8
 
 
-def test_similarity_is_for_tasks_with_a_source(make_context, world_data):  # noqa: F811
+def test_similarity_is_for_tasks_with_a_source(make_context, world_data):
     assert load.build(["similarity"], make_context(task="txt2img")) == []
     (metric,) = load.build(["similarity"], make_context(task="img2img"))
     values = metric.update(batch(world_data, range(4), sources=world_data.images(range(4))))
@@ -156,7 +156,7 @@ def test_similarity_is_for_tasks_with_a_source(make_context, world_data):  # noq
     assert row["psnr_inside"] is None and row["lpips"] is None and row["lpips_definition"] is None
 
 
-def test_lpips_is_measured_where_its_weights_lie(monkeypatch, tmp_path, make_context, world_data):  # noqa: F811
+def test_lpips_is_measured_where_its_weights_lie(monkeypatch, tmp_path, make_context, world_data):
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
     from torchvision.models import squeezenet1_1
 
@@ -177,7 +177,7 @@ def test_lpips_is_measured_where_its_weights_lie(monkeypatch, tmp_path, make_con
 # ------------------------------------------------------------------------------------- discretisation, attributes
 
 
-def test_discretisation_error_is_the_relative_rms_of_the_first_images(make_context, world_data):  # noqa: F811
+def test_discretisation_error_is_the_relative_rms_of_the_first_images(make_context, world_data):
     reference = torch.randn(20, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     off = torch.linspace(0.01, 0.2, 20).view(-1, 1, 1, 1)
     asked = []
@@ -204,7 +204,7 @@ def test_discretisation_error_is_the_relative_rms_of_the_first_images(make_conte
     assert load.build(["discretisation"], make_context()) == []
 
 
-def test_attributes_are_judged_by_what_each_prompt_names(make_context, world_data):  # noqa: F811
+def test_attributes_are_judged_by_what_each_prompt_names(make_context, world_data):
     """With heads that answer from a list: a wrong answer counts against its attribute, and `all`, and nothing else."""
     from harness.embedded import nets
 
@@ -237,7 +237,7 @@ def test_attributes_are_judged_by_what_each_prompt_names(make_context, world_dat
 
 
 @needs_shipped
-def test_the_shipped_extractor_reads_real_drawings(make_context, world_data):  # noqa: F811
+def test_the_shipped_extractor_reads_real_drawings(make_context, world_data):
     (metric,) = load.build(["attributes"], make_context())
     row = feed(metric, world_data, 256, 64).compute()
     for name in ("shape", "colour", "size", "background", "position", "relation"):
@@ -264,7 +264,7 @@ def test_every_column_of_a_metric_is_one_that_records_have(name):
 
 # Those that need no images are fed in test_analytic.py.
 @pytest.mark.parametrize("name", OF_IMAGES)
-def test_every_metric_fills_the_columns_it_declares(name, make_context, world_data):  # noqa: F811
+def test_every_metric_fills_the_columns_it_declares(name, make_context, world_data):
     """Whatever has a YAML is found, checked, built and fed, and its columns are ones that records have."""
     from harness.store import schema
 

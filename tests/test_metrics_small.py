@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from metric_world import batch, make_context, networks, world_data  # noqa: F401
+from metric_world import batch
 
 from harness import statistics
 from harness.measure import cost
@@ -38,7 +38,7 @@ def columns(row):
 
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_few_images_have_no_nan_and_no_interval_that_pretends(name, same, make_context, world_data):  # noqa: F811
+def test_few_images_have_no_nan_and_no_interval_that_pretends(name, same, make_context, world_data):
     context = make_context(task="inpaint", reference_latents=lambda i: torch.full((len(i), 4, 4, 4), 0.5))
     for n in (1, 2, 3, 4, 5, 8):
         row = measured(name, context, world_data, n, same)
@@ -53,7 +53,7 @@ def test_few_images_have_no_nan_and_no_interval_that_pretends(name, same, make_c
 
 
 @pytest.mark.parametrize("name", ["clip_score", "attributes", "similarity", "discretisation"])
-def test_one_image_has_a_value_without_an_interval(name, make_context, world_data):  # noqa: F811
+def test_one_image_has_a_value_without_an_interval(name, make_context, world_data):
     context = make_context(task="inpaint", reference_latents=lambda i: torch.full((len(i), 4, 4, 4), 0.5))
     found = columns(measured(name, context, world_data, 1))
     assert any(value is not None for value, _, _ in found.values())
@@ -61,7 +61,7 @@ def test_one_image_has_a_value_without_an_interval(name, make_context, world_dat
     assert any(low is not None for _, low, _ in columns(measured(name, context, world_data, 8)).values())
 
 
-def test_the_least_numbers_of_images_of_the_distances(make_context, world_data):  # noqa: F811
+def test_the_least_numbers_of_images_of_the_distances(make_context, world_data):
     """FID, KID from two images on, KID's interval from five, precision and recall from more than k."""
     context = make_context()
     assert measured("fid", context, world_data, 1)["fid"] is None
@@ -74,20 +74,20 @@ def test_the_least_numbers_of_images_of_the_distances(make_context, world_data):
     assert [value is None for value in hits] == [True, True, False], "k is 3"
 
 
-def test_images_that_are_all_alike_have_a_distance_without_an_interval(make_context, world_data):  # noqa: F811
+def test_images_that_are_all_alike_have_a_distance_without_an_interval(make_context, world_data):
     """Nothing varies, so nothing says how far the distance would move with other images."""
     row = measured("fid", make_context(), world_data, 8, same=True)
     assert row["fid"] > 0 and row["fid_low"] is None and row["fid_high"] is None
 
 
-def test_a_reference_of_nothing_but_zeros_has_no_relative_distance(make_context, world_data):  # noqa: F811
+def test_a_reference_of_nothing_but_zeros_has_no_relative_distance(make_context, world_data):
     context = make_context(reference_latents=lambda i: torch.zeros(len(i), 4, 4, 4))
     row = measured("discretisation", context, world_data, 4)
     assert row["discretisation_error"] is None and row["discretisation_error_low"] is None
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_the_law_and_the_exact_solution_of_few_points(n, make_context, world_data):  # noqa: F811
+def test_the_law_and_the_exact_solution_of_few_points(n, make_context, world_data):
     law = mixture.plane()
     x = torch.from_numpy(law.sample(np.random.default_rng(0), np.full(n, mixture.ANY)))
     context = make_context(law=law, exact_latents=lambda i: x[i] + 0.1, makes_images=False, reference_count=64)

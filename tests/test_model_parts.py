@@ -107,13 +107,13 @@ def test_a_file_of_weights_that_is_none(folder, part, spoil, said):
         assert f"truncated: {whole - 100} bytes of {whole}" in line
 
 
-@pytest.mark.parametrize("first", range(256))
-def test_a_header_of_any_length_is_taken(tmp_path, first):
+def test_a_header_of_any_length_is_taken(tmp_path):
     """The file begins with the header's length: its first byte may be that of a web page or of a pickle."""
-    file = tmp_path / "one.safetensors"
-    text = b"{}".ljust(256 + first)
-    file.write_bytes(len(text).to_bytes(8, "little") + text)
-    assert locate.safetensors_shapes(file) == {}
+    for first in range(256):
+        file = tmp_path / f"{first}.safetensors"
+        text = b"{}".ljust(256 + first)
+        file.write_bytes(len(text).to_bytes(8, "little") + text)
+        assert locate.safetensors_shapes(file) == {}, first
 
 
 def test_a_pointer_in_place_of_pickled_weights(folder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -198,6 +199,7 @@ def test_the_first_command_of_the_readme_runs(tmp_path):
     assert first.startswith("python -m harness.sweep ")
     small = ["steps=2,3", "n_images=4", "batch_size=4", "timing=off", "metrics=fid,clip_score", "reference_count=64"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
+    environment |= {name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ}
     command = [sys.executable, *split(first)[1:], *small, "threads=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -40,39 +41,41 @@ NAMES = [name for name in schedules.names() if name != "file"]
 LATE_STARTS = ("leading", "ddim_uniform")
 
 
-@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-@pytest.mark.parametrize("end", ["zero", "sigma_min"])
 @pytest.mark.parametrize("name", NAMES)
-def test_levels_fall_to_the_end_that_was_asked_for(name, end, process):
-    for steps in STEPS:
-        levels = schedules.build(name, process, steps, end=end)
-        assert (levels.steps, len(levels)) == (steps, steps + 1)
-        assert (np.diff(levels.ratio) < 0).all() and (np.diff(levels.time) <= 1e-9).all()
-        assert levels.ratio[-1] == pytest.approx(0 if end == "zero" else process.ratio_min, rel=1e-12)
-        assert levels.time[-1] == pytest.approx(0 if end == "zero" else process.time_min, abs=1e-9)
-        if np.isinf(levels.ratio[0]):
-            assert name == "flow_shift" and isinstance(process, RectifiedFlow)
-        else:
-            assert levels.ratio[0] <= process.ratio_max * (1 + 1e-12)
-            if name not in LATE_STARTS:
-                assert levels.ratio[0] == pytest.approx(process.ratio_max, rel=1e-9)
-        alpha, sigma = process.scale(levels.ratio)
-        assert np.allclose(levels.alpha, alpha, rtol=0, atol=1e-14)
-        assert np.allclose(levels.sigma, sigma, rtol=0, atol=1e-14)
-        inside = levels.ratio >= process.ratio_min
-        assert np.allclose(process.time(levels.ratio[inside]), levels.time[inside], atol=1e-9)
+def test_levels_fall_to_the_end_that_was_asked_for(name):
+    for kind, end, steps in product(PROCESSES, ("zero", "sigma_min"), STEPS):
+        _levels_fall_to_the_end(name, PROCESSES[kind], end, steps, case=(kind, end, steps))
 
 
-@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def _levels_fall_to_the_end(name, process, end, steps, case):
+    levels = schedules.build(name, process, steps, end=end)
+    assert (levels.steps, len(levels)) == (steps, steps + 1), case
+    assert (np.diff(levels.ratio) < 0).all() and (np.diff(levels.time) <= 1e-9).all(), case
+    assert levels.ratio[-1] == pytest.approx(0 if end == "zero" else process.ratio_min, rel=1e-12), case
+    assert levels.time[-1] == pytest.approx(0 if end == "zero" else process.time_min, abs=1e-9), case
+    if np.isinf(levels.ratio[0]):
+        assert name == "flow_shift" and isinstance(process, RectifiedFlow), case
+    else:
+        assert levels.ratio[0] <= process.ratio_max * (1 + 1e-12), case
+        if name not in LATE_STARTS:
+            assert levels.ratio[0] == pytest.approx(process.ratio_max, rel=1e-9), case
+    alpha, sigma = process.scale(levels.ratio)
+    assert np.allclose(levels.alpha, alpha, rtol=0, atol=1e-14), case
+    assert np.allclose(levels.sigma, sigma, rtol=0, atol=1e-14), case
+    inside = levels.ratio >= process.ratio_min
+    assert np.allclose(process.time(levels.ratio[inside]), levels.time[inside], atol=1e-9), case
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_very_many_steps_are_levels_that_fall_or_one_clear_line(name, process):
+def test_very_many_steps_are_levels_that_fall_or_one_clear_line(name):
     """NoiseLevels refuses whatever does not fall, so that nothing but a plain reason may come out."""
-    for steps in (250, 999, 1000, 1500):
+    for kind, steps in product(PROCESSES, (250, 999, 1000, 1500)):
         try:
-            assert schedules.build(name, process, steps).steps == steps
+            assert schedules.build(name, PROCESSES[kind], steps).steps == steps, (kind, steps)
         except ValueError as error:
-            assert re.search(r"take fewer|at most \d+ steps", str(error)) and "\n" not in str(error)
-            assert steps > 500 or name == "gits"
+            said = str(error)
+            assert re.search(r"take fewer|at most \d+ steps", said) and "\n" not in said, (kind, steps, said)
+            assert steps > 500 or name == "gits", (kind, steps, said)
 
 
 @pytest.mark.parametrize("name", schedules.names())
