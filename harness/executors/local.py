@@ -179,7 +179,7 @@ class _Worker:
         if isinstance(message, Progress):
             if message.what == TIMED:
                 self.beside = ()
-                self._wind_up()  # nor is what other cells' timing took
+                self._wind_up()  # what timing the other cells took is not the cell's time
             elif not self.heard:
                 self.heard = True
                 self._wind_up()  # starting the process is not the cell's time

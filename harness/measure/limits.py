@@ -67,7 +67,7 @@ def reference_levels(generator: Generator) -> NoiseLevels:
 
 
 class Kept(ABC):
-    """Latents of a cell by image number, on the CPU; from the disk where they were computed before."""
+    """The latents a cell is compared with, by image number, on the CPU; read from the disk once they were computed."""
 
     block: ClassVar[int]  # images computed in one go
 

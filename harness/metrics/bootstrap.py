@@ -16,8 +16,8 @@ def bounds(draws: np.ndarray, value: float) -> tuple[float, float]:
 def around(value: float, moved: np.ndarray, resamples: int, seed: int) -> tuple[float | None, float | None]:
     """95 % interval of a value from its derivative in each image's weight, (n,).
 
-    (None, None) where the images cannot tell how far it may be off: there is only one, or none moves it from a value
-    other than 0.
+    (None, None) where the images say nothing about its error: where there is only one, or where none of them moves it
+    from a value other than 0.
     """
     if len(moved) < 2 or not (moved != moved[0]).any():
         return (0.0, 0.0) if len(moved) > 1 and value == 0 else (None, None)

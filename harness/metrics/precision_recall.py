@@ -41,7 +41,7 @@ class PrecisionRecall(FeatureMetric):
 
 
 def manifold_hits(fake: np.ndarray, real: np.ndarray, k: int) -> dict[str, np.ndarray]:
-    """Values whose means are the four numbers: precision and density a fake image, recall and coverage a real one."""
+    """Values whose means are the four numbers: precision and density per fake image, recall and coverage per real."""
     fake_radius, real_radius = _radii(fake, k), _radii(real, k)
     precision, density = np.empty(len(fake)), np.empty(len(fake))
     recall, coverage = np.zeros(len(real)), np.zeros(len(real))

@@ -28,7 +28,7 @@ def check(model: str, allow_pickle: bool = False) -> None:
 
 
 def get(model: str, pretrained: str, context: Context, allow_pickle: bool = False) -> tuple[ClipScorer | None, str]:
-    """The scorer, loaded once a worker; or None and why: `auto` makes do without, a model asked for must be there."""
+    """The scorer, loaded once per worker, or None and why: only `auto` may find none, a named model must be there."""
     asked = model
     if model == "auto":
         model = "embedded" if context.data.name == "embedded" else CUSTOMARY
