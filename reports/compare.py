@@ -63,16 +63,27 @@ def compare(matched: Matched, store: Store) -> pd.DataFrame:
     found = pd.DataFrame([row for row in rows if row is not None])
     if found.empty:
         raise InputError("the two sides have no measured value in common; sweep both with the same metrics")
+    found = judged(found)
+    timed = ratios.timings(store, cells)
+    costs = [ratio(cells, timed, BY_NAME[name], pair) for name in RATIOS for pair in matched.pairs]
+    rows = [{"pair": k % len(matched.pairs), **row} for k, row in enumerate(costs) if row is not None]
+    return pd.concat([found, pd.DataFrame(rows)], ignore_index=True)
+
+
+def judged(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are shown together (measure, difference, low, high, p of each alone, paired, note), judged as one.
+
+    p becomes that of Holm over all of them; `verdict` is added.
+    """
+    found = found.copy()
     # Values that are all equal can raise no alarm, so they cost the others nothing.
     equal = (found["note"] == "") & (found[["difference", "low", "high"]] == 0).all(axis=1) & found["paired"]
     found.loc[equal, "p"] = np.nan
-    judged = found["p"].notna()
-    found.loc[judged, "p"] = statistics.holm(found.loc[judged, "p"].to_numpy())
+    asked = found["p"].notna()
+    found.loc[asked, "p"] = statistics.holm(found.loc[asked, "p"].to_numpy(float))
     found["verdict"] = [_verdict(row) for row in found.itertuples()]
     found.loc[equal, "verdict"] = EQUAL
-    timed = ratios.timings(store, cells)
-    costs = [_ratio(cells, timed, BY_NAME[name], k, pair) for k, pair in enumerate(matched.pairs) for name in RATIOS]
-    return pd.concat([found, pd.DataFrame([row for row in costs if row is not None])], ignore_index=True)
+    return found
 
 
 def _row(cells: pd.DataFrame, images: pd.DataFrame, what: Measure, k: int, pair: tuple[object, object]) -> dict | None:
@@ -88,7 +99,7 @@ def _row(cells: pd.DataFrame, images: pd.DataFrame, what: Measure, k: int, pair:
     if differ:
         return {**row, "note": f"the two differ in {', '.join(differ)}"}
     found = differences(two, images, what.column, to=two["cell_id"].iloc[0], free=FREE).iloc[1]
-    return {**row, **found[["difference", "low", "high", "n", "p", "paired"]].to_dict()}
+    return {**row, **found[["difference", "low", "high", "n", "p", "effect", "paired"]].to_dict()}
 
 
 def _verdict(row: object) -> str:
@@ -99,15 +110,15 @@ def _verdict(row: object) -> str:
     return BETTER if (row.difference > 0) == BY_NAME[row.measure].higher_is_better else WORSE
 
 
-def _ratio(
-    cells: pd.DataFrame, timed: dict[str, pd.DataFrame], what: Measure, k: int, pair: tuple[object, object]
+def ratio(
+    cells: pd.DataFrame, timed: dict[str, pd.DataFrame], what: Measure, pair: tuple[object, object]
 ) -> dict | None:
     """B over A: of latency from the rounds in which both were timed, else from the two values' own intervals."""
     two = cells.loc[list(pair)]
     a, b = two[what.column].astype(float)
     if not (a > 0 and b > 0):
         return None
-    row = {"pair": k, "measure": what.column, "a": a, "b": b, "difference": b / a, "note": "ratio", "verdict": ""}
+    row = {"measure": what.column, "a": a, "b": b, "difference": b / a, "note": "ratio", "verdict": ""}
     row |= {"paired": False}
     found = paired_ratio(*(timed[cell_id] for cell_id in two["cell_id"])) if what.column == "latency_s" else None
     if found is not None:

@@ -42,10 +42,14 @@ SAME_COST = [axis for axis in COST_AXES if axis != "peak_memory_kind"]
 
 @dataclass(frozen=True)
 class Choice:
-    """One comparable group: the best cell within the budget, those tied with it, and the sentences that say so."""
+    """One comparable group: the best cell within the budget, those tied with it, and the sentences that say so.
+
+    `cheapest`: of the best and those tied with it, the one that costs least.
+    """
 
     best: object
     tied: list[object]
+    cheapest: object
     sentences: list[str]
 
 
@@ -59,8 +63,19 @@ class Picked:
     found: pd.DataFrame
 
 
-def pick(cells: pd.DataFrame, store: Store, by: Measure, budgets: dict[str, float]) -> Picked:
-    """InputError where nothing fits, or nothing was measured."""
+def pick(
+    cells: pd.DataFrame,
+    store: Store,
+    by: Measure,
+    budgets: dict[str, float],
+    images: pd.DataFrame | None = None,
+    cost: str | None = None,
+) -> Picked:
+    """InputError where nothing fits, or nothing was measured.
+
+    `images`: rows of `read_images` where they are at hand already. `cost`: a column that says what is cheap; None: that
+    of the first budget, NFE where there is none.
+    """
     good = _measured(cells, by, budgets)
     fits = good
     for name, limit in budgets.items():
@@ -69,13 +84,13 @@ def pick(cells: pd.DataFrame, store: Store, by: Measure, budgets: dict[str, floa
         raise InputError(_nothing_fits(good, budgets))
     called = names(fits)
     groups = pd.Series(groups_of(fits, by), fits.index)
-    images = read_images(store, fits, [by.column])
+    images = read_images(store, fits, [by.column]) if images is None else images
     found = differences(fits, images, by.column)
     choices = []
     for _, places in groups.groupby(groups, sort=False).groups.items():
         rows = found.loc[places]
         where = words.where(rows, found, called) if groups.nunique() > 1 else ""
-        choices.append(_choice(rows, fits, by, budgets, called, where))
+        choices.append(_choice(rows, fits, by, budgets, called, where, cost))
     return Picked(choices, good, fits, found)
 
 
@@ -115,32 +130,37 @@ def _nothing_fits(good: pd.DataFrame, budgets: dict[str, float]) -> str:
 
 
 def _choice(
-    rows: pd.DataFrame, cells: pd.DataFrame, by: Measure, budgets: dict[str, float], called: Names, where: str
+    rows: pd.DataFrame,
+    cells: pd.DataFrame,
+    by: Measure,
+    budgets: dict[str, float],
+    called: Names,
+    where: str,
+    cost: str | None = None,
 ) -> Choice:
+    cost = cost or (BUDGETS[next(iter(budgets))][0] if budgets else "nfe")
     best = rows.index[rows["cell_id"] == rows["to"]][0]
     tied = [place for place in rows.index[rows["tied"]] if place != best]
-    tied.sort(key=lambda place: _cost(cells.loc[place], budgets))
+    tied.sort(key=lambda place: _cost(cells.loc[place], cost))
+    cheapest = min([best, *tied], key=lambda place: _cost(cells.loc[place], cost))
     lines = [f"{by.heading}{where}: {_fully(cells.loc[best], called.of(best))}: {_told(cells.loc[best], by, budgets)}"]
     if len(rows) == 1:
         lines.append("it is the only cell within the budget")
-        return Choice(best, tied, lines)
+        return Choice(best, tied, best, lines)
     worse = len(rows) - len(tied) - 1
     if tied:
         lines.append(f"cannot be told from it ({len(tied)} of {len(rows) - 1} others): {called.list(tied)}")
-        cheapest = min([best, *tied], key=lambda place: _cost(cells.loc[place], budgets))
-        if cheapest != best and _cost(cells.loc[cheapest], budgets) < _cost(cells.loc[best], budgets):
+        if cheapest != best and _cost(cells.loc[cheapest], cost) < _cost(cells.loc[best], cost):
             lines.append(
                 f"the cheapest of them: {_fully(cells.loc[cheapest], called.of(cheapest))}: "
                 f"{_told(cells.loc[cheapest], by, budgets)}"
             )
     else:
         lines.append(f"all {worse} others within the budget are worse for sure")
-    return Choice(best, tied, lines)
+    return Choice(best, tied, cheapest, lines)
 
 
-def _cost(row: pd.Series, budgets: dict[str, float]) -> float:
-    """The cost that the first budget is about; NFE where there is no budget."""
-    column = BUDGETS[next(iter(budgets))][0] if budgets else "nfe"
+def _cost(row: pd.Series, column: str) -> float:
     return float(row[column]) if pd.notna(row[column]) else float("inf")
 
 

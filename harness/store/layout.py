@@ -12,6 +12,7 @@ These are names in a `Place`, which may be a bucket. What follows is on this mac
 
     cache/runs/, cache/statistics/  what is dear to compute and can be computed again
     plots/                          figures and tables of reports
+    page.html, page-images/         the page of all records (reports/page.py)
     parity/, gits/, gate/, overhead.parquet    what other commands write unless told otherwise
 """
 
@@ -130,6 +131,11 @@ def borrow_cache(of: Path, into: Path) -> None:
 def plots(results: Path) -> Path:
     """Figures, unless the user names another folder."""
     return results / "plots"
+
+
+def page(results: Path) -> Path:
+    """The HTML page of everything recorded; where its pictures are many, page-images/ lies beside it."""
+    return results / "page.html"
 
 
 def parity(results: Path) -> Path:

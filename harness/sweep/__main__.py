@@ -11,7 +11,8 @@ from pathlib import Path
 
 from harness.errors import one_line
 from harness.sweep.enumerate import enumerate_cells
-from harness.sweep.plots import by_hand, draw
+from harness.sweep.live import served
+from harness.sweep.plots import by_hand, draw, page
 from harness.sweep.run import guarded, run
 
 
@@ -30,9 +31,12 @@ def main() -> int:
         for note in asked.notes:
             print(one_line(f"note: {note}"))
         cells = list(asked.cells.values())
-        outcome = run(cells, asked.settings)
         results = Path(asked.settings["results_dir"])
+        with served(results, cells, asked.settings["live"]):
+            outcome = run(cells, asked.settings)
         print(one_line(draw(results, cells, outcome.ran) if asked.settings["plots"] else f"next: {by_hand(results)}"))
+        if asked.settings["plots"]:
+            print(one_line(page(results, outcome.ran)))
         print(f"{time.perf_counter() - began:.1f} s in all")
         return outcome.code
 

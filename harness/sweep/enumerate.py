@@ -49,7 +49,7 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     for name, check in SETTINGS.items():
         if name != "cell_timeout" or settings[name] is not None:
             check(name, settings[name])
-    for name in ("force", "debug", "plots"):
+    for name in ("force", "debug", "plots", "live"):
         YesOrNo()(name, settings[name])
     folder = settings["results_dir"]
     if not isinstance(folder, str) or not folder.strip():

@@ -1,4 +1,4 @@
-"""The plots of a sweep that ended, and the one picture to open."""
+"""The plots and the page of a sweep that ended, and which to open."""
 
 from __future__ import annotations
 
@@ -41,6 +41,26 @@ def draw(results: Path, cells: list[Cell], ran: int) -> str:
     return f"plots: open {_first(new, cells)}" + (f" ({len(new) - 1} more beside it)" if len(new) > 1 else "")
 
 
+def page(results: Path, ran: int) -> str:
+    """Build the page of all that is recorded, where something is new; one line that names it.
+
+    By a process of its own, as the plots.
+    """
+    out = layout.page(results)
+    again = by_hand(results, "page")
+    if not ran and out.exists():
+        return f"page: {out} holds all of it already; again: {again}"
+    command = [sys.executable, str(ROOT / "reports" / "page.py"), "--results", str(results)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        return f"warning: no page was written ({error}); the records are whole; try: {again}"
+    if done.returncode:
+        reason = one_line((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])[:300]
+        return f"warning: no page was written ({reason}); the records are whole; try: {again}"
+    return f"page: open {out} in a browser"
+
+
 def _first(drawn: list[Path], cells: list[Cell]) -> Path:
     """The picture that answers what this sweep asked: of its own task and model, over the axis that varies."""
     several = [figure for axis, figure in FIGURES if len({str(getattr(cell, axis)) for cell in cells}) > 1]
@@ -52,8 +72,8 @@ def _first(drawn: list[Path], cells: list[Cell]) -> Path:
     return next(iter([*wanted, *own, *drawn]))
 
 
-def by_hand(results: Path) -> str:
-    return "python reports/plot.py" + ("" if str(results) == "results" else f" --results {results}")
+def by_hand(results: Path, report: str = "plot") -> str:
+    return f"python reports/{report}.py" + ("" if str(results) == "results" else f" --results {results}")
 
 
 def _newer(path: Path, began: float) -> bool:

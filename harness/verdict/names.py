@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ class Names:
     def of(self, place: object, but: Sequence[str] = ()) -> str:
         """A cell in words, as `dpmpp at 20 steps`; without the columns `but`."""
         row = self.table.loc[place]
-        said = {column: phrase(column, row[column]) for column in self._telling() if column not in but}
+        said = {column: phrase(column, row[column]) for column in self._telling if column not in but}
         steps = said.pop("steps", "")
         first = " ".join(said.pop(column) for column in BARE if said.get(column))
         rest = ", ".join(part for part in [first, *said.values()] if part)
@@ -43,7 +44,7 @@ class Names:
 
     def list(self, places: Sequence[object], most: int = 6) -> str:
         """Cells in words, those that differ in the steps alone together: `20, 30 and 50 steps`."""
-        telling = self._telling()
+        telling = self._telling
         most += len(places) == most + 1  # the last one is as short as "1 more"
         some: dict[str, list[object]] = {}
         for place in places[:most]:
@@ -59,6 +60,7 @@ class Names:
             parts.append(f"{len(places) - most} more")
         return joined(parts)
 
+    @cached_property
     def _telling(self) -> list[str]:
         several = [column for column in self.table if self.table[column].nunique() > 1]
         return [column for column in several if column != "cell"] or [c for c in ALWAYS if c in self.table]

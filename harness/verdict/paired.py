@@ -15,6 +15,7 @@ gives a frame with a row a cell that has the metric, in the order and with the i
     p                   two-sided, corrected (Holm) over all comparisons of the call
     tied                p ≥ 0.05: cannot be told from `to`; always so for `to` itself, for equal images and where the
                         interval holds 0
+    effect              Cohen's d of the pairs: the mean of their differences over its standard deviation; NaN unpaired
     paired              whether rows of images stand behind it; else the two values' own intervals, which are far wider
 
 What the images' values are. A mean (CLIP score, attributes, PSNR) has them. FID has its influence, whose mean moves as
@@ -40,7 +41,7 @@ from harness.verdict.measures import INFLUENCE, ROOT, Measure, bounds, measure, 
 
 ALPHA = 0.05
 BEST = "best"
-COLUMNS = ("cell_id", "value", "group", "to", "difference", "low", "high", "n", "p", "tied", "paired")
+COLUMNS = ("cell_id", "value", "group", "to", "difference", "low", "high", "n", "p", "effect", "tied", "paired")
 
 
 def read_images(store: Store, cells: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -86,7 +87,7 @@ def differences(
         k = len(rows)
         family.append((others, k * (k - 1) // 2 if to == BEST else k - 1))
     found["p"] = _corrected(found["p"].astype(float), family)
-    for column in ("difference", "low", "high", "n"):
+    for column in ("difference", "low", "high", "n", "effect"):
         found[column] = found[column].astype(float)
     found["paired"] = found["paired"].fillna(False).astype(bool)
     known = found["difference"].notna()
@@ -162,20 +163,20 @@ class Images:
 
 
 def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
-    """Difference, interval, n, p (not corrected) and whether paired, of cells of one group to the cell `anchor`.
+    """Difference, interval, n, p (not corrected), effect and whether paired, of cells of one group to `anchor`.
 
     `rows` has the columns cell_id and value.
     """
     own = values.of[anchor]
     out = pd.DataFrame({"difference": rows["value"] - own, "low": np.nan, "high": np.nan, "n": 0.0, "p": 1.0})
-    out["paired"] = False
+    out["effect"], out["paired"] = np.nan, False
     for places, result in values.against(anchor, rows["cell_id"]):
         if result is None:
             for place in places:
                 _unpaired(out, place, values.half[anchor], values.half[rows.loc[place, "cell_id"]])
             continue
         out.loc[places, "n"], out.loc[places, "paired"] = float(result.n), True
-        for name in ("difference", "low", "high", "p"):
+        for name in ("difference", "low", "high", "p", "effect"):
             out.loc[places, name] = getattr(result, name)
         if result.n < 2:  # one image has no spread to judge by
             out.loc[places, ["low", "high"]] = np.nan

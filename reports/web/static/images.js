@@ -1,0 +1,199 @@
+// A cell's images, beside another's from the same prompts and noise: side by side, wiped, blinking, their difference.
+"use strict";
+(() => {
+  const HOW = [["side", "Side by side"], ["wipe", "Wipe"], ["blink", "Blink"], ["difference", "Difference ×4"]];
+  const SHEET = 12, BLINK_MS = 600;
+  const addresses = new Map();
+  let blinking = 0;
+
+  // The address of a cell's row of tiles.
+  Page.picture = (i, kind = "") => {
+    const data = Page.data, name = data.idOf(i) + kind;
+    if (!(i in data.images.tiles)) return null;
+    if (data.images.way === "served") return `picture/${name}.webp`;
+    if (document.body.dataset.folder) return `${document.body.dataset.folder}/${name}.webp`;
+    if (!addresses.has(name)) {
+      const held = document.getElementById(`picture-${name}`);
+      addresses.set(name, held ? `data:image/webp;base64,${held.textContent}` : null);
+    }
+    return addresses.get(name);
+  };
+
+  // One tile of a row, `side` pixels wide.
+  function tile(i, k, side, alt, kind = "") {
+    const [width, height] = Page.data.images.sizes[i], many = Page.data.images.tiles[i].length;
+    const box = Page.el("span", { class: "tile", role: "img", "aria-label": alt });
+    box.style.width = `${side}px`;
+    box.style.height = `${(side * height) / width}px`;
+    const picture = Page.el("img", { src: Page.picture(i, kind), alt: "", loading: "lazy", draggable: "false" });
+    picture.style.width = `${side * many}px`;
+    picture.style.height = `${(side * height) / width}px`;
+    picture.style.transform = `translateX(${-k * side}px)`;
+    box.append(picture);
+    return box;
+  }
+
+  Page.views.images = (holder) => {
+    clearInterval(blinking);
+    const data = Page.data, state = Page.state, have = Page.shownRows().filter((i) => i in data.images.tiles);
+    const any = Object.keys(data.images.tiles).length;
+    if (!any || data.images.way === "none") return void Page.fill(holder, Page.el("p", {}, data.images.way === "none" ? "This file was made without images (--images none)." : "No cell has images."));
+    const a = Page.cell("a") ?? have[0] ?? null, b = Page.cell("b");
+    const controls = Page.el("div", { class: "controls" }, chooser("A", "a", a), chooser("B", "b", b));
+    if (a === null || !(a in data.images.tiles)) return void Page.fill(holder, controls, Page.el("p", {}, a === null ? "Choose a cell." : "This cell has no images."), sheet(data, have));
+    const both = b !== null && b !== a && b in data.images.tiles;
+    const measure = imageColumn(data, state.order);
+    controls.append(Page.select("Order", orders(data, both), state.order ?? (both ? "differ" : "made"), (value) => Page.set({ order: value })));
+    if (both) controls.append(Page.toggle("How to compare", HOW, state.how ?? "side", (how) => Page.set({ how })));
+    const shown = ordered(data, a, both ? b : null, state.order ?? (both ? "differ" : "made"), measure);
+    const list = Page.el("div", { class: "pairs" }, shown.map((row) => (both ? pair(data, a, b, row, state.how ?? "side") : single(data, a, row))));
+    Page.fill(holder, controls, Page.el("p", { class: "note" }, words(data, a, both ? b : null)), list, sheet(data, have));
+  };
+
+  function words(data, a, b) {
+    const lossy = data.images.lossless ? "" : " Thumbnails are compressed with loss: small differences may be the format's.";
+    if (b === null) return `${data.nameOf(a)}. Choose a second cell to see the same prompts and noise side by side.${lossy}`;
+    return `A: ${data.nameOf(a)}. B: ${data.nameOf(b)}. The same prompts and noise.${lossy}`;
+  }
+
+  function chooser(letter, side, now) {
+    const data = Page.data, rows = [...new Set([...(now === null ? [] : [now]), ...Page.shownRows().filter((i) => i in data.images.tiles).slice(0, 600)])];
+    const none = side === "b" ? [["", "none"]] : [];
+    return Page.select(letter, [...none, ...rows.map((i) => [data.idOf(i), data.nameOf(i)])], now === null ? "" : data.idOf(now), (id) => Page.set({ [side]: id || undefined }));
+  }
+
+  function orders(data, both) {
+    const columns = data.images.columns.map((column, k) => [`worst:${column.name}`, `worst ${column.name.replaceAll("_", " ")} first`]);
+    const differ = both ? [["differ", "most different first"], ...data.images.columns.map((c) => [`differ:${c.name}`, `most different ${c.name.replaceAll("_", " ")} first`])] : [];
+    return [...differ, ["made", "as made"], ["failed", "prompts it missed first"], ...columns];
+  }
+
+  function imageColumn(data, order) {
+    const name = (order ?? "").split(":")[1];
+    const k = data.images.columns.findIndex((column) => column.name === name);
+    return k < 0 ? 0 : k;
+  }
+
+  const rowsOf = (data, i) => new Map((data.byCell.get(i) ?? []).map((row) => [data.images.index[row], row]));
+
+  // [{ index, ra, rb }] in the order asked for.
+  function ordered(data, a, b, order, k) {
+    const ofA = rowsOf(data, a), ofB = b === null ? new Map() : rowsOf(data, b);
+    const tilesB = b === null ? [] : data.images.tiles[b];
+    const shown = data.images.tiles[a].filter((index) => b === null || tilesB.includes(index)).map((index) => ({ index, ra: ofA.get(index), rb: ofB.get(index) }));
+    const value = (row, column) => (row === undefined || !data.images.values.length ? NaN : data.images.values[column][row]);
+    const column = data.images.columns[k], better = column ? higher(data, column.name) : true;
+    const all = data.images.columns.findIndex((c) => c.name === "attributes_all");
+    const key = {
+      worst: ({ ra }) => (better ? 1 : -1) * value(ra, k),
+      differ: ({ ra, rb }) => -Math.abs(value(rb, k) - value(ra, k)),
+      failed: ({ ra }) => (all < 0 ? 0 : value(ra, all)),
+    }[order.split(":")[0]];
+    if (!key) return shown;
+    const safe = (row) => { const found = key(row); return Number.isNaN(found) ? Infinity : found; };
+    return shown.sort((p, q) => safe(p) - safe(q) || p.index - q.index);
+  }
+
+  function higher(data, name) {
+    const what = [...data.measures].find((one) => one.images === name);
+    return what ? what.higher : !/error|distance|lpips/.test(name);
+  }
+
+  function prompt(data, row, index) {
+    if (row === undefined) return `image ${index}`;
+    const code = data.images.prompt.codes[row];
+    return code < 0 ? `image ${index}` : data.images.prompt.levels[code];
+  }
+
+  const short = (text) => (text.length > 300 ? `${text.slice(0, 300)}…` : text);
+  const side = () => Math.max(96, Math.min(256, (innerWidth - 64) / 2));
+
+  function single(data, a, { index, ra }) {
+    const text = prompt(data, ra, index);
+    const tiles = [tile(a, data.images.tiles[a].indexOf(index), Math.min(192, side()), `image ${index}: ${short(text)}`)];
+    if (data.images.sourced.includes(a)) tiles.unshift(tile(a, data.images.tiles[a].indexOf(index), Math.min(192, side()), "what it began with", "-source"));
+    return Page.el("figure", { class: "one" }, Page.el("div", { class: "stage" }, tiles), Page.el("figcaption", {}, Page.el("bdi", {}, short(text))), values(data, [["A", ra]]));
+  }
+
+  function pair(data, a, b, { index, ra, rb }, how) {
+    const text = prompt(data, ra, index), size = side();
+    const ka = data.images.tiles[a].indexOf(index), kb = data.images.tiles[b].indexOf(index);
+    const ta = tile(a, ka, size, `A, image ${index}: ${short(text)}`), tb = tile(b, kb, size, `B, image ${index}: ${short(text)}`);
+    const stage = Page.el("div", { class: `stage ${how}` }, ta, tb);
+    const figure = Page.el("figure", { class: "pair" }, stage);
+    if (how === "wipe") {
+      const input = Page.el("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": `Wipe between A and B, image ${index}`, class: "wiper",
+        oninput: () => wipe(tb, input) });
+      input.style.width = `${size}px`;
+      wipe(tb, input);
+      stage.addEventListener("pointermove", (event) => {
+        if (event.buttons !== 1) return;
+        const box = stage.getBoundingClientRect();
+        input.value = Math.round((100 * (event.clientX - box.left)) / size);
+        wipe(tb, input);
+      });
+      figure.append(input);
+    }
+    if (how === "blink") blink();
+    figure.append(Page.el("figcaption", {}, Page.el("bdi", {}, short(text))), values(data, [["A", ra], ["B", rb]]));
+    return figure;
+  }
+
+  function wipe(top, input) {
+    top.style.clipPath = `inset(0 0 0 ${input.value}%)`;
+    input.setAttribute("aria-valuetext", `${input.value} % A`);
+  }
+
+  function blink() {
+    clearInterval(blinking);
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    let on = false;
+    blinking = setInterval(() => {
+      on = !on;
+      document.querySelectorAll(".stage.blink").forEach((stage) => stage.classList.toggle("b", on));
+    }, BLINK_MS);
+  }
+
+  function values(data, sides) {
+    const rows = data.images.columns.map((column, k) => {
+      const found = sides.map(([, row]) => (row === undefined ? NaN : data.images.values[k][row]));
+      if (found.every(Number.isNaN)) return null;
+      const texts = found.map((value) => (Number.isNaN(value) ? Page.NOTHING : Page.general(value, 3)));
+      if (found.length === 2) texts.push(Number.isNaN(found[0] + found[1]) ? "" : (found[1] - found[0] > 0 ? "+" : "") + Page.general(found[1] - found[0], 2));
+      return Page.el("tr", {}, Page.el("th", { scope: "row" }, column.name.replaceAll("_", " ")), texts.map((text) => Page.el("td", {}, text)));
+    });
+    const heads = ["", ...sides.map(([letter]) => letter), ...(sides.length === 2 ? ["B − A"] : [])];
+    return Page.el("table", { class: "values" }, Page.el("caption", { class: "unseen" }, "Values of this image"), Page.el("thead", {}, Page.el("tr", {}, heads.map((text) => Page.el("th", { scope: "col" }, text)))), Page.el("tbody", {}, rows.filter(Boolean)));
+  }
+
+  // ---- the X/Y sheet: one image of every cell over two axes
+
+  function sheet(data, have) {
+    const axes = data.axes.filter((axis) => !axis.column.endsWith("_knobs") && Page.levels(axis.column).length > 1);
+    if (!axes.length || !have.length) return null;
+    const state = Page.state, names = axes.map((axis) => axis.column);
+    const column = names.includes(state.column) ? state.column : names.includes("steps") ? "steps" : names[0];
+    const row = names.includes(state.row) ? state.row : names.find((name) => name !== column) ?? column;
+    const indices = [...new Set(have.flatMap((i) => data.images.tiles[i]))].sort((p, q) => p - q);
+    const image = indices.includes(Number(state.image)) ? Number(state.image) : indices[0];
+    const level = (name, i) => String(data.column.get(name).get(i) ?? Page.NOTHING);
+    const across = Page.levels(column).map(([value]) => value).filter((value) => have.some((i) => level(column, i) === value)).slice(0, SHEET);
+    const down = Page.levels(row).map(([value]) => value).filter((value) => have.some((i) => level(row, i) === value)).slice(0, SHEET);
+    const pick = (x, y) => have.find((i) => level(column, i) === x && level(row, i) === y && data.images.tiles[i].includes(image));
+    const choices = axes.map((axis) => [axis.column, axis.title]), sample = (data.byCell.get(have[0]) ?? []).find((r) => data.images.index[r] === image);
+    const cell = (x, y) => {
+      const i = pick(x, y);
+      if (i === undefined) return Page.el("td", {}, Page.NOTHING);
+      const open = Page.button("", () => Page.pick("a", i), { "aria-label": `${data.nameOf(i)}: open as A`, class: "bare" });
+      open.append(tile(i, data.images.tiles[i].indexOf(image), 80, ""));
+      return Page.el("td", {}, open);
+    };
+    return Page.el("section", { class: "sheet" }, Page.el("h2", {}, "One image over two axes"),
+      Page.el("div", { class: "controls" }, Page.select("Across", choices, column, (value) => Page.set({ column: value })), Page.select("Down", choices, row, (value) => Page.set({ row: value })),
+        Page.select("Image", indices.map((index) => [String(index), String(index)]), String(image), (value) => Page.set({ image: value }))),
+      Page.el("p", { class: "note" }, Page.el("bdi", {}, short(prompt(data, sample, image)))),
+      Page.el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Images over two axes" }, Page.el("table", {}, Page.el("caption", { class: "unseen" }, "Images over two axes"),
+        Page.el("thead", {}, Page.el("tr", {}, Page.el("td", {}), across.map((x) => Page.el("th", { scope: "col" }, x)))),
+        Page.el("tbody", {}, down.map((y) => Page.el("tr", {}, Page.el("th", { scope: "row" }, y), across.map((x) => cell(x, y))))))));
+  }
+})();
