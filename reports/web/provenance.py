@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import cache
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from harness import axes
-from harness.paths import NOT_KNOBS
+from harness.paths import CONF, NOT_KNOBS
 
 SAID = ("hardware", "hostname", "platform", "python_version", "torch_version", "diffusers_version", "git_commit",
         "git_dirty", "threads", "workers", "timing_preset")  # fmt: skip
@@ -40,18 +42,34 @@ def command(text: object) -> str:
     return " ".join(["python -m harness.sweep", *words])
 
 
+@cache
+def _usual(name: str) -> dict[str, Any]:
+    """What a file of conf/ says by itself: words that repeat it say nothing. Nothing where it is not there any more."""
+    try:
+        found = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
 def _words(name: str, value: Any) -> list[str]:
-    """`sampler=dpmpp sampler.order=2`: of an axis only what can be asked."""
+    """`sampler=dpmpp sampler.order=2`: of an axis only what can be asked and is not said by conf/ already."""
     axis = axes.AXIS.get(name)
     if axis is None or not axis.asked or not axis.kept or value is None:
         return []
     if axis.group and isinstance(value, dict):
+        usual = _usual(f"{name}/{value['name']}")
         knobs = {
             key: knob for key, knob in value.items() if key not in NOT_KNOBS and not isinstance(knob, (dict, list))
         }
-        return [f"{name}={value['name']}", *(_word(f"{name}.{key}", knob) for key, knob in knobs.items())]
+        own = {key: knob for key, knob in knobs.items() if key not in usual or usual[key] != knob}
+        return [f"{name}={value['name']}", *(_word(f"{name}.{key}", knob) for key, knob in own.items())]
+    usual = _usual("sweep").get(name)
+    if value == usual:
+        return []
     if isinstance(value, dict):
-        return [_word(f"{name}.{key}", knob) for key, knob in value.items()]
+        before = usual if isinstance(usual, dict) else {}
+        return [_word(f"{name}.{key}", knob) for key, knob in value.items() if before.get(key) != knob]
     if isinstance(value, list):
         return [shlex.quote(f"{name}=[{','.join(map(str, value))}]")]
     return [_word(name, value)]

@@ -102,7 +102,8 @@
       splits: (u) => {
         const size = side === "x" ? u.bbox.width / devicePixelRatio / 70 : u.bbox.height / devicePixelRatio / 36;
         if (spec.texts) return spec.texts.map((_, k) => k);
-        return ticks(u.scales[side].min, u.scales[side].max, spec.log, size);
+        const found = ticks(u.scales[side].min, u.scales[side].max, spec.log, size);
+        return spec.whole ? found.filter(Number.isInteger) : found;
       },
       filter: (u, splits) => splits,
       values: (u, splits) => splits.map((value) => (spec.texts ? spec.texts[value] ?? "" : Page.general(value, 3))),
@@ -115,7 +116,7 @@
     const u = new uPlot({
       ...size(), legend: { show: false }, padding: [12, 14, 0, 0],
       scales: { x: scale(x), y: scale(y) },
-      axes: [axis("x", x), axis("y", y, { size: widest })],
+      axes: [axis("x", x, { size: 30 }), axis("y", y, { size: widest })],
       series: [{}, { paths: () => null, points: { show: false } }],
       cursor: { drag: { x: Boolean(brush), y: Boolean(brush), setScale: false, dist: 6 }, points: { show: false }, x: points.length > 0, y: points.length > 0 },
       hooks: {
@@ -212,6 +213,9 @@
     }
     holder.replaceChildren();
   };
+
+  // The beginning and the end of a long name: cells are often told apart by their end.
+  Page.shortened = (text) => (text.length > 26 ? `${text.slice(0, 8)}…${text.slice(-17)}` : text);
 
   Page.lineTo = (ctx, points, colour, dash = []) => {
     ctx.beginPath();

@@ -69,7 +69,7 @@
       row.n ? String(row.n) : "", Page.p(row.p), Number.isFinite(row.effect) ? Page.general(row.effect, 2) : "", mark(row.verdict),
     ]);
     const costs = ratios.map((row) => [Page.heading(data, row.measure), Page.withUnit(data, row.measure, a), Page.withUnit(data, row.measure, b),
-      `×${Page.general(row.value, 3)}${Number.isFinite(row.low) ? ` (${Page.general(row.low, 3)} to ${Page.general(row.high, 3)})` : ""}`, "", "", "", row.paired ? "same rounds" : "not paired"]);
+      `×${Page.general(row.value, 3)}${Number.isFinite(row.low) ? ` (${Page.general(row.low, 3)} to ${Page.general(row.high, 3)})` : ""}`, "", "", "", row.measure !== "latency_s" ? "" : row.paired ? "same rounds" : "not in the same rounds"]);
     holder.append(Page.table("A and B", ["measure", "A", "B", "B − A", "n", "p", "effect d", "B is"], [...table, ...costs]));
     holder.append(Page.el("p", { class: "note" }, "B − A over the images that both have, from the same prompts and noise, with its 95 % interval; p corrected (Holm) over the measures; effect: Cohen's d of the pairs. Costs: B over A."));
     const row = rows.find((one) => one.measure === Page.state.measure && one.counts.some(Boolean)) ?? rows.find((one) => one.counts.some(Boolean));
@@ -82,7 +82,7 @@
     holder.append(Page.el("h2", {}, `Images' differences in ${Page.heading(data, row.measure)}`));
     Page.chart(holder, {
       label: `Histogram of the differences of ${row.n} images: mean ${Page.difference(row.difference, row.low, row.high, scale)}`, height: 220,
-      x: { title: `B − A of an image, ${Page.heading(data, row.measure)}`, ends: [(low - wide) * scale, (high + wide) * scale].sort((p, q) => p - q) }, y: { title: "images", ends: [0, most * 1.08] },
+      x: { title: `B − A of an image, ${Page.heading(data, row.measure)}`, ends: [(low - wide) * scale, (high + wide) * scale].sort((p, q) => p - q) }, y: { title: "images", whole: true, ends: [0, most * 1.08] },
       draw: (ctx, px, py) => {
         row.counts.forEach((count, k) => {
           const left = px((low + k * wide) * scale), right = px((low + (k + 1) * wide) * scale);
@@ -114,7 +114,7 @@
     const ends = Page.ends(rows.flatMap((k) => [level.low[k] * scale, level.high[k] * scale, level.difference[k] * scale, 0]), false);
     Page.chart(holder, {
       label: `Differences of ${Page.heading(data, measure)}, ${level.b_value} minus ${level.a_value}`, height: Math.max(160, 60 + 26 * rows.length),
-      x: { title: `${level.b_value} − ${level.a_value}, ${Page.axisLabel(data, measure)}`, ends }, y: { title: "", ends: [-0.7, rows.length - 0.3], texts: names.map((text) => (text.length > 22 ? `${text.slice(0, 21)}…` : text)) },
+      x: { title: `${level.b_value} − ${level.a_value}, ${Page.axisLabel(data, measure)}`, ends }, y: { title: "", ends: [-0.7, rows.length - 0.3], texts: names.map(Page.shortened) },
       points: rows.map((k, place) => ({ x: level.difference[k] * scale, y: place, i: k })), tip: (k) => `${level.titles[level.pair[k]]}\n${Page.difference(level.difference[k], level.low[k], level.high[k], scale)}: ${VERDICTS[level.verdict[k]]}`,
       pick: (k) => { Page.set({ a: data.idOf(level.a[k]), b: data.idOf(level.b[k]) }); Page.open("images"); },
       draw: (ctx, px, py) => {

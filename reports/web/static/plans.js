@@ -37,7 +37,7 @@
   function curves(holder, label, title, rows, plan) {
     const calls = plan.ends.length;
     Page.chart(holder, {
-      label, height: 190, x: { title: "denoiser call", ends: [-0.6, calls - 0.4] }, y: { title, ends: Page.ends([...rows.flat(), 0], false) },
+      label, height: 190, x: { title: "denoiser call", whole: true, ends: [-0.6, calls - 0.4] }, y: { title, ends: Page.ends([...rows.flat(), 0], false) },
       draw: (ctx, px, py) => {
         Page.bar(ctx, px(-1), py(0), px(calls), py(0), Page.ink("--soft"));
         rows.forEach((row, k) => {

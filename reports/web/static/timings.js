@@ -13,9 +13,8 @@
     const runs = [];
     for (let k = 0; k < t.cell.length; k++) if (place.has(t.cell[k]) && t.total_s[k] > 0) runs.push(k);
     const values = runs.map((k) => t.total_s[k]), log = Page.wantsLog(values);
-    const text = (name) => (name.length > 22 ? `${name.slice(0, 21)}…` : name);
     Page.chart(holder, {
-      label: `Timed runs of ${rows.length} cells`, height: 70 + 26 * rows.length, x: { title: "seconds a run", log, ends: Page.ends(values, log) }, y: { title: "", ends: [-0.7, rows.length - 0.3], texts: names.map(text) },
+      label: `Timed runs of ${rows.length} cells`, height: 70 + 26 * rows.length, x: { title: "seconds a run", log, ends: Page.ends(values, log) }, y: { title: "", ends: [-0.7, rows.length - 0.3], texts: names.map(Page.shortened) },
       points: runs.map((k) => ({ x: t.total_s[k], y: place.get(t.cell[k]), i: k })), tip: (k) => `${data.nameOf(t.cell[k])}\nrun ${t.run[k]}${t.warmup[k] ? " (warm-up)" : ""}: ${Page.general(t.total_s[k], 4)} s`,
       pick: (k, side) => Page.pick(side, t.cell[k]),
       draw: (ctx, px, py) => {
