@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Number, OneOf, Whole, YesOrNo
+from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Number, OneOf, Whole, YesOrNo
 from harness.paths import NOT_KNOBS
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
@@ -99,7 +99,8 @@ class Axis:
     `default` is the value of cells and records that are older than the axis (null: unknown); `since` the version of
     the records' schema that brought it. `group`: a choice of the files in conf/NAME. `variant`: another value is
     another line of a figure. `loads`: another value needs the model loaded anew. `apart`: a table of results does not
-    rank cells that differ in it. `asked`: False where it is found out; `kept`: False where it ends in another axis.
+    rank cells that differ in it. `fits`: it is put into a model that is loaded already, where the model takes such.
+    `asked`: False where it is found out; `kept`: False where it ends in another axis.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Axis:
     apart: bool = False
     asked: bool = True
     kept: bool = True
+    fits: bool = False
 
     def __post_init__(self) -> None:
         if self.changes not in CHANGES:
@@ -159,11 +161,20 @@ def _knobs(name: str, meaning: str) -> Part:
     return _column(f"{name}_knobs", "json", "", meaning, knobs, phrase="{}")
 
 
+def _fitted(name: str, changes: str, kind: str, meaning: str, check: Any, default: Any, phrase: str = "") -> Axis:
+    """What is put into a pipeline: came with version 4 of the schema."""
+    part = _column(name, kind, "", meaning, phrase=phrase or (name.replace("_", " ") if kind == "bool" else ""))
+    return Axis(name, changes, (part,), check, default=default, since=FIRST + 1, variant=True, loads=True, fits=True)
+
+
 # In the order in which reports show them.
 AXES: tuple[Axis, ...] = (
     Axis(
         "task", LIMIT,
-        (_plainly("task", "txt2img, img2img or inpaint", _name, common=True), _knobs("task", "options of the task")),
+        (
+            _plainly("task", "txt2img, img2img, inpaint or edit", _name, common=True),
+            _knobs("task", "options of the task"),
+        ),
         group=True, apart=True,
     ),
     Axis(
@@ -287,6 +298,33 @@ AXES: tuple[Axis, ...] = (
     Axis(
         "timing_batch", COST, (_images("timing_batch", "images that one timed run makes", told=NEVER),),
         Whole(1, 65_536),
+    ),
+    _fitted(
+        "adapters", LIMIT, "json", "LoRAs and textual inversions put into the model",
+        Adapters({"lora": ("scale",), "textual_inversion": ("token",)}), (), "adapters {}",
+    ),
+    _fitted("adapter_scale", LIMIT, "float", "what every LoRA's scale is multiplied by", Number(-10, 10), 1.0),
+    _fitted(
+        "attention", ROUNDING, "text", "default, sliced, flash, xformers or sage: by what attention is computed",
+        OneOf(("default", "sliced", "flash", "xformers", "sage")), "default", "attention {}",
+    ),
+    _fitted("vae_slicing", ROUNDING, "bool", "whether images are decoded one by one", YesOrNo(), False),
+    _fitted("vae_tiling", IMAGES, "bool", "whether large images are decoded in tiles", YesOrNo(), False),
+    _fitted("channels_last", ROUNDING, "bool", "whether weights lie channels last", YesOrNo(), False),
+    _fitted(
+        "offload", ROUNDING, "text", "none, model, sequential or group: what waits off the device until it is called",
+        OneOf(("none", "model", "sequential", "group")), "none", "offload {}",
+    ),
+    _fitted(
+        "compile", ROUNDING, "text", "none or a mode of torch.compile for the network",
+        OneOf(("none", "default", "reduce-overhead", "max-autotune")), "none", "compile {}",
+    ),
+    _fitted("fuse_qkv", ROUNDING, "bool", "whether projections of attention are one product", YesOrNo(), False),
+    _fitted("layerwise_casting", LIMIT, "bool", "whether weights are stored in 8 bits", YesOrNo(), False),
+    _fitted("freeu", LIMIT, "bool", "FreeU (2309.11497) with its factors for SD 1.x", YesOrNo(), False),
+    _fitted(
+        "step_cache", LIMIT, "text", "none or first_block: which outputs of blocks are used again at the next call",
+        OneOf(("none", "first_block")), "none", "step cache {}",
     ),
 )  # fmt: skip
 

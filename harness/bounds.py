@@ -80,6 +80,33 @@ class OneOf:
         return given
 
 
+@dataclass(frozen=True)
+class Adapters:
+    """A list of adapters, each a mapping: its kind, the path of its weights, and the knobs of the kind."""
+
+    knobs: Mapping[str, tuple[str, ...]]  # by kind, beside `kind` and `path`
+
+    def __call__(self, name: str, given: Any) -> tuple[dict[str, Any], ...]:
+        usage = f"give a list as {name}=[{{kind: lora, path: FILE, scale: 0.8}}]"
+        if not isinstance(given, (list, tuple)) or not all(isinstance(one, Mapping) for one in given):
+            raise InputError(f"{name}={shown(given)} is not valid: {usage}")
+        return tuple(self._one(name, dict(one), usage) for one in given)
+
+    def _one(self, name: str, one: dict[str, Any], usage: str) -> dict[str, Any]:
+        kind = one.get("kind")
+        if kind not in self.knobs:
+            raise InputError(f"{name}: kind={kind!r} is not valid; {nearest(str(kind), self.knobs)}")
+        if not isinstance(one.get("path"), str):
+            raise InputError(f"{name}: path={shown(one.get('path'))} is not valid; {usage}")
+        valid = ("kind", "path", "sha256", *self.knobs[kind])
+        for knob in one:
+            if knob not in valid:
+                raise InputError(f"{name}: a {kind} has no {knob!r}; {nearest(str(knob), valid)}")
+        if "scale" in one:
+            Number(-10, 10)(f"{name}.scale", one["scale"])
+        return one
+
+
 # Numbers that say how a sweep runs; those of a cell stand in harness/axes.py.
 SETTINGS = {"workers": Whole(1, 1_024), "retries": Whole(0, 1_000), "cell_timeout": Number(1e-3, 10_000_000)}
 _ORDER, _SHIFT, _LENGTH, _RHO, _SCALE = (0, 20), (-10, 10), (1, 10_000_000), (0, 100), (0, 1_000_000)
@@ -89,6 +116,7 @@ KNOBS: dict[str, dict[str, tuple[float, float]]] = {
     "model": {
         "height": (1, 8_192),
         "width": (1, 8_192),
+        "max_sequence_length": (1, 4_096),
         "default_cfg": CFG,
         "seed": (0, MOST_SEED),
         "dimension": (1, 10_000),

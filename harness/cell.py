@@ -92,6 +92,12 @@ class Cell:
         """Cells with the same key share one loaded model."""
         return tuple(json.dumps(getattr(self, axis.name), sort_keys=True) for axis in axes.KEPT if axis.loads)
 
+    @cached_property
+    def fitted(self) -> dict[str, Any]:
+        """Adapters and switches that are put into the model, by axis: those that are not at their default."""
+        given = [(axis, getattr(self, axis.name)) for axis in axes.KEPT if axis.fits]
+        return {axis.name: value for axis, value in given if value != axis.default}
+
     @property
     def label(self) -> str:
         """Short name for people, not unique."""

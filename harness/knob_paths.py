@@ -43,8 +43,14 @@ def _found(value: Any) -> Any:
 
 
 def by_content(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of a cell with every absolute path of its data and model replaced by one word. Looks at no file."""
-    return {**values, **{kind: _without_paths(values[kind], knobs) for kind, knobs in KNOBS.items()}}
+    """`values` of a cell with every absolute path of its data, model and adapters replaced by one word.
+
+    Looks at no file.
+    """
+    known = {**values, **{kind: _without_paths(values[kind], knobs) for kind, knobs in KNOBS.items()}}
+    if values.get("adapters"):
+        known["adapters"] = [_without_paths(one, ("path",)) for one in values["adapters"]]
+    return known
 
 
 def _without_paths(group: Mapping[str, Any], knobs: tuple[str, ...]) -> dict[str, Any]:

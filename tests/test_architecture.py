@@ -156,6 +156,8 @@ def test_the_yaml_files_and_the_code_name_the_same_things():
         knobs = set(spec) - set(registry.NOT_KNOBS)
         assert knobs == set(registry.knobs(name)), name
         assert spec["default_schedule"] in schedules.names()
-    assert set(schedules.names()) | {"auto"} == {path.stem for path in (ROOT / "conf" / "schedule").glob("*.yaml")}
+    assert set(schedules.names()) | {"auto", "stock"} == {
+        path.stem for path in (ROOT / "conf" / "schedule").glob("*.yaml")
+    }
     for module in (tasks, data, metrics):
         assert module.names()

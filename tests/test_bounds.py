@@ -26,7 +26,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 TRIED = (math.nan, math.inf, -math.inf, -1, 0, 1e-9, 1e9, 1e300, 10**400)
 # Texts that are null where they are not given: no number belongs there.
 TEXTS = ("path", "vae", "config", "variant", "revision", "prediction_type", "file", "sha256", "captions")
-TEXTS += ("default_data", "image_column", "caption_column", "sidecars", "prompts", "precision")
+TEXTS += ("default_data", "image_column", "caption_column", "sidecars", "prompts", "precision", "guidance")
 DECLARED = ("default_strength",)  # of the task, said by its class
 GROUPS = ("task", "model", "sampler", "schedule", "data")
 ENDS = {
@@ -35,6 +35,7 @@ ENDS = {
     if isinstance(axis.check, (bounds.Whole, bounds.Number))
 }
 HERE = {"diffusers", "sd15", "sd21", "sd_inpaint", "folder", "plan", "file"}  # these need files
+HERE |= {path.stem for path in (CONF / "model").glob("*.yaml") if "kind: pipeline" in path.read_text()}
 
 
 def numbers(section: dict[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ class FolderData:
         return self._stack([self._path(i) for i in indices])
 
     def sources(self, indices: Sequence[int], task: str) -> torch.Tensor:
-        if task == "img2img" and self.source == "other":
+        if task in ("img2img", "edit") and self.source == "other":
             return self.images([(int(i) + 1) % len(self) for i in indices])
         return self.images(indices)
 

@@ -16,11 +16,11 @@ from harness.models.base import Conditioning, Denoise, Model, Truth
 from harness.models.guidance import Guidance
 from harness.tasks.base import Hook
 from harness.tasks.load import Start, load
-from samplers import registry, schedules
+from samplers import registry
 from samplers.core import noise
-from samplers.core.integrate import integrate
-from samplers.core.levels import NoiseLevels
+from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
+from samplers.core.stage import Capabilities, Stage, first_order
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Encoded:
     """What a model has encoded, kept over cells: text by prompt, clean latents by task, data and image number."""
 
     text: dict[str, Conditioning] = field(default_factory=dict)
+    negatives: dict[str, Conditioning | None] = field(default_factory=dict)  # of models that encode them otherwise
     sources: dict[tuple, Tensor] = field(default_factory=dict)
 
 
@@ -64,8 +65,7 @@ class Generator:
         self.plan = None if self.levels is None or self.adaptive else registry.build_plan(cell.sampler, self.levels)
 
     def _schedule(self, steps: int) -> NoiseLevels:
-        knobs = {name: value for name, value in self.cell.schedule.items() if name != "name"}
-        return schedules.build(self.cell.schedule["name"], self.model.process, steps, **knobs)
+        return self.model.levels(self.cell.schedule, steps)
 
     def columns(self) -> dict[str, Any]:
         """What the record says of the run itself."""
@@ -115,9 +115,18 @@ class Generator:
         """Latents of the same prompts, sources and noise along other levels: at their end, and one x0-step after it."""
         given = self._inputs(indices)
         start = self._start(indices, given, self._remembered_sources(indices, given), levels)
-        denoise = self._denoiser(start, *self._remembered_text(given))
-        end = integrate(plan, denoise, start.state, start.noise, start.after_stage)
-        return start.finish(end), start.finish(denoise(end, levels[levels.steps]))
+        ends: list[Tensor] = []  # of the plan; the stage that is put behind it leads to a clean state
+
+        def after_stage(x: Tensor, level: Level) -> Tensor:
+            if level == plan.stages[-1].result:
+                x = x if start.after_stage is None else start.after_stage(x, level)
+                ends[:] = [x.clone()]
+            elif level.sigma and start.after_stage is not None:
+                x = start.after_stage(x, level)
+            return x
+
+        clean = self._run(to_clean(plan), start, *self._remembered_text(given), after_stage)
+        return start.finish(ends[0]), start.finish(clean)
 
     @torch.inference_mode()
     def exact(self, indices: Sequence[int], truth: Truth) -> Tensor:
@@ -167,7 +176,7 @@ class Generator:
         start = self._start(indices, given, source_latents, self.levels)
         latents = start.state
         if self.levels is not None:
-            on_call = None if marks is None else lambda _: marks.mark("step")
+            on_call = None if marks is None else lambda k: marks.mark("prepare" if k < 0 else "step")
             latents = start.finish(self._walk(start, cond, uncond, on_call))
         if marks is not None:
             marks.mark("denoise")
@@ -181,6 +190,8 @@ class Generator:
         on_call: Callable[[int], None] | None,
     ) -> Tensor:
         """From the first level to the last, by whoever the cell says does the arithmetic."""
+        if self.plan is not None and self.cell.implementation == "native":
+            return self._run(self.plan, start, cond, uncond, start.after_stage, on_call)
         if not self.adaptive:
             denoise = self._denoiser(start, cond, uncond)
             return self._step(denoise, start.state, start.noise, start.after_stage, on_call)
@@ -189,6 +200,18 @@ class Generator:
             denoise = self.model.denoiser(told, uncond, self.guidance)
             ends.append(self._step(denoise, start.state[k : k + 1], start.noise.only(k), None, on_call))
         return torch.cat(ends)
+
+    def _run(
+        self,
+        plan: Plan,
+        start: Start,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        after_stage: Hook | None = None,
+        on_call: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        told = cond.joined(start.shown)
+        return self.model.run(plan, start.state, start.noise, told, uncond, self.guidance, after_stage, on_call)
 
     def _denoiser(self, start: Start, cond: Conditioning, uncond: Conditioning | None) -> Denoise:
         return self.model.denoiser(cond.joined(start.shown), uncond, self.guidance)
@@ -201,9 +224,7 @@ class Generator:
             from samplers.peers import load as peers
 
             return peers.load(implementation).run(sampler, self.levels, denoise, x, streams, after_stage, on_call)
-        if self.adaptive:
-            return registry.solve(sampler, self.levels, denoise, x, streams, on_call)
-        return integrate(self.plan, denoise, x, streams, after_stage, on_call)
+        return registry.solve(sampler, self.levels, denoise, x, streams, on_call)
 
     def _start(
         self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None
@@ -223,10 +244,18 @@ class Generator:
             masks=self.data.masks(indices) if self.task.needs_masks else None,
         )
 
+    @property
+    def _guided(self) -> bool:
+        """Whether an unconditional prediction is made."""
+        return self.guidance.on and self.model.has_unconditional
+
     def _text(self, prompts: list[str]) -> tuple[Conditioning, Conditioning | None]:
         """A row a prompt, and one of the negative prompt: None where guidance is off."""
-        if not self.guidance.on:
+        if not self._guided:
             return self.model.encode_text(prompts), None
+        own = self.model.encode_negative(self.cell.negative_prompt)
+        if own is not None:
+            return self.model.encode_text(prompts), own
         both = self.model.encode_text([*prompts, self.cell.negative_prompt])
         return both[:-1], both[-1:]
 
@@ -236,7 +265,12 @@ class Generator:
         if new:
             known.update(zip(new, self.model.encode_text(new), strict=True))
         cond = Conditioning.stack([known[prompt] for prompt in given.prompts])
-        return cond, known[self.cell.negative_prompt] if self.guidance.on else None
+        if not self._guided:
+            return cond, None
+        negative = self.cell.negative_prompt
+        if negative not in self.known.negatives:
+            self.known.negatives[negative] = self.model.encode_negative(negative)
+        return cond, self.known.negatives[negative] or known[negative]
 
     def _remembered_sources(self, indices: Sequence[int], given: Inputs) -> Tensor | None:
         if given.sources is None:
@@ -257,8 +291,24 @@ class Generator:
         text = count_flops(lambda: self._text(given.prompts))
         levels = self.levels or self._schedule(1)
         start = self._start([0], given, None, levels)
-        denoise = self._denoiser(start, *self._text(given.prompts))
+        both = self._text(given.prompts)
+
+        def calls(number: int) -> int:
+            """FLOPs of a run of so many calls, each of the whole way from the first level to the second."""
+            way = first_order(levels[0], levels[1])
+            stage = Stage(levels[0], levels[1], way[:1], way[1:])
+            plan = Plan(levels[0], (stage,) * number, Capabilities(1, number))
+            return count_flops(lambda: self._run(plan, start, *both))
+
         before = self.model.calls
-        call = count_flops(lambda: denoise(start.state, levels[0]))
+        once = calls(1)
+        call = calls(2) - once  # a run of its own loop may compute more than its calls: images that it is shown
         self.model.calls = before
-        return text, call, count_flops(lambda: self.model.decode(start.state))
+        return text + once - call, call, count_flops(lambda: self.model.decode(start.state))
+
+
+def to_clean(plan: Plan) -> Plan:
+    """The plan and one call more, at its last level, whose x0 is the state that it ends in."""
+    last = plan.stages[-1].result
+    clean = Level(1.0, 0.0, 0.0)
+    return Plan(plan.start, (*plan.stages, Stage(last, clean, (), (1.0,))), plan.capabilities)

@@ -57,7 +57,7 @@ class Session:
             self._drop_model()
             torch.set_num_threads(cell.cpu_threads)
             began = time.perf_counter()
-            self.model = models.load(cell.model, cell.precision, cell.device)
+            self.model = models.load(cell.model, cell.precision, cell.device, cell.fitted)
             self.load_s, self.model_key = time.perf_counter() - began, cell.model_key
         return self.model
 

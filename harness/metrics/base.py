@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from harness.metrics.context import Context
 
-TASKS = ("txt2img", "img2img", "inpaint")
+TASKS = ("txt2img", "img2img", "inpaint", "edit")
 
 
 class FeatureExtractor(Protocol):

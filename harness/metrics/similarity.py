@@ -29,7 +29,7 @@ class Similarity(PerImageMetric):
         *("feature_distance", "lpips"),
     )
     columns = (*bootstrap.columns(*image_columns), "lpips_definition")
-    tasks = ("img2img", "inpaint")
+    tasks = ("img2img", "inpaint", "edit")
 
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
         super().__init__(context, options)

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.errors import InputError
 from harness.models.guidance import Guidance
-from samplers.core.levels import Level, Process
+from samplers import schedules
+from samplers.core.levels import Level, NoiseLevels, Process
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from harness.models.mixture import Mixture
+    from samplers.core.noise import NoiseStreams
+    from samplers.core.plan import Plan
 
 Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
 Denoise = Callable[["Tensor", Level], "Tensor"]  # (state, level) -> the model's estimate x0 of the clean state
@@ -120,6 +123,7 @@ class Model(ABC):
     downscale: int = 1  # pixels a latent, each way
     pixel_range: bool = False  # whether x0 is pixels in [-1, 1], which thresholding may clip
     sees_masks: bool = False  # whether it was trained to inpaint, and `show_masked` says what it is shown for that
+    has_unconditional: bool = True  # whether guidance needs a prediction without the prompt; else a scale is all
     token_limit: int | None = None  # tokens of a prompt that are read, start and end included; None: it reads no text
     calls: int = 0  # denoiser calls so far: one evaluates a whole batch, and both halves of guidance
 
@@ -145,6 +149,10 @@ class Model(ABC):
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
         """A row a prompt, the same row for a prompt whatever the others are; "" is the unconditional one."""
 
+    def encode_negative(self, prompt: str) -> Conditioning | None:
+        """The one row of a negative prompt, where that is not what `encode_text` makes of it; else None."""
+        return None
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Clean states of images of the model's size. InputError where the model takes none, or not this size."""
         raise InputError(f"model {self.name} takes no images: use it with task=txt2img")
@@ -155,6 +163,10 @@ class Model(ABC):
         Masks are 1 where to repaint: uint8 (N, 1, H, W) of the images, float32 (N, 1, h, w) of their latents.
         """
         raise NotImplementedError(f"model {self.name} is not one that sees masks")
+
+    def show(self, images: Tensor) -> Conditioning:
+        """What a model that edits is shown of its sources, uint8 (N, 3, H, W)."""
+        raise InputError(f"model {self.name} is not shown a source: use it with another task than edit")
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -167,6 +179,34 @@ class Model(ABC):
         `uncond` is the conditioning of the negative prompt: one row, or one an image; None where guidance is off.
         InputError for a guidance that has no meaning for the model, and for conditioning that lacks a part.
         """
+
+    def run(
+        self,
+        plan: Plan,
+        state: Tensor,
+        noise: NoiseStreams,
+        cond: Conditioning,
+        uncond: Conditioning | None,
+        guidance: Guidance,
+        after_stage: Callable[[Tensor, Level], Tensor] | None = None,
+        on_call: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """The last state of the plan from `state` at its start; what the others are: `integrate` and `denoiser`.
+
+        A model that owns its loop replaces this. `on_call(k)` follows call k; with k = −1 it may come once before the
+        first, where the model has then done what does not belong to a call.
+        """
+        from samplers.core.integrate import integrate
+
+        return integrate(plan, self.denoiser(cond, uncond, guidance), state, noise, after_stage, on_call)
+
+    def fit(self, fitted: Mapping[str, Any]) -> None:
+        """Put in adapters and throw switches, by axis (harness/axes.py); `Kind.check_fitted` has let them pass."""
+        raise InputError(f"model {self.name} takes no adapters and switches")
+
+    def levels(self, schedule: Mapping[str, Any], steps: int) -> NoiseLevels:
+        """The levels of so many steps of a schedule (`name` and knobs); ValueError where there are none."""
+        return built(schedule, self.process, steps)
 
 
 class Kind(ABC):
@@ -191,9 +231,35 @@ class Kind(ABC):
     def process(self, spec: Spec) -> Process:
         """The forward process of the model, against which noise levels are checked."""
 
+    def levels(self, spec: Spec, schedule: Mapping[str, Any], steps: int) -> NoiseLevels:
+        """What `Model.levels` will say, by which a cell is judged before a model is loaded."""
+        return built(schedule, self.process(spec), steps)
+
+    def check_run(self, spec: Spec, guidance: Guidance, adaptive: bool, implementation: str) -> None:
+        """InputError for guidance or for a way to step that the model cannot have; by default it has all."""
+        return None
+
+    def check_fitted(self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str) -> Mapping[str, Any]:
+        """Adapters and switches as the cell keeps them; InputError for those that cannot be here."""
+        if fitted:
+            raise InputError(f"{next(iter(fitted))} is put into pipelines: use model=pipeline, not {spec.get('name')}")
+        return fitted
+
     @abstractmethod
     def load(self, spec: Spec, precision: str, device: str) -> Model:
         """The model on `device`, checked as `check` does. `precision`: fp64, fp32, bf16 or fp16."""
+
+
+STOCK = "stock"  # the schedule that only a pipeline has: the levels that its own scheduler walks
+
+
+def built(schedule: Mapping[str, Any], process: Process, steps: int) -> NoiseLevels:
+    if schedule["name"] == STOCK:
+        raise InputError(
+            "schedule=stock is what a pipeline's own scheduler walks: take it with model=pipeline, or another schedule"
+        )
+    knobs = {name: value for name, value in schedule.items() if name != "name"}
+    return schedules.build(schedule["name"], process, steps, **knobs)
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -14,9 +14,21 @@ from harness.axes import PRECISIONS
 from harness.errors import InputError, nearest
 from harness.models import kinds
 from harness.models.base import Kind, Model, Spec
-from samplers.core.levels import Process
+from harness.models.guidance import Guidance
+from samplers.core.levels import NoiseLevels, Process
 
-__all__ = ["check", "check_use", "fingerprint", "kind_of", "load", "named", "process"]
+__all__ = [
+    "check",
+    "check_fitted",
+    "check_run",
+    "check_use",
+    "fingerprint",
+    "kind_of",
+    "levels",
+    "load",
+    "named",
+    "process",
+]
 
 CONF = paths.CONF / "model"
 USUAL = "latent"  # the kind of a file that names none
@@ -58,8 +70,26 @@ def process(spec: Spec) -> Process:
     return kind_of(spec).process(spec)
 
 
-def load(spec: Spec, precision: str, device: str) -> Model:
+def levels(spec: Spec, schedule: Mapping[str, Any], steps: int) -> NoiseLevels:
+    """The levels of a schedule for this model, before it is loaded; see `Kind.levels`."""
+    return kind_of(spec).levels(spec, schedule, steps)
+
+
+def check_run(spec: Spec, guidance: Guidance, adaptive: bool, implementation: str) -> None:
+    """What is wrong with a model only together with this guidance and this way to step: InputError."""
+    kind_of(spec).check_run(spec, guidance, adaptive, implementation)
+
+
+def check_fitted(spec: Spec, fitted: Mapping[str, Any], precision: str, device: str) -> Mapping[str, Any]:
+    """Adapters and switches as a cell keeps them, or what is wrong with them: InputError."""
+    return kind_of(spec).check_fitted(spec, fitted, precision, device)
+
+
+def load(spec: Spec, precision: str, device: str, fitted: Mapping[str, Any] | None = None) -> Model:
     """The model on `device` in `precision`, checked first: InputError, before anything heavy is read."""
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r} is not valid; {nearest(precision, PRECISIONS)}")
-    return kind_of(spec).load(spec, precision, device)
+    model = kind_of(spec).load(spec, precision, device)
+    if fitted:
+        model.fit(fitted)
+    return model

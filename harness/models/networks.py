@@ -28,14 +28,14 @@ def load_parts(spec: Spec, found: Place, dtype: torch.dtype, vae_dtype: torch.dt
 
     from harness.models.latent import Parts
 
-    with _quiet(), pickles.weights_only():
+    with quiet(), pickles.weights_only():
         if found.file:
             unet, text_encoder = _of_single_file(found, dtype)
             vae = _vae(spec, vae_dtype) if spec.get("vae") else _vae_of_single_file(found, vae_dtype)
         else:
             unet, text_encoder = _of_folder(spec, found, dtype)
             vae = _vae(spec, vae_dtype)
-        with _naming("tokenizer"):
+        with naming("tokenizer"):
             tokenizer = CLIPTokenizer.from_pretrained(found.folder, subfolder="tokenizer", local_files_only=True)
     # channels_last: convolutions take it faster (figures in latent.py).
     fast = torch.channels_last
@@ -54,7 +54,7 @@ def _how(spec: Spec, variant: str | None) -> dict[str, Any]:
         "local_files_only": True,
         "use_safetensors": None if spec.get("allow_pickle") else True,
         "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # _whole refuses them
+        "ignore_mismatched_sizes": True,  # whole refuses them
     }
 
 
@@ -63,12 +63,12 @@ def _of_folder(spec: Spec, found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import CLIPTextModel
 
     own, subfolder = _how(spec, spec.get("variant")), spec.get("unet") or "unet"
-    with _naming(subfolder):
+    with naming(subfolder):
         loaded = UNet2DConditionModel.from_pretrained(found.folder, subfolder=subfolder, torch_dtype=dtype, **own)
-        unet = _whole(loaded, subfolder)
-    with _naming("text_encoder"):
+        unet = whole(loaded, subfolder)
+    with naming("text_encoder"):
         loaded = CLIPTextModel.from_pretrained(found.folder, subfolder="text_encoder", dtype=dtype, **own)
-        return unet, _whole(loaded, "text_encoder")
+        return unet, whole(loaded, "text_encoder")
 
 
 def _vae(spec: Spec, dtype: torch.dtype) -> Any:
@@ -77,12 +77,12 @@ def _vae(spec: Spec, dtype: torch.dtype) -> Any:
 
     where, subfolder = vae_place(spec, weights=True)
     variant = vae_variant(where / (subfolder or "")) if spec.get("vae") else spec.get("variant")
-    with _naming("vae"):
+    with naming("vae"):
         own = _how(spec, variant)
-        return _whole(AutoencoderKL.from_pretrained(where, subfolder=subfolder, torch_dtype=dtype, **own), "vae")
+        return whole(AutoencoderKL.from_pretrained(where, subfolder=subfolder, torch_dtype=dtype, **own), "vae")
 
 
-def _whole(loaded: Any, part: str) -> Any:
+def whole(loaded: Any, part: str) -> Any:
     """The network, if its files held every weight: a missing one would be left at random values."""
     network, info = loaded
     missing = sorted(info["missing_keys"])
@@ -105,7 +105,7 @@ def _of_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
     """UNet and text encoder of an original checkpoint; the VAE, which may come from elsewhere, is apart."""
     from diffusers import StableDiffusionPipeline
 
-    with _naming(str(found.file)), _comparing(found, "unet"):
+    with naming(str(found.file)), _comparing(found, "unet"):
         pipe = StableDiffusionPipeline.from_single_file(
             str(found.file),
             config=str(found.folder),
@@ -124,7 +124,7 @@ def _of_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
 def _vae_of_single_file(found: Place, dtype: torch.dtype) -> Any:
     from diffusers import AutoencoderKL
 
-    with _naming(f"the VAE of {found.file}"), _comparing(found, "vae"):
+    with naming(f"the VAE of {found.file}"), _comparing(found, "vae"):
         return AutoencoderKL.from_single_file(
             str(found.file), config=str(found.folder), subfolder="vae", torch_dtype=dtype, local_files_only=True
         )
@@ -172,7 +172,7 @@ def _shapes_of_single_file(folder: Path, file: Path, part: str) -> tuple[dict[st
 
 
 @contextmanager
-def _naming(part: str) -> Iterator[None]:
+def naming(part: str) -> Iterator[None]:
     """Whatever a library says of files that it cannot read, in one line that names the part."""
     try:
         yield
@@ -183,7 +183,7 @@ def _naming(part: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and hints of the libraries while weights load: the sweep shows its own, errors still raise."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers

@@ -77,9 +77,10 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     from harness.data.load import check as check_data
     from harness.data.load import fingerprint as data_fingerprint
     from harness.models.load import check as check_model
-    from harness.models.load import check_use
+    from harness.models.load import check_fitted, check_run, check_use
     from harness.models.load import fingerprint as model_fingerprint
     from harness.tasks.load import load as load_task
+    from samplers import registry
 
     check_knobs(values)
     task, model = values["task"], knob_paths.found("model", values["model"])
@@ -96,6 +97,7 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
     _check_precision(precision, device)
     implementation = AXIS["implementation"].settled(values)
     keep_steps = AXIS["keep_steps"].settled(values) and strength is not None
+    check_run(model, guidance, registry.is_adaptive(sampler), implementation)
     asked = _Asked(task, load_task(task), model, sampler, schedule, strength, keep_steps)
     steps, stochastic = asked.steps(values)
     _check_implementation(implementation, sampler, task["name"], asked.levels(steps))
@@ -127,7 +129,9 @@ def _ask(values: dict[str, Any], once: Once) -> Cell:
         "metrics": metrics,
     }
     # All other axes depend on nothing but what was given.
-    return Cell(**settled, **{axis.name: axis.settled(values) for axis in axes.KEPT if axis.name not in settled})
+    others = {axis.name: axis.settled(values) for axis in axes.KEPT if axis.name not in settled}
+    fitted = {axis.name: others[axis.name] for axis in axes.KEPT if axis.fits and others[axis.name] != axis.default}
+    return Cell(**settled, **{**others, **once(check_fitted, model, fitted, precision, device)})
 
 
 def meant(kind: str, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -262,11 +266,9 @@ class _Asked:
             raise self._cannot(error) from error
 
     def _schedule(self, steps: int) -> NoiseLevels:
-        from harness.models.load import process
-        from samplers import schedules
+        from harness.models.load import levels
 
-        knobs = {name: value for name, value in self.schedule.items() if name != "name"}
-        return schedules.build(self.schedule["name"], process(self.model), steps, **knobs)
+        return levels(self.model, self.schedule, steps)
 
     def _plan(self, steps: int, may_fail: bool = False) -> Plan | None:
         from samplers import registry

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -157,25 +157,34 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """
         model = self._model()
         self._laid = self._levels(model, num_inference_steps, timesteps, sigmas, mu)
-        self.plan = registry.build_plan(self._sampler, self._laid.levels)
+        self._lay_out(model, registry.build_plan(self._sampler, self._laid.levels), self._laid.told, device)
+        assert self.plan is not None
         self.num_inference_steps = self._laid.levels.steps
-        self._draws = self.plan.draws > 0
-        stages = self.plan.stages
-        reached = [*(stage.level for stage in stages), stages[-1].result]
-        shown = [model.shown(level) for level in reached]
-        self._calls = [
-            Call(*model.x0(level), model.seen(level), scale) for level, scale in zip(reached[:-1], shown, strict=False)
-        ]
-        self._reached, self._last_shown, self._limit = reached, shown[-1], model.limit()
         self._first_calls = first_calls(self.plan, self._laid.levels)
-        self.order = 1 if self._laid.given else calls_a_step(self._first_calls, len(stages), self.num_inference_steps)
-        told = torch.tensor([self._laid.told(level) for level in reached[:-1]], dtype=torch.float64)
-        whole = not torch.is_floating_point(model.scheduler.timesteps) and bool((told == told.round()).all())
-        self._told = told.to(torch.int64 if whole else torch.float32)
+        calls = len(self.plan.stages)
+        self.order = 1 if self._laid.given else calls_a_step(self._first_calls, calls, self.num_inference_steps)
+        self._start_scale = model.start(self._reached[0])
+
+    def _lay_out(self, model: Replaced, plan: Plan, told: Callable[[Level], float], device: Any) -> None:
+        """Make ready for the calls of `plan`, each told what `told` says of its level."""
+        self.plan = plan
+        self._draws = plan.draws > 0
+        stages = plan.stages
+        self._reached = [*(stage.level for stage in stages), stages[-1].result]
+        self._calls = [
+            Call(*model.x0(level), *self._scales(model, level)) for level in (stage.level for stage in stages)
+        ]
+        self._last_shown, self._limit = self._scales(model, self._reached[-1])[1], model.limit()
+        times = torch.tensor([told(level) for level in self._reached[:-1]], dtype=torch.float64)
+        whole = not torch.is_floating_point(model.scheduler.timesteps) and bool((times == times.round()).all())
+        self._told = times.to(torch.int64 if whole else torch.float32)
         self.timesteps = self._told.to(device, copy=True)
-        self.sigmas = torch.tensor([model.noise(level) for level in reached], dtype=torch.float32)
-        self._start_scale = model.start(reached[0])
+        self.sigmas = torch.tensor([model.noise(level) for level in self._reached], dtype=torch.float32)
         self._forget()
+
+    def _scales(self, model: Replaced, level: Level) -> tuple[float, float]:
+        """(seen, shown) at a level; what is seen there is not asked for at the last."""
+        return model.seen(level), model.shown(level)
 
     def _levels(self, model: Replaced, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Laid:
         if self._schedule["name"] == STOCK:
@@ -257,6 +266,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         x0 = self._x0(call, state, model_output)
         noise = self._noise(state, generator) if self._draws else None
         walk.advance(x0, noise)
+        self._advanced(walk)
         if not walk.over:
             walk.churn(noise)
         k = self._began + walk.index
@@ -265,6 +275,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self._give(walk, prev)
         x0 = x0.to(sample.dtype)
         return Output(prev_sample=prev, pred_original_sample=x0) if return_dict else (prev, x0)
+
+    def _advanced(self, walk: Walk) -> None:
+        """A new state has been reached; a subclass may write another into it."""
 
     def _noise(self, state: Tensor, generator: Any) -> Any:
         if self.noise is not None or generator is not None:

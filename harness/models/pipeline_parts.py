@@ -1,0 +1,87 @@
+"""A pipeline of diffusers from its folder: every part by a class of the two libraries, every weight from its files."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import InputError
+from harness.models import pickles
+from harness.models.base import Spec
+from harness.models.networks import naming, quiet, whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.models.kinds.pipeline import Facts
+
+
+def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, device: str) -> Any:
+    """The pipeline on `device` in `dtype`, without what judges or marks its images, and in evaluation mode."""
+    import diffusers
+    import torch
+
+    kind = getattr(diffusers, known.index["_class_name"])
+    takes = inspect.signature(kind.__init__).parameters
+    with quiet(), pickles.weights_only():
+        given = {name: _part(spec, folder, name, entry, dtype) for name, entry in known.index.items() if name in takes}
+        given.update({name: None for name in takes if name not in given and name in ("safety_checker",)})
+        if "add_watermarker" in takes:
+            given["add_watermarker"] = False
+        if "requires_safety_checker" in takes:
+            given["requires_safety_checker"] = False
+        with naming(kind.__name__):
+            pipe = kind(**given)
+        pipe.set_progress_bar_config(disable=True)
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.eval().requires_grad_(False)
+        return pipe.to(device)
+
+
+def _part(spec: Spec, folder: Path, name: str, entry: Any, dtype: torch.dtype) -> Any:
+    """One part, or the plain setting that the index has by this name."""
+    from harness.models.kinds.pipeline import UNUSED
+
+    if not isinstance(entry, list) or len(entry) != 2:
+        return entry
+    if entry[0] is None or name in UNUSED:
+        return None
+    kind, networks, how = _class(name, *entry)
+    with naming(name):
+        if not issubclass(kind, networks):
+            return kind.from_pretrained(folder / name, local_files_only=True)
+        own = {
+            how: dtype,
+            "variant": spec.get("variant"),
+            "local_files_only": True,
+            "use_safetensors": True,
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,  # `whole` refuses them
+        }
+        return whole(kind.from_pretrained(folder / name, **own), name)
+
+
+def _class(name: str, library: str, kind: str) -> tuple[type, type, str]:
+    """The class of a part, what networks of its library are, and how they call the type of their weights."""
+    import diffusers
+    import transformers
+    from transformers.feature_extraction_utils import FeatureExtractionMixin
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    if library == "diffusers":
+        found, network, how = getattr(diffusers, kind, None), diffusers.ModelMixin, "torch_dtype"
+        valid: tuple[type, ...] = (diffusers.ModelMixin, diffusers.SchedulerMixin)
+    else:
+        found, network, how = getattr(transformers, kind, None), transformers.PreTrainedModel, "dtype"
+        valid = (
+            transformers.PreTrainedModel,
+            transformers.PreTrainedTokenizerBase,
+            transformers.ProcessorMixin,
+            FeatureExtractionMixin,
+            ImageProcessingMixin,
+        )
+    if not isinstance(found, type) or not issubclass(found, valid):
+        raise InputError(f"model_index.json: {name} is {library}.{kind}, which is no part that a pipeline is made of")
+    return found, network, how
