@@ -77,7 +77,7 @@ def rows(page) -> int:
 
 
 def counted(page, text: str) -> None:
-    """Wait until the count of cells says so. Not by `wait_for_function`: the page's policy forbids what it evaluates."""
+    """Wait until the count of cells says so; `wait_for_function` evaluates text, which the page forbids."""
     page.locator("#count", has_text=text).wait_for()
 
 
