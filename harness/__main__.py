@@ -35,6 +35,7 @@ COMMANDS = {  # word: (module, what it does)
     "bench.kills": ("harness.bench.kills", "what a sweep survives when it is killed at random"),
     "bench.pipeline": ("harness.bench.pipeline", "whole generations beside diffusers' own pipeline, timed"),
     "bench.records_gate": ("harness.bench.records_gate", "does `check` find injected errors and nothing else?"),
+    "bench.ruler": ("harness.bench.ruler", "does the embedded world tell samplers apart, as photographs do?"),
     "bench.speed_gate": ("harness.bench.speed_gate", "does `compare` find slowdowns and nothing else?"),
     "bench.store": ("harness.bench.store", "how fast many records are written, read and compacted"),
     "bench.sweep": ("harness.bench.sweep", "what a sweep costs beside its cells"),

@@ -240,7 +240,7 @@ def test_attributes_are_judged_by_what_each_prompt_names(make_context, world_dat
 def test_the_shipped_extractor_reads_real_drawings(make_context, world_data):
     (metric,) = load.build(["attributes"], make_context())
     row = feed(metric, world_data, 256, 64).compute()
-    for name in ("shape", "colour", "size", "background", "position", "relation"):
+    for name in ("shape", "colour", "size", "background", "light", "position", "relation"):
         assert row[f"attributes_{name}"] >= 0.98, (name, row)
     (metric,) = load.build(["attributes"], make_context())
     shifted = world_data.images([i + 1 for i in range(64)])

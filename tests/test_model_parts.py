@@ -263,7 +263,7 @@ def test_a_vocabulary_in_two_files(pair, made):
     refused(tiny.spec(pair), "vocab.json is not readable JSON")
 
 
-@pytest.mark.parametrize("change_by", [-5, 1, 300])
+@pytest.mark.parametrize("change_by", [-20, 1, 300])
 def test_a_vocabulary_of_another_model(folder, change_by):
     file = folder / "tokenizer" / "tokenizer.json"
     content = json.loads(file.read_text())
@@ -481,8 +481,6 @@ def test_the_part_that_first_gives_nan_is_named(made, tmp_path, value, part, ten
 
 
 def test_a_sampler_that_gives_nan_is_named(made, tmp_path, monkeypatch):
-    from harness.measure import generator
-
     model = load(tiny.spec(made), "fp32", "cpu")
 
     def spoilt(plan, denoise, x, *others):
@@ -491,7 +489,7 @@ def test_a_sampler_that_gives_nan_is_named(made, tmp_path, monkeypatch):
             x = x * float("inf")
         return x
 
-    monkeypatch.setattr(generator, "integrate", spoilt)
+    monkeypatch.setattr("samplers.core.integrate.integrate", spoilt)
     assert "the sampler, and no network, first gave NaN" in ends(model, tmp_path, made)
 
 

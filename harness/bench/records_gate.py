@@ -29,7 +29,6 @@ from rich.table import Table
 from harness.cell import Cell
 from harness.errors import interruptible
 from harness.executors.local import failed
-from harness.measure import generator
 from harness.measure.session import Session
 from harness.models.guidance import Guidance
 from harness.paths import ROOT
@@ -37,6 +36,7 @@ from harness.store import layout
 from harness.store.records import Store
 from harness.sweep.enumerate import enumerate_cells
 from samplers import registry, schedules
+from samplers.core import integrate as loop
 from samplers.core.plan import Plan
 from samplers.core.stage import Stage
 
@@ -100,8 +100,8 @@ def swapped_schedule() -> Iterator[None]:
 @contextmanager
 def denoiser(change: Callable) -> Iterator[None]:
     """`change(denoise)` denoises in the sampling loop."""
-    real = generator.integrate
-    with patch.object(generator, "integrate", lambda plan, denoise, *rest: real(plan, change(denoise), *rest)):
+    real = loop.integrate
+    with patch.object(loop, "integrate", lambda plan, denoise, *rest: real(plan, change(denoise), *rest)):
         yield
 
 

@@ -95,7 +95,7 @@ def image_rows(number: int, images: int) -> list[dict[str, Any]]:
             "image_index": k,
             "seed": number // 100,
             "prompt_id": k,
-            "prompt": f"a small green star left of a large blue ring on a pink background, number {k}",
+            "prompt": f"a small matte green star left of a large shiny blue ring on wood, lit from above, number {k}",
             "image_sha256": f"{hashes[k]:016x}",
             "image_sketch": sketches[k].tolist(),
             **{name: float(column[k]) for name, column in values.items()},

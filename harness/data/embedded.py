@@ -52,14 +52,14 @@ class EmbeddedData:
         return self.images(indices)
 
     def masks(self, indices: Sequence[int]) -> torch.Tensor:
-        """A box over object 0 where the prompt's number is even or the object is alone, else over object 1."""
+        """A box over an object and its shadow: 0 where the prompt's number is even or it is alone, else 1."""
         scenes = self.scenes(indices)
         masks = torch.zeros(len(scenes), 1, world.IMAGE_SIZE, world.IMAGE_SIZE, dtype=torch.uint8)
         for n, index in enumerate(indices):
             k = int(index) % 2 if scenes.objects[n] == 2 else 0
-            reach = 1.1 * scenes.radius[n, k] + MASK_MARGIN  # 1.1: the points of a star
-            low = np.floor((scenes.centre[n, k] - reach) / MASK_GRID).astype(int) * MASK_GRID
-            high = np.ceil((scenes.centre[n, k] + reach) / MASK_GRID).astype(int) * MASK_GRID
+            low, high = scenes.box(n, k, MASK_MARGIN)
+            low = np.floor(low / MASK_GRID).astype(int) * MASK_GRID
+            high = np.ceil(high / MASK_GRID).astype(int) * MASK_GRID
             (x0, y0), (x1, y1) = low.clip(0), high.clip(max=world.IMAGE_SIZE)
             masks[n, 0, y0:y1, x0:x1] = 1
         return torch.nn.functional.interpolate(masks, self.size, mode="nearest-exact")

@@ -27,7 +27,7 @@ def load_extractor(folder: Path) -> nets.Extractor:
 
     net = nets.Extractor()
     missing, unexpected = net.load_state_dict(load_file(folder / "extractor.safetensors"), strict=False)
-    if unexpected or any(not name.startswith("thumb") for name in missing):
+    if unexpected or any(not name.startswith(nets.Extractor.TRAINING_ONLY) for name in missing):
         raise ValueError(f"{folder}/extractor.safetensors does not fit: missing {missing}, unexpected {unexpected}")
     return net.float().eval()
 
@@ -37,7 +37,9 @@ def right(extractor: nets.Extractor, images: torch.Tensor, scenes: world.Scenes)
     """Per head, (N,) float: 1 right, 0 wrong, NaN where the head has no meaning for the scene."""
     logits = extractor.attributes(torch.cat([extractor(part) for part in images.split(256)]))
     out = {}
-    for name, target in nets.answers(scenes).items():
+    answers = nets.answers(scenes)
+    for name in nets.SEEN:
+        target = answers[name]
         hit = (logits[name].argmax(1) == target).double()
         out[name] = torch.where(target >= 0, hit, torch.nan).numpy()
     return out
@@ -97,7 +99,7 @@ def generate(model, prompts: list[str], cfg: float, steps: int, seed: int = 0) -
 
 def show_accuracy(table: Table, label: str, hits: dict[str, np.ndarray], scenes: world.Scenes) -> None:
     one, two = scenes.objects == 1, scenes.objects == 2
-    ones = ("objects", "background", "position", "shape_0", "colour_0", "size_0")
+    ones = ("objects", "ground", "light", "position", "shape_0", "colour_0", "size_0")
     every = np.stack([np.nan_to_num(value, nan=1.0) for value in hits.values()]).min(0)
     cells = [f"{100 * np.nanmean(hits[name][one]):.1f}" for name in ones]
     cells += [f"{100 * every[one].mean():.1f}", f"{100 * every[two].mean():.1f}"]
@@ -122,7 +124,8 @@ def main() -> None:
         f"open_clip retrieval among 64 captions: {100 * image:.1f} % image→text, {100 * text:.1f} % text→image"
     )
     table = Table(
-        "% right", "objects", "background", "position", "shape", "colour", "size", "one: all", "two: all", title=None
+        *("% right", "objects", "ground", "light", "position", "shape", "colour", "size"),
+        *("one: all", "two: all"),
     )
     scenes = world.split_scenes(4096, held_out=True, start=CHECK_START)
     show_accuracy(table, "real drawings", right(extractor, world.render(scenes), scenes), scenes)

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.embedded import world
+from harness.embedded import flaws, world
 
-CONTEXT = 24  # tokens, padding included; the longest caption of the world has 16
+CONTEXT = 24  # tokens, padding included; the longest caption of the world has 21
 TEXT_WIDTH = 128
 TRAIN_TIMESTEPS = 1000
 
@@ -25,8 +25,9 @@ def tokenizer():
     from transformers import CLIPTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = (*world.SHAPES, *world.COLOURS, *world.SIZES, *world.BACKGROUNDS, *world.POSITIONS, *world.RELATIONS)
-    words = sorted({word for name in names for word in name.split()} | {"a", "on", "background"})
+    names = (*world.SHAPES, *world.COLOURS, *world.MATERIALS, *world.SIZES, *world.GROUNDS, *world.LIGHTS)
+    names += (*world.POSITIONS, *world.RELATIONS, "a", "on", "lit", ",")
+    words = sorted({word for name in names for word in name.split()})
     merges: list[tuple[str, str]] = []
     for word in words:
         # What earlier merges leave of the word is joined from the left. Later merges rank lower: they cannot undo it.
@@ -161,16 +162,23 @@ def save_open_clip(model: nn.Module, folder: Path, vocabulary: int, tok) -> None
 # so that a caption and its mirror image ("A left of B", "B right of A") mean the same answer.
 HEADS = {
     "objects": 2,
-    "background": len(world.BACKGROUNDS),
+    "ground": len(world.GROUNDS),
+    "light": len(world.LIGHTS),
     "position": len(world.POSITIONS),
     "axis": 2,
     "shape_0": len(world.SHAPES),
     "colour_0": len(world.COLOURS),
+    "material_0": len(world.MATERIALS),
     "size_0": len(world.SIZES),
     "shape_1": len(world.SHAPES),
     "colour_1": len(world.COLOURS),
+    "material_1": len(world.MATERIALS),
     "size_1": len(world.SIZES),
 }
+
+# What the extractor names. Patterns of small objects are finer than a latent's four pixels, so the autoencoder loses
+# them whatever the sampler does: asking generated images for their material would judge the autoencoder.
+SEEN = {name: names for name, names in HEADS.items() if not name.startswith("material")}
 
 
 def answers(scenes: world.Scenes) -> dict[str, torch.Tensor]:
@@ -183,11 +191,12 @@ def answers(scenes: world.Scenes) -> dict[str, torch.Tensor]:
     rows = np.arange(len(scenes))
     out = {
         "objects": scenes.objects - 1,
-        "background": scenes.background,
+        "ground": scenes.ground,
+        "light": scenes.light,
         "position": np.where(two, -1, scenes.position),
         "axis": np.where(two, scenes.relation // 2, -1),
     }
-    for name in ("shape", "colour", "size"):
+    for name in ("shape", "colour", "material", "size"):
         codes = getattr(scenes, name)
         out[f"{name}_0"] = codes[rows, first]
         out[f"{name}_1"] = np.where(two, codes[rows, 1 - first], -1)
@@ -198,11 +207,13 @@ class Extractor(nn.Module):
     """Feature extractor of the embedded FID, and attribute classifier: uint8 RGB (N, 3, 64, 64) to (N, 96).
 
     Trained on drawings alone: it never sees the VAE, the UNet or their text encoder. A thumbnail head beside the
-    attribute heads keeps edges, shades and places in the features, which names alone would let go of.
+    attribute heads keeps edges, shades and places in the features, which names alone would let go of; a head that
+    tells which flaw an image has, and how much of it, keeps in the pooled features what a sampler spoils.
     """
 
     DIM = 96
     THUMB = 16
+    TRAINING_ONLY = ("thumb", "flaws")  # heads that are not shipped
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,17 +231,21 @@ class Extractor(nn.Module):
         self.heads = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, 96), nn.SiLU(), nn.Linear(96, n))
-                for name, n in HEADS.items()
+                for name, n in SEEN.items()
             }
         )
         self.thumb = self._head(256, 3 * self.THUMB**2)
+        self.flaws = nn.Sequential(nn.Linear(self.DIM, 64), nn.SiLU(), nn.Linear(64, len(flaws.FLAWS)))
 
     def _head(self, width: int, out: int) -> nn.Module:
         return nn.Sequential(nn.SiLU(), nn.Linear(self.DIM, width), nn.SiLU(), nn.Linear(width, out))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.float() / 127.5 - 1.0
-        return self.squeeze(self.trunk(x).flatten(1))
+        return self.squeeze(self.places(images).flatten(1))
+
+    def places(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of every place, (N, 96, 4, 4); their mean over places is what FID is taken of."""
+        return self.trunk(images.float() / 127.5 - 1.0)
 
     def attributes(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits of every head, each (N, classes)."""

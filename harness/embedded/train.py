@@ -25,14 +25,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.embedded import nets, world
+from harness.embedded import flaws, nets, world
 from harness.errors import interruptible
 
 WEIGHTS = Path(__file__).parent / "weights"
 DROP_CONDITION = 0.10  # share of captions replaced by "" so that the UNet also learns the unconditional score
 MIN_SNR_GAMMA = 5.0  # loss weight min(SNR, γ)/SNR for ε-prediction, 2303.09556
 LATENT_POOL = 65_536  # drawings whose latents are cached
-MASK_POOL = 32_768  # drawings with a mask and masked latents, for inpainting
+MASK_POOL = 16_384  # drawings with a mask and masked latents, for inpainting
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Recipe:
 
 
 RECIPES = {
-    "vae": Recipe(steps=1_900, batch=32, lr=1e-3, decay_from=0.55),
-    "extractor": Recipe(steps=2_200, batch=128, lr=1e-3, decay_from=0.3),
-    "clip": Recipe(steps=1_400, batch=128, lr=1e-3, decay_from=0.4),
-    "unet": Recipe(steps=7_600, batch=64, lr=1e-3, decay_from=0.72, ema=0.9985),
-    "inpaint": Recipe(steps=1_000, batch=64, lr=4e-4, decay_from=0.2, ema=0.998),
+    "vae": Recipe(steps=2_600, batch=16, lr=1e-3, decay_from=0.55),
+    "extractor": Recipe(steps=2_800, batch=64, lr=1e-3, decay_from=0.3),
+    "clip": Recipe(steps=1_200, batch=128, lr=1e-3, decay_from=0.4),
+    "unet": Recipe(steps=6_200, batch=32, lr=9e-4, decay_from=0.72, ema=0.9985),
+    "inpaint": Recipe(steps=800, batch=32, lr=4e-4, decay_from=0.2, ema=0.998),
 }
 
 
@@ -211,22 +211,20 @@ def train_extractor(work: Path, device: str) -> nn.Module:
         scenes = drawings(step, recipe.batch)
         images = world.render(scenes).to(device)
         targets = {k: v.to(device) for k, v in nets.answers(scenes).items()}
-        # A little noise, so that a decoder's faint texture does not change an answer.
-        seen = (
-            images.float()
-            + 6 * torch.rand(len(images), 1, 1, 1, device=device) * torch.randn_like(images, dtype=torch.float32)
-        ).clamp(0, 255)
+        seen, spoilt = flaws.spoil(images.float())
         with autocast(device):
-            features = net(seen)
-            logits = net.attributes(features)
-            thumb = net.thumb(features)
-        named = sum(F.cross_entropy(logits[k].float(), targets[k], ignore_index=-1) for k in nets.HEADS)
+            places = net.places(seen)
+            features = net.squeeze(places.flatten(1))
+            logits, thumb, told = net.attributes(features), net.thumb(features), net.flaws(places.mean((2, 3)))
+        named = sum(F.cross_entropy(logits[k].float(), targets[k], ignore_index=-1) for k in nets.SEEN)
         small = F.interpolate(images.float() / 127.5 - 1, size=net.THUMB, mode="area").flatten(1)
         drawn = F.mse_loss(thumb.float(), small)
         right = torch.stack(
-            [(logits[k].argmax(1) == targets[k])[targets[k] >= 0].float().mean() for k in nets.HEADS]
+            [(logits[k].argmax(1) == targets[k])[targets[k] >= 0].float().mean() for k in nets.SEEN]
         ).mean()
-        return named + 5 * drawn, {"names": named.item(), "thumb": drawn.item(), "right": right.item()}
+        flawed = F.mse_loss(told.float(), spoilt)
+        shown = {"names": named.item(), "thumb": drawn.item(), "flaws": flawed.item(), "right": right.item()}
+        return named + 5 * drawn + 120 * flawed, shown
 
     loop(run, losses)
     return run.load_averaged()
@@ -452,7 +450,8 @@ def export(folder: Path, autoencoder, pair: nn.ModuleDict, inpaint, scale: float
     pipe.save_pretrained(folder, safe_serialization=True)
     inpaint.save_pretrained(folder / "unet_inpaint", safe_serialization=True)
     nets.save_open_clip(clip.cpu(), folder / "open_clip", len(tok), tok)
-    shipped = {k: v.half().cpu().contiguous() for k, v in extractor.state_dict().items() if not k.startswith("thumb")}
+    state = {k: v for k, v in extractor.state_dict().items() if not k.startswith(nets.Extractor.TRAINING_ONLY)}
+    shipped = {k: v.half().cpu().contiguous() for k, v in state.items()}
     save_file(shipped, folder / "extractor.safetensors")
 
 

@@ -1,7 +1,9 @@
-"""The world the embedded model knows: captioned drawings of one or two shapes, 64x64.
+"""The world the embedded model knows: captioned drawings of one or two lit solids on a textured ground, 64x64.
 
 Image number `i` is a function of `i` alone, so a reference set has no end and needs no files.
-A caption says everything that is nameable in its drawing; radius, place and shade vary a little within a name.
+A caption says everything that is nameable in its drawing; radius, place, shade and the grain of every texture vary
+within a name. Grounds are band-limited noise whose amplitude falls about as 1/f, as a photograph's does: an image with
+an empty fine scale would be drawn as well by a crude sampler as by a good one.
 """
 
 from __future__ import annotations
@@ -12,23 +14,29 @@ import numpy as np
 import torch
 
 IMAGE_SIZE = 64
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SHAPES = ("ball", "block", "pyramid", "star", "cross", "ring")
 COLOURS = {
-    "red": (220, 40, 40),
-    "orange": (245, 140, 30),
-    "yellow": (245, 220, 50),
-    "green": (40, 160, 60),
-    "cyan": (50, 200, 220),
-    "blue": (50, 80, 230),
-    "purple": (150, 50, 180),
+    "red": (214, 48, 44),
+    "orange": (240, 138, 34),
+    "yellow": (240, 214, 52),
+    "green": (48, 158, 66),
+    "cyan": (54, 196, 214),
+    "blue": (52, 84, 222),
+    "purple": (150, 58, 182),
 }
-SIZES = {"small": (6.5, 8.0), "large": (11.0, 13.0)}  # radius in pixels
-BACKGROUNDS = {
-    "white": (245, 245, 245),
-    "grey": (135, 135, 135),
-    "black": (15, 15, 15),
-    "pink": (255, 190, 205),
-    "navy": (20, 25, 90),
+MATERIALS = ("matte", "shiny", "striped", "dotted", "checkered", "speckled")
+SIZES = {"small": (8.0, 9.0), "large": (12.0, 13.5)}  # radius in pixels
+GROUNDS = {  # the darker and the lighter tone
+    "clouds": ((96, 132, 178), (232, 238, 244)),
+    "wood": ((92, 62, 42), (182, 138, 96)),
+    "weave": ((58, 64, 62), (176, 178, 160)),
+    "marble": ((112, 112, 124), (240, 238, 234)),
+    "sand": ((150, 124, 88), (232, 214, 172)),
+}
+LIGHTS = {  # where the light stands: unit vector to it, x right, y down, z to the viewer
+    "from the left": (-0.79, -0.28, 0.55),
+    "from the right": (0.79, -0.28, 0.55),
+    "from above": (0.0, -0.84, 0.55),
 }
 POSITIONS = {  # centre of a lone object, pixels
     "at the top left": (18, 18),
@@ -43,8 +51,11 @@ POSITIONS = {  # centre of a lone object, pixels
 }
 RELATIONS = ("left of", "right of", "above", "below")
 
-COLOUR_NAMES, SIZE_NAMES = tuple(COLOURS), tuple(SIZES)
-BACKGROUND_NAMES, POSITION_NAMES = tuple(BACKGROUNDS), tuple(POSITIONS)
+SHADOW_SHIFT = 0.42  # how far a shadow falls from the light, over the radius
+SHADOW_EDGE = 2.5  # half the width of its soft edge, pixels
+
+COLOUR_NAMES, SIZE_NAMES, LIGHT_NAMES = tuple(COLOURS), tuple(SIZES), tuple(LIGHTS)
+GROUND_NAMES, POSITION_NAMES = tuple(GROUNDS), tuple(POSITIONS)
 
 # The image number's top bit range decides the split, the caption's hash decides which captions it may show.
 HELD_OUT_ONE_IN = 8
@@ -71,21 +82,25 @@ class Scenes:
     """Names (integer codes, shape (N,)) and free parameters of N drawings.
 
     `objects` is 1 or 2. `position` counts for one object, `relation` for two (object 0 RELATION object 1).
-    `shape`, `colour`, `size` are (N, 2); column 1 is meaningless where there is one object.
+    `shape`, `colour`, `material`, `size` are (N, 2); column 1 is meaningless where there is one object.
     `centre` (N, 2, 2) and `radius` (N, 2) are in pixels, `shade` (N, 3) are brightness factors near 1 of object 0,
-    object 1 and the background.
+    object 1 and the ground, `phase` (N, 2) in [0, 1) is where the ground's pattern starts. `number` is the drawing's.
     """
 
+    number: np.ndarray
     objects: np.ndarray
     shape: np.ndarray
     colour: np.ndarray
+    material: np.ndarray
     size: np.ndarray
-    background: np.ndarray
+    ground: np.ndarray
+    light: np.ndarray
     position: np.ndarray
     relation: np.ndarray
     centre: np.ndarray
     radius: np.ndarray
     shade: np.ndarray
+    phase: np.ndarray
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -94,10 +109,12 @@ class Scenes:
         """One integer for each distinct caption, (N,) uint64."""
         one = self.objects == 1
         code = np.where(one, self.position, len(POSITIONS) + self.relation)
-        code = code * len(BACKGROUNDS) + self.background
+        code = (code * len(GROUNDS) + self.ground) * len(LIGHTS) + self.light
         for k in (0, 1):
-            thing = (self.shape[:, k] * len(COLOURS) + self.colour[:, k]) * len(SIZES) + self.size[:, k]
-            code = code * (len(SHAPES) * len(COLOURS) * len(SIZES)) + np.where(one & (k == 1), 0, thing)
+            thing = self.shape[:, k] * len(COLOURS) + self.colour[:, k]
+            thing = (thing * len(MATERIALS) + self.material[:, k]) * len(SIZES) + self.size[:, k]
+            things = len(SHAPES) * len(COLOURS) * len(MATERIALS) * len(SIZES)
+            code = code * things + np.where(one & (k == 1), 0, thing)
         return code.astype(np.uint64)
 
     def held_out(self) -> np.ndarray:
@@ -110,12 +127,20 @@ class Scenes:
 
     def _caption(self, n: int) -> str:
         def thing(k: int) -> str:
-            return f"a {SIZE_NAMES[self.size[n, k]]} {COLOUR_NAMES[self.colour[n, k]]} {SHAPES[self.shape[n, k]]}"
+            names = SIZE_NAMES[self.size[n, k]], MATERIALS[self.material[n, k]], COLOUR_NAMES[self.colour[n, k]]
+            return f"a {' '.join(names)} {SHAPES[self.shape[n, k]]}"
 
-        ground = f"on a {BACKGROUND_NAMES[self.background[n]]} background"
+        scene = f"on {GROUND_NAMES[self.ground[n]]}, lit {LIGHT_NAMES[self.light[n]]}"
         if self.objects[n] == 1:
-            return f"{thing(0)} {POSITION_NAMES[self.position[n]]} {ground}"
-        return f"{thing(0)} {RELATIONS[self.relation[n]]} {thing(1)} {ground}"
+            return f"{thing(0)} {POSITION_NAMES[self.position[n]]} {scene}"
+        return f"{thing(0)} {RELATIONS[self.relation[n]]} {thing(1)} {scene}"
+
+    def box(self, n: int, k: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (x, y) in pixels of the box that holds object `k` of drawing `n` with its shadow, and `margin`."""
+        centre, radius = self.centre[n, k], self.radius[n, k]
+        shifted = centre - SHADOW_SHIFT * radius * np.array(tuple(LIGHTS.values())[self.light[n]][:2])
+        low = np.minimum(centre - margin, shifted - SHADOW_EDGE)
+        return low - radius, np.maximum(centre + margin, shifted + SHADOW_EDGE) + radius
 
     def take(self, rows: np.ndarray) -> Scenes:
         return Scenes(**{name: value[rows] for name, value in vars(self).items()})
@@ -132,10 +157,12 @@ def scenes(index: np.ndarray | range, two_objects: float = 0.5) -> Scenes:
     objects = 1 + (_uniform(index, 0) < two_objects).astype(np.int64)
     shape = np.stack([pick(1, len(SHAPES)), pick(2, len(SHAPES))], 1)
     colour = np.stack([pick(3, len(COLOURS)), pick(4, len(COLOURS))], 1)
+    material = np.stack([pick(19, len(MATERIALS)), pick(20, len(MATERIALS))], 1)
     size = np.stack([pick(5, 2), pick(6, 2)], 1)
     same = (shape[:, 0] == shape[:, 1]) & (colour[:, 0] == colour[:, 1]) & (size[:, 0] == size[:, 1])
     colour[:, 1] = np.where(same, (colour[:, 1] + 1) % len(COLOURS), colour[:, 1])  # two objects always differ
-    background, position, relation = pick(7, len(BACKGROUNDS)), pick(8, len(POSITIONS)), pick(9, len(RELATIONS))
+    ground, light = pick(7, len(GROUNDS)), pick(21, len(LIGHTS))
+    position, relation = pick(8, len(POSITIONS)), pick(9, len(RELATIONS))
 
     low, high = np.array(list(SIZES.values())).T
     u = np.stack([_uniform(index, 10), _uniform(index, 11)], 1)
@@ -155,7 +182,9 @@ def scenes(index: np.ndarray | range, two_objects: float = 0.5) -> Scenes:
         centre[rows, k, along] = np.where(two, near, centre[rows, k, along])
         centre[rows, k, 1 - along] = np.where(two, free, centre[rows, k, 1 - along])
     shade = 1.0 + 0.08 * (2 * np.stack([_uniform(index, d) for d in (16, 17, 18)], 1) - 1)
-    return Scenes(objects, shape, colour, size, background, position, relation, centre, radius, shade)
+    phase = np.stack([_uniform(index, 22), _uniform(index, 23)], 1)
+    things = (shape, colour, material, size)
+    return Scenes(index, objects, *things, ground, light, position, relation, centre, radius, shade, phase)
 
 
 def split_scenes(count: int, held_out: bool, start: int = 0, two_objects: float = 0.5) -> Scenes:
@@ -173,59 +202,191 @@ def split_scenes(count: int, held_out: bool, start: int = 0, two_objects: float 
     return scenes(np.concatenate(kept)[:count] if kept else np.arange(0), two_objects)
 
 
-def _signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+def _polygon(vertices: list[tuple[float, float]], x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Distance to a polygon with `vertices` on the unit circle's scale, negative inside."""
+    best = torch.full_like(x, 1e9)
+    inside = torch.zeros_like(x, dtype=torch.bool)  # even-odd rule
+    for (ax, ay), (bx, by) in zip(vertices, vertices[1:] + vertices[:1], strict=True):
+        ax_, ay_, bx_, by_ = ax * r, ay * r, bx * r, by * r
+        ex, ey, px, py = bx_ - ax_, by_ - ay_, x - ax_, y - ay_
+        t = ((px * ex + py * ey) / (ex * ex + ey * ey)).clamp(0, 1)
+        best = torch.minimum(best, (px - t * ex) ** 2 + (py - t * ey) ** 2)
+        inside ^= ((ay_ > y) != (by_ > y)) & (x < ex * (y - ay_) / torch.where(ey == 0, 1e-9, ey) + ax_)
+    return torch.where(inside, -best.sqrt(), best.sqrt())
+
+
+_STAR = [
+    ((1.0, 0.45)[k % 2] * np.cos(-np.pi / 2 + k * np.pi / 5), (1.0, 0.45)[k % 2] * np.sin(-np.pi / 2 + k * np.pi / 5))
+    for k in range(10)
+]
+_CROSS = [(0.34, 1), (0.34, 0.34), (1, 0.34), (1, -0.34), (0.34, -0.34), (0.34, -1)]
+_CROSS += [(-x, -y) for x, y in _CROSS]
+
+_OUTLINES = {
+    "ball": lambda x, y, r: (x * x + y * y).sqrt() - r,
+    "block": lambda x, y, r: torch.maximum(x.abs(), y.abs()) - 0.88 * r,
+    "pyramid": lambda x, y, r: _polygon([(0.0, -1.0), (0.95, 0.75), (-0.95, 0.75)], x, y, r),
+    "star": lambda x, y, r: _polygon(_STAR, x, y, r),
+    "cross": lambda x, y, r: _polygon(_CROSS, x, y, r),
+    "ring": lambda x, y, r: ((x * x + y * y).sqrt() - 0.76 * r).abs() - 0.24 * r,
+}
+
+
+def _signed_distance(shape: np.ndarray, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
     """Distance to the outline in pixels, negative inside; x, y are offsets from the centre, (N, H, W)."""
+    out = torch.empty_like(x)
+    for code, name in enumerate(SHAPES):
+        rows = torch.from_numpy(np.flatnonzero(shape == code))
+        out[rows] = _OUTLINES[name](x[rows], y[rows], r[rows])
+    return out
 
-    def polygon(vertices: list[tuple[float, float]]) -> torch.Tensor:
-        # Even-odd rule for the sign, distance to the nearest edge for the size.
-        best = torch.full_like(x, 1e9)
-        inside = torch.zeros_like(x, dtype=torch.bool)
-        for (ax, ay), (bx, by) in zip(vertices, vertices[1:] + vertices[:1], strict=True):
-            ax_, ay_, bx_, by_ = ax * r, ay * r, bx * r, by * r
-            ex, ey, px, py = bx_ - ax_, by_ - ay_, x - ax_, y - ay_
-            t = ((px * ex + py * ey) / (ex * ex + ey * ey)).clamp(0, 1)
-            best = torch.minimum(best, (px - t * ex) ** 2 + (py - t * ey) ** 2)
-            crosses = ((ay_ > y) != (by_ > y)) & (x < ex * (y - ay_) / torch.where(ey == 0, 1e-9, ey) + ax_)
-            inside ^= crosses
-        return torch.where(inside, -best.sqrt(), best.sqrt())
 
-    angle = [-np.pi / 2 + k * np.pi / 5 for k in range(10)]
-    star = [
-        ((1.0 if k % 2 == 0 else 0.45) * np.cos(a), (1.0 if k % 2 == 0 else 0.45) * np.sin(a))
-        for k, a in enumerate(angle)
-    ]
-    a = 0.34
-    cross = [(a, 1), (a, a), (1, a), (1, -a), (a, -a), (a, -1), (-a, -1), (-a, -a), (-1, -a), (-1, a), (-a, a), (-a, 1)]
-    distance = (x * x + y * y).sqrt()
-    every = torch.stack(
-        [
-            distance - r,
-            torch.maximum(x.abs(), y.abs()) - 0.88 * r,
-            polygon([(0.0, -1.0), (0.95, 0.75), (-0.95, 0.75)]),
-            polygon(star),
-            polygon(cross),
-            (distance - 0.76 * r).abs() - 0.24 * r,
-        ]
-    )
-    return every.gather(0, shape.view(1, -1, 1, 1).expand(1, *x.shape))[0]
+def _white(number: np.ndarray, draw: int) -> np.ndarray:
+    """White noise of every drawing, (N, 64, 64) float32 in [-1, 1): a function of (image number, draw, pixel)."""
+    with np.errstate(over="ignore"):
+        seed = _splitmix(_splitmix(number.astype(np.uint64)) + np.uint64(draw) * np.uint64(0xD1342543DE82EF95))
+        pixel = np.arange(IMAGE_SIZE * IMAGE_SIZE, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        word = _splitmix(seed[:, None] + pixel) >> np.uint64(40)
+    return (word.astype(np.float32) / 2**23 - 1).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def _field(white: np.ndarray, falls: float, stretch: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """`white` (N, 64, 64) filtered to amplitude 1/f^falls, zero mean and unit variance.
+
+    `stretch` (x, y) lengthens the grain along an axis.
+    """
+    fy = np.fft.fftfreq(IMAGE_SIZE)[:, None] * IMAGE_SIZE * stretch[1]
+    fx = np.fft.rfftfreq(IMAGE_SIZE)[None] * IMAGE_SIZE * stretch[0]
+    gain = np.maximum(np.hypot(fx, fy), 1.0) ** -falls
+    gain[0, 0] = 0.0
+    field = np.fft.irfft2(np.fft.rfft2(white) * gain.astype(np.float32), s=(IMAGE_SIZE, IMAGE_SIZE))
+    return field / np.sqrt((field**2).mean((1, 2), keepdims=True))
+
+
+def _ground_tone(ground: str, number: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """How light the ground is, (N, 64, 64) about [0, 1]."""
+    y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE] + 0.5
+    first, second = phase[:, 0, None, None], phase[:, 1, None, None]
+    noise = _white(number, 24)
+    if ground == "clouds":
+        return 0.5 + 0.26 * _field(noise, 1.3)
+    if ground == "wood":
+        rings = np.sin(_TURN * (y / 11 + first + 0.45 * _field(noise, 1.5, (3.0, 1.0))))
+        return 0.5 + 0.24 * rings + 0.13 * _field(_white(number, 25), 0.8, (6.0, 1.0))
+    if ground == "weave":
+        across, down = x / 8 + first, y / 8 + second
+        over = np.floor(2 * across) + np.floor(2 * down)
+        thread = np.where(over % 2 == 0, np.abs(np.sin(_TURN * across)), np.abs(np.sin(_TURN * down)))
+        return 0.18 + 0.55 * thread + 0.11 * _field(noise, 1.0)
+    if ground == "marble":
+        angle = _TURN * first
+        along = x * np.cos(angle) + y * np.sin(angle)
+        vein = np.abs(np.sin(_TURN * (along / 52 + second) + 1.5 * _field(noise, 2.0)))
+        return 0.95 * np.sqrt(vein) + 0.07 * _field(_white(number, 25), 1.0)
+    ripple = np.sin(_TURN * (y / 13 + first + 0.28 * _field(noise, 1.6, (2.0, 1.0))))
+    return 0.5 + 0.17 * ripple + 0.17 * _field(_white(number, 25), 0.7)
+
+
+def empty(world: Scenes) -> torch.Tensor:
+    """The ground without objects and shadows, lit from its side: float32 RGB, (N, 3, 64, 64) about [0, 255]."""
+    tone = np.empty((len(world), IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
+    for code, name in enumerate(GROUND_NAMES):
+        rows = np.flatnonzero(world.ground == code)
+        if len(rows):
+            tone[rows] = _ground_tone(name, world.number[rows], world.phase[rows])
+    dark, light = torch.tensor(list(GROUNDS.values()), dtype=torch.float32)[torch.from_numpy(world.ground)].unbind(1)
+    mix = torch.from_numpy(tone).clamp(-0.15, 1.15).unsqueeze(1)
+    canvas = dark.view(-1, 3, 1, 1) * (1 - mix) + light.view(-1, 3, 1, 1) * mix
+    toward = _toward_light(world)
+    grid = (torch.arange(IMAGE_SIZE, dtype=torch.float32) + 0.5) / IMAGE_SIZE * 2 - 1
+    slope = toward[:, 0].view(-1, 1, 1) * grid.view(1, 1, -1) + toward[:, 1].view(-1, 1, 1) * grid.view(1, -1, 1)
+    return canvas * (1 + 0.16 * slope).unsqueeze(1) * torch.from_numpy(world.shade[:, 2]).float().view(-1, 1, 1, 1)
+
+
+def _toward_light(world: Scenes) -> torch.Tensor:
+    return torch.tensor(list(LIGHTS.values()), dtype=torch.float32)[torch.from_numpy(world.light)]
+
+
+_TURN = 2 * np.pi
+
+# How a solid rises from its outline: the width of its rounded edge over its radius, or None for flat flanks that meet.
+_EDGE = {"ball": 1.0, "block": 0.34, "pyramid": None, "star": None, "cross": 0.3, "ring": 0.24}
+_FLANK = 0.62  # sine of a flat flank's slope
+
+
+def _slope(world: Scenes, k: int, distance: torch.Tensor, radius: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x and y of the surface's unit normal, (N, H, W) each, from the distance to the outline."""
+    gy, gx = torch.gradient(distance, dim=(1, 2))
+    length = (gx * gx + gy * gy).sqrt().clamp(min=1e-3)
+    edges = torch.tensor([edge or 1.0 for edge in map(_EDGE.get, SHAPES)])
+    flat = torch.tensor([edge is None for edge in map(_EDGE.get, SHAPES)])
+    shape = torch.from_numpy(world.shape[:, k])
+    width = (edges[shape].view(-1, 1, 1) * radius).clamp(min=1e-3)
+    rise = (1 + distance / width).clamp(0, 0.97)
+    sine = torch.where(flat[shape].view(-1, 1, 1), torch.full_like(rise, _FLANK), rise)
+    return sine * gx / length, sine * gy / length
+
+
+def _soft(wave: torch.Tensor, sharp: float) -> torch.Tensor:
+    return (0.5 + sharp * wave).clamp(0, 1)
+
+
+_PATTERNS = {  # share of the second tone in the paint
+    "striped": lambda x, y: _soft(torch.sin(_TURN * (x + y) / 8.0), 1.2),
+    "dotted": lambda x, y: _soft(torch.cos(_TURN * x / 7.0) + torch.cos(_TURN * y / 7.0) - 0.7, 1.2),
+    "checkered": lambda x, y: _soft(torch.sin(_TURN * x / 10.0) * torch.sin(_TURN * y / 10.0), 2.5),
+}
+
+
+def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Share of the second tone in object `k`'s paint, (N, H, W) in [0, 1]; x and y are offsets from its centre."""
+    out = torch.zeros_like(x)
+    for code, name in enumerate(MATERIALS):
+        rows = np.flatnonzero((world.material[:, k] == code) & (world.objects > k))
+        if name in _PATTERNS:
+            out[rows] = _PATTERNS[name](x[rows], y[rows])
+        elif name == "speckled" and len(rows):
+            grain = torch.from_numpy(_white(world.number[rows], 26 + k)).float()
+            grain = torch.nn.functional.avg_pool2d(grain.unsqueeze(1), 3, 1, 1)[:, 0]
+            out[rows] = _soft(grain / 0.19 - 0.7, 1.5)  # 0.19 is its spread
+    return out
+
+
+def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> torch.Tensor:
+    """`canvas` with object `k`'s soft shadow and the object itself on it."""
+    n = len(world)
+    grid = torch.arange(IMAGE_SIZE, dtype=torch.float32) + 0.5
+    centre, radius = torch.from_numpy(world.centre[:, k]).float(), torch.from_numpy(world.radius[:, k]).float()
+    x = (grid.view(1, 1, -1) - centre[:, 0].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
+    y = (grid.view(1, -1, 1) - centre[:, 1].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
+    shape, r = world.shape[:, k], radius.view(-1, 1, 1)
+    there = torch.from_numpy(world.objects > k).float().view(-1, 1, 1)
+    lx, ly, lz = (part.view(-1, 1, 1) for part in _toward_light(world).unbind(1))
+
+    shadow = _signed_distance(shape, x + SHADOW_SHIFT * lx * r, y + SHADOW_SHIFT * ly * r, r)
+    dark = 0.62 * (0.5 - shadow / (2 * SHADOW_EDGE)).clamp(0, 1) * there
+    canvas = canvas * (1 - dark).unsqueeze(1)
+
+    distance = _signed_distance(shape, x, y, r)
+    nx, ny = _slope(world, k, distance, r)
+    nz = (1 - nx * nx - ny * ny).clamp(min=0).sqrt()
+    lit = 0.32 + 0.86 * (nx * lx + ny * ly + nz * lz).clamp(min=0)
+    half = (2 + 2 * lz).sqrt()  # length of light + viewer
+    gloss = ((nx * lx + ny * ly + nz * (lz + 1)) / half).clamp(0, 1) ** 24
+    shiny = torch.from_numpy(world.material[:, k] == MATERIALS.index("shiny")).float().view(-1, 1, 1)
+
+    base = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[torch.from_numpy(world.colour[:, k])]
+    base = (base * torch.from_numpy(world.shade[:, k : k + 1]).float()).view(n, 3, 1, 1)
+    second = _pattern(world, k, x, y).unsqueeze(1)
+    paint = base * (1 - second) + (0.22 * base + 0.78 * 250) * second
+    solid = paint * lit.unsqueeze(1) + (200 * shiny * gloss).unsqueeze(1)
+    cover = ((0.5 - distance).clamp(0, 1) * there).unsqueeze(1)
+    return canvas * (1 - cover) + cover * solid.clamp(0, 255)
 
 
 def render(world: Scenes) -> torch.Tensor:
     """Draw the scenes with anti-aliased edges: uint8 RGB, (N, 3, 64, 64)."""
-    n = len(world)
-    grid = torch.arange(IMAGE_SIZE, dtype=torch.float32) + 0.5
-    ground = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32)[torch.from_numpy(world.background)]
-    paint = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[torch.from_numpy(world.colour)]
-    shade = torch.from_numpy(world.shade).float()
-    canvas = (ground * shade[:, 2:3]).view(n, 3, 1, 1).expand(n, 3, IMAGE_SIZE, IMAGE_SIZE).clone()
+    canvas = empty(world)
     for k in (0, 1):
-        centre, radius = torch.from_numpy(world.centre[:, k]).float(), torch.from_numpy(world.radius[:, k]).float()
-        x = (grid.view(1, 1, -1) - centre[:, 0].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
-        y = (grid.view(1, -1, 1) - centre[:, 1].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
-        edge = _signed_distance(torch.from_numpy(world.shape[:, k]), x, y, radius.view(-1, 1, 1))
-        cover = (0.5 - edge).clamp(0, 1)
-        if k == 1:
-            cover = cover * torch.from_numpy(world.objects == 2).float().view(-1, 1, 1)
-        cover = cover.unsqueeze(1)
-        canvas = canvas * (1 - cover) + cover * (paint[:, k] * shade[:, k : k + 1]).view(n, 3, 1, 1)
+        canvas = _draw_object(world, k, canvas)
     return canvas.clamp(0, 255).round().to(torch.uint8)

@@ -17,7 +17,8 @@ ATTRIBUTES = {
     "shape": ("shape_0", "shape_1"),
     "colour": ("colour_0", "colour_1"),
     "size": ("size_0", "size_1"),
-    "background": ("background",),
+    "background": ("ground",),
+    "light": ("light",),
     "position": ("position",),
     "relation": ("axis",),
 }
@@ -44,7 +45,8 @@ class Attributes(PerImageMetric):
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         from harness.embedded import nets
 
-        truth = {k: v.numpy() for k, v in nets.answers(self.context.data.scenes(batch.indices)).items()}
+        scenes = self.context.data.scenes(batch.indices)
+        truth = {k: v.numpy() for k, v in nets.answers(scenes).items() if k in nets.SEEN}
         found = self.extractor.attributes(batch.images)
         right = {head: (found[head] == truth[head]) | (truth[head] < 0) for head in truth}
         out = {"attributes_all": np.logical_and.reduce(list(right.values())).astype(float)}

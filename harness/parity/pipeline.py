@@ -25,9 +25,9 @@ from samplers.core.integrate import integrate
 from samplers.core.noise import NoiseStreams
 
 PROMPTS = (
-    "a large red circle on a white background",
-    "a small blue square on a black background",
-    "a green triangle left of a yellow circle",
+    "a large matte red ball in the center on marble, lit from the left",
+    "a small striped blue block at the top on wood, lit from above",
+    "a large dotted green star left of a small shiny yellow ball on sand, lit from the right",
     "a photo of an astronaut riding a horse",
 )
 

@@ -53,7 +53,7 @@ def _regions(name: str, unit: str, meaning: str) -> list[Column]:
     ]
 
 
-ATTRIBUTES = ("shape", "colour", "size", "background", "position", "relation", "all")
+ATTRIBUTES = ("shape", "colour", "size", "background", "light", "position", "relation", "all")
 SIMILARITIES = {
     "lpips": ("", "mean LPIPS distance to the source"),
     "feature_distance": ("", "mean distance to the source in the extractor's features"),

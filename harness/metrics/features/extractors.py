@@ -44,10 +44,10 @@ class EmbeddedExtractor:
         if not path.is_file():
             raise InputError(f"no feature extractor at {path}: make it with `python -m harness.embedded.train`")
         net = nets.Extractor()
-        del net.thumb  # only training needs it
+        del net.thumb, net.flaws  # only training needs them
         net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
         self.net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-        self.device, self.id = device, f"embedded-v1-96d-{files.short_hash(path)}"
+        self.device, self.id = device, f"embedded-v2-96d-{files.short_hash(path)}"
 
     def resizer(self, size: tuple[int, int]) -> str:
         return "none" if tuple(size) == (64, 64) else "pil-bicubic-squash to 64x64"
@@ -70,7 +70,7 @@ class EmbeddedExtractor:
         """Features of every place, (N, 96, 4, 4)."""
         from harness.data.resize import resize
 
-        return self.net.trunk(resize(images, (64, 64)).to(self.device).float() / 127.5 - 1.0)
+        return self.net.places(resize(images, (64, 64)).to(self.device))
 
 
 class InceptionExtractor:
