@@ -342,7 +342,7 @@ def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor) -> torch.T
     """Share of the second tone in object `k`'s paint, (N, H, W) in [0, 1]; x and y are offsets from its centre."""
     out = torch.zeros_like(x)
     for code, name in enumerate(MATERIALS):
-        rows = np.flatnonzero((world.material[:, k] == code) & (world.objects > k))
+        rows = np.flatnonzero(world.material[:, k] == code)
         if name in _PATTERNS:
             out[rows] = _PATTERNS[name](x[rows], y[rows])
         elif name == "speckled" and len(rows):
@@ -353,18 +353,17 @@ def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor) -> torch.T
 
 
 def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> torch.Tensor:
-    """`canvas` with object `k`'s soft shadow and the object itself on it."""
+    """`canvas` with object `k`, which every drawing must have, and its soft shadow on it."""
     n = len(world)
     grid = torch.arange(IMAGE_SIZE, dtype=torch.float32) + 0.5
     centre, radius = torch.from_numpy(world.centre[:, k]).float(), torch.from_numpy(world.radius[:, k]).float()
     x = (grid.view(1, 1, -1) - centre[:, 0].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
     y = (grid.view(1, -1, 1) - centre[:, 1].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
     shape, r = world.shape[:, k], radius.view(-1, 1, 1)
-    there = torch.from_numpy(world.objects > k).float().view(-1, 1, 1)
     lx, ly, lz = (part.view(-1, 1, 1) for part in _toward_light(world).unbind(1))
 
     shadow = _signed_distance(shape, x + SHADOW_SHIFT * lx * r, y + SHADOW_SHIFT * ly * r, r)
-    dark = 0.62 * (0.5 - shadow / (2 * SHADOW_EDGE)).clamp(0, 1) * there
+    dark = 0.62 * (0.5 - shadow / (2 * SHADOW_EDGE)).clamp(0, 1)
     canvas = canvas * (1 - dark).unsqueeze(1)
 
     distance = _signed_distance(shape, x, y, r)
@@ -380,7 +379,7 @@ def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> torch.Tensor:
     second = _pattern(world, k, x, y).unsqueeze(1)
     paint = base * (1 - second) + (0.22 * base + 0.78 * 250) * second
     solid = paint * lit.unsqueeze(1) + (200 * shiny * gloss).unsqueeze(1)
-    cover = ((0.5 - distance).clamp(0, 1) * there).unsqueeze(1)
+    cover = (0.5 - distance).clamp(0, 1).unsqueeze(1)
     return canvas * (1 - cover) + cover * solid.clamp(0, 255)
 
 
@@ -388,5 +387,6 @@ def render(world: Scenes) -> torch.Tensor:
     """Draw the scenes with anti-aliased edges: uint8 RGB, (N, 3, 64, 64)."""
     canvas = empty(world)
     for k in (0, 1):
-        canvas = _draw_object(world, k, canvas)
+        rows = np.flatnonzero(world.objects > k)
+        canvas[rows] = _draw_object(world.take(rows), k, canvas[rows])
     return canvas.clamp(0, 255).round().to(torch.uint8)
