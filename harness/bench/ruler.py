@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,12 +64,12 @@ def deterministic() -> list[str]:
     """The samplers of conf/sampler that have a plan of their own, draw no noise and run on any noise process."""
     from samplers import registry
 
-    found = []
-    for name in registry.names():
+    def fits(name: str) -> bool:
         solver = registry.solver(name)
-        if not (solver.own_levels or solver.adaptive or name.startswith("flow_")):
-            found += [] if registry.capabilities(name, 10).stochastic else [name]
-    return found
+        own = solver.own_levels or solver.adaptive or name.startswith("flow_")
+        return not own and not solver.declares(10).stochastic
+
+    return list(filter(fits, registry.names()))
 
 
 def command_lines() -> list[list[str]]:
@@ -160,7 +161,7 @@ def guidance_has_a_valley(records: Records) -> Iterator[Finding]:
 
 
 def drawings_are_better(records: Records) -> Iterator[Finding]:
-    limit, real = records.cell(calls=100)["fid"], fid_of_drawings()
+    limit, real = records.cell(calls=100)["fid"], drawings().clean[0]
     said = f"FID of {IMAGES} real drawings is below half that of {IMAGES} converged samples"
     yield Finding(said, f"{real:.3g} against {limit:.3g} (ratio {real / limit:.2f})", real < limit / 2)
 
@@ -185,6 +186,7 @@ class Drawings:
         for part in data.reference(reference):
             moments.add(self.extractor(part))
         self.target = moments.gaussian()
+        self.clean = self.measured(self.images)
 
     def measured(self, images) -> tuple[float, np.ndarray]:
         """FID of uint8 images (N, 3, 64, 64) and each image's influence on it (N,)."""
@@ -205,24 +207,25 @@ class Drawings:
         return images.clamp(0, 255).round().to(torch.uint8)
 
 
-def fid_of_drawings() -> float:
-    drawings = Drawings()
-    return drawings.measured(drawings.images)[0]
+@cache
+def drawings() -> Drawings:
+    """Two statements ask for it, and its reference is four thousand drawings."""
+    return Drawings()
 
 
 def fid_sees_flaws(_: Records) -> Iterator[Finding]:
     """FID grows with each flaw, and sees slight ones at this number of images."""
     from harness import statistics
 
-    drawings = Drawings()
-    clean, own = drawings.measured(drawings.images)
+    real = drawings()
+    clean, own = real.clean
     for flaw, strength, words in SLIGHT:
-        value, moved = drawings.measured(drawings.spoilt(flaw, strength))
+        value, moved = real.measured(real.spoilt(flaw, strength))
         low, high = statistics.mean_interval(moved - own + value - clean, differences=True)
         change = Difference(value - clean, float(low), float(high))
         yield Finding(f"FID sees a {words}", str(change), change.low > 0)
     for flaw, strengths in GROWING.items():
-        values = [clean, *(drawings.measured(drawings.spoilt(flaw, s))[0] for s in strengths)]
+        values = [clean, *(real.measured(real.spoilt(flaw, s))[0] for s in strengths)]
         rising = all(a < b for a, b in pairwise(values))
         said = f"FID grows with {flaw} at {', '.join(f'{s:g}' for s in strengths)}"
         yield Finding(said, ", ".join(f"{v:.3g}" for v in values), rising)
