@@ -78,13 +78,12 @@ const Page = {};
     return data;
   }
 
-  // All that a person may search a cell by, made when it is first asked for.
+  // All that a person may search a cell by, made when it is first asked for. Hashes are left out: a short number is in many.
   Page.searchable = (data, i) => {
     if (data.text[i] === undefined) {
-      const parts = [data.nameOf(i), data.idOf(i)];
-      for (const column of data.columns) {
-        if (column.levels && column.group === "asked") parts.push(column.get(i) ?? "");
-      }
+      const read = data.columns.filter((column) => column.levels && column.group === "asked" && !/(_id|_fingerprint)$/.test(column.name));
+      const numbers = data.axes.filter((axis) => data.column.get(axis.column).numeric).map((axis) => axis.column);
+      const parts = [data.nameOf(i), ...read.map((column) => column.get(i) ?? ""), ...numbers.map((name) => `${name}=${data.column.get(name).get(i)}`)];
       data.text[i] = parts.join("\n").toLowerCase();
     }
     return data.text[i];

@@ -19,10 +19,10 @@
     return addresses.get(name);
   };
 
-  // One tile of a row, `side` pixels wide.
+  // One tile of a row, `side` pixels wide; without `alt` it decorates what has a name already.
   function tile(i, k, side, alt, kind = "") {
     const [width, height] = Page.data.images.sizes[i], many = Page.data.images.tiles[i].length;
-    const box = Page.el("span", { class: "tile", role: "img", "aria-label": alt });
+    const box = Page.el("span", alt ? { class: "tile", role: "img", "aria-label": alt } : { class: "tile", "aria-hidden": "true" });
     box.style.width = `${side}px`;
     box.style.height = `${(side * height) / width}px`;
     const picture = Page.el("img", { src: Page.picture(i, kind), alt: "", loading: "lazy", draggable: "false" });

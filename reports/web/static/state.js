@@ -86,7 +86,7 @@
       }
     }
     const words = (state.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    if (words.length) tests.push((i) => { const text = Page.searchable(data, i); return words.every((word) => text.includes(word)); });
+    if (words.length) tests.push((i) => words.every((word) => Page.searchable(data, i).includes(word) || (word.length > 3 && data.idOf(i).startsWith(word))));
     const rows = [];
     for (let i = 0; i < data.rows; i++) if (tests.every((test) => test(i))) rows.push(i);
     return rows;
