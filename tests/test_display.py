@@ -18,7 +18,7 @@ from harness.sweep import plots, run
 from harness.sweep.display import Display, _seconds
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = {"force": False, "workers": 1, "cell_timeout": None, "retries": 0, "debug": False}
+SETTINGS = {"force": False, "workers": 1, "cell_timeout": None, "retries": 0, "debug": False, "tracker": "none"}
 
 
 class Told:

@@ -185,6 +185,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "workers": asked.workers,
         "cell_timeout": asked.timeout,
         "retries": asked.retries,
+        "tracker": "none",
         "debug": False,
     }
     return guarded(lambda: run(cells, settings, session=SESSION).code, debug=False)

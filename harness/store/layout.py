@@ -13,6 +13,7 @@ These are names in a `Place`, which may be a bucket. What follows is on this mac
     cache/runs/, cache/statistics/  what is dear to compute and can be computed again
     plots/                          figures and tables of reports
     page.html, page-images/         the page of all records (reports/page.py)
+    trackers/                       what tracker=NAME writes on this machine (harness/trackers)
     parity/, gits/, gate/, overhead.parquet    what other commands write unless told otherwise
 """
 
@@ -136,6 +137,11 @@ def plots(results: Path) -> Path:
 def page(results: Path) -> Path:
     """The HTML page of everything recorded; where its pictures are many, page-images/ lies beside it."""
     return results / "page.html"
+
+
+def trackers(results: Path) -> Path:
+    """What a tracker keeps on this machine: a folder or a database each."""
+    return results / "trackers"
 
 
 def parity(results: Path) -> Path:

@@ -46,11 +46,14 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with the folder's `~` expanded; InputError where one cannot be."""
+    from harness.trackers import load as trackers
+
     for name, check in SETTINGS.items():
         if name != "cell_timeout" or settings[name] is not None:
             check(name, settings[name])
     for name in ("force", "debug", "plots", "live"):
         YesOrNo()(name, settings[name])
+    trackers.check(settings["tracker"])
     folder = settings["results_dir"]
     if not isinstance(folder, str) or not folder.strip():
         raise InputError(f"results_dir={folder!r} is not valid: give the records' folder, as in results_dir=results")

@@ -56,19 +56,29 @@ def _run(
     """The cells that failed, and how many another process recorded."""
     from harness.executors.local import SESSION, LocalExecutor
     from harness.executors.share import TakenByAnother, run_shared
+    from harness.store import layout
     from harness.sweep.display import Display
+    from harness.trackers.load import Tracking
 
     failures: list[Record] = []
     others = 0
+    labels = {cell.cell_id: cell.label for cell in pending}
+    results = Path(settings["results_dir"])
     how = {name: settings[name] for name in ("workers", "cell_timeout", "retries")}
     executor = LocalExecutor(str(store.place), session=session or SESSION, **how)
     with Display(pending) as display:
-        for message in run_shared(executor, store, pending, before):
-            display.show(message)
-            if isinstance(message, TakenByAnother):
-                others += message.done
-            elif isinstance(message, Record) and message.cell["status"] != "ok":
-                failures.append(message)
+        with Tracking(settings["tracker"], store.place, layout.trackers(results), results.resolve().name) as tracking:
+            for message in run_shared(executor, store, pending, before):
+                display.show(message)
+                if isinstance(message, TakenByAnother):
+                    others += message.done
+                elif isinstance(message, Record):
+                    tracking.write(message.cell, labels[message.cell["cell_id"]])
+                    failures += [message] if message.cell["status"] != "ok" else []
+                for line in tracking.told():
+                    display.say(line)
+        for line in tracking.told():
+            display.say(line)
     return failures, others
 
 

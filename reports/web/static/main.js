@@ -148,6 +148,7 @@
       Page.set({});
     }
     document.documentElement.dataset.ready = "yes";
+    performance.mark("ready"); // for whoever measures
   }
 
   const live = document.body.dataset.live === "yes";
