@@ -70,17 +70,21 @@ def compare(matched: Matched, store: Store) -> pd.DataFrame:
     return pd.concat([found, pd.DataFrame(rows)], ignore_index=True)
 
 
-def judged(found: pd.DataFrame) -> pd.DataFrame:
+def judged(found: pd.DataFrame, together: np.ndarray | None = None) -> pd.DataFrame:
     """The rows that are shown together (measure, difference, low, high, p of each alone, paired, note), judged as one.
 
-    p becomes that of Holm over all of them; `verdict` is added.
+    p becomes that of Holm over all of them, or over those of one number in `together`; `verdict` is added.
     """
     found = found.copy()
     # Values that are all equal can raise no alarm, so they cost the others nothing.
     equal = (found["note"] == "") & (found[["difference", "low", "high"]] == 0).all(axis=1) & found["paired"]
-    found.loc[equal, "p"] = np.nan
-    asked = found["p"].notna()
-    found.loc[asked, "p"] = statistics.holm(found.loc[asked, "p"].to_numpy(float))
+    p = found["p"].to_numpy(float, copy=True)
+    p[equal.to_numpy()] = np.nan
+    asked = np.flatnonzero(~np.isnan(p))
+    family = np.zeros(len(asked)) if together is None else together[asked]
+    for rows in pd.Series(asked).groupby(family).indices.values():
+        p[asked[rows]] = statistics.holm(p[asked[rows]])
+    found["p"] = p
     found["verdict"] = [_verdict(row) for row in found.itertuples()]
     found.loc[equal, "verdict"] = EQUAL
     return found

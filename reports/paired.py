@@ -14,15 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from harness.verdict.measures import measure
-from harness.verdict.paired import ALPHA, BEST, Images, differences, groups_of, read_images, to_one
+from harness.verdict.paired import ALPHA, BEST, Images, compared, differences, groups_of, read_images
 
 __all__ = ["ALPHA", "BEST", "differences", "front", "read_images"]
 
 
-def front(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, cost: str = "latency_s") -> pd.DataFrame:
+def front(
+    cells: pd.DataFrame, images: pd.DataFrame | Images | None, metric: str, cost: str = "latency_s"
+) -> pd.DataFrame:
     """Which cells are worth their cost: a row a cell that has both, with the index of `cells`, the cheapest first.
 
     A cell is on the front only where it is significantly better than every cell that costs as much or less; of cells
@@ -50,7 +53,7 @@ def front(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, cost: s
     )
     found["loss"] = -found["value"] if what.higher_is_better else found["value"]
     found = found.sort_values(["group", "cost", "loss"], kind="stable")
-    values = Images(good, images, what)
+    values = images if isinstance(images, Images) else Images(good, images, what)
     for _, rows in found.groupby("group", sort=False):
         _lead(found, rows, values)
     found["cost"] = good[price.column].astype(float).reindex(found.index)
@@ -60,28 +63,34 @@ def front(cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, cost: s
 def _lead(found: pd.DataFrame, rows: pd.DataFrame, values: Images) -> None:
     """Fill in one group, whose rows come from cheap to dear."""
     alpha = ALPHA / max(1, len(rows) * (len(rows) - 1) // 2)
-    leader = best = rows.index[0]
-    found.loc[leader, "front"] = True
-    for k, place in enumerate(rows.index[1:], start=1):
-        against, p = leader, None
-        if rows.loc[place, "loss"] < rows.loc[best, "loss"]:
+    column, loss, value = values.places(rows["cell_id"]), rows["loss"].to_numpy(), rows["value"].to_numpy()
+
+    def p(k: int, rivals: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Of the comparison of row k with each rival, not corrected."""
+        return compared(values, int(column[k]), column[rivals], value[rivals]).p
+
+    front, tied = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    led_by: list[int | None] = [None] * len(rows)
+    leader = best = 0
+    front[0] = True
+    for k in range(1, len(rows)):
+        against, own = leader, None
+        if loss[k] < loss[best]:
             # The best so far first: where a cell is tied with any, it mostly is with that one.
-            keeper, hardest = best, _p(rows, values, place, [best])
-            if hardest.iloc[0] < alpha:
-                hardest = _p(rows, values, place, rows.index[:k])
-                keeper = hardest.idxmax()
-            best = place
+            keeper, hardest = best, p(k, [best])
+            if hardest[0] < alpha:
+                hardest = p(k, np.arange(k))
+                keeper = int(hardest.argmax())
+            best = k
             if hardest.max() < alpha:
-                found.loc[place, "front"], leader = True, place
+                front[k], leader = True, k
                 continue
-            p = _p(rows, values, place, [leader]).iloc[0]
-            if p < alpha:
-                against, p = keeper, 1.0
-        if p is None:
-            p = _p(rows, values, place, [leader]).iloc[0]
-        found.loc[place, "leader"], found.loc[place, "tied"] = rows.loc[against, "cell_id"], p >= alpha
-
-
-def _p(rows: pd.DataFrame, values: Images, place: object, rivals: Sequence[object]) -> pd.Series:
-    """p of the comparison of one cell with each rival, not corrected."""
-    return to_one(rows.loc[list(rivals)], values, rows.loc[place, "cell_id"])["p"]
+            own = p(k, [leader])[0]
+            if own < alpha:
+                against, own = keeper, 1.0
+        if own is None:
+            own = p(k, [leader])[0]
+        led_by[k], tied[k] = against, own >= alpha
+    ids = rows["cell_id"].to_numpy()
+    found.loc[rows.index, "front"], found.loc[rows.index, "tied"] = front, tied
+    found.loc[rows.index, "leader"] = np.array([None if k is None else ids[k] for k in led_by], object)

@@ -29,7 +29,7 @@ from harness.store.records import Store
 from harness.verdict import table, words
 from harness.verdict.measures import BY_NAME, COST, QUALITY, Measure, bounds, measure
 from harness.verdict.names import Names, joined, names
-from harness.verdict.paired import differences, groups_of, read_images
+from harness.verdict.paired import Images, differences, groups_of, read_images
 from reports import options
 from reports.records import COST_AXES
 
@@ -68,13 +68,13 @@ def pick(
     store: Store,
     by: Measure,
     budgets: dict[str, float],
-    images: pd.DataFrame | None = None,
+    images: pd.DataFrame | Images | None = None,
     cost: str | None = None,
 ) -> Picked:
     """InputError where nothing fits, or nothing was measured.
 
-    `images`: rows of `read_images` where they are at hand already. `cost`: a column that says what is cheap; None: that
-    of the first budget, NFE where there is none.
+    `images`: rows of `read_images`, or the measure's Images, where they are at hand already. `cost`: a column that
+    says what is cheap; None: that of the first budget, NFE where there is none.
     """
     good = _measured(cells, by, budgets)
     fits = good

@@ -197,6 +197,7 @@ def no_network(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.tracker
 def test_tensorboard_reads_back_what_was_measured(recorded, tmp_path, no_network):
     store, good, bad = recorded
     told = told_by("tensorboard", store, [good, bad, good], tmp_path / "out")  # the same cell again replaces it
@@ -214,6 +215,7 @@ def test_tensorboard_reads_back_what_was_measured(recorded, tmp_path, no_network
     assert len(list((tmp_path / "out" / "tensorboard").iterdir())) == 2
 
 
+@pytest.mark.tracker
 def test_mlflow_reads_back_what_was_measured(recorded, tmp_path, no_network):
     store, good, bad = recorded
     (told,) = told_by("mlflow", store, [good, bad], tmp_path / "out")
@@ -234,6 +236,7 @@ def test_mlflow_reads_back_what_was_measured(recorded, tmp_path, no_network):
         assert picture.size == (64 * len(tiles), 64) and tmp_path in artifacts.parents
 
 
+@pytest.mark.tracker
 def test_wandb_writes_offline_runs(recorded, tmp_path, no_network):
     store, good, bad = recorded
     (told,) = told_by("wandb", store, [good, bad], tmp_path / "out")

@@ -21,21 +21,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from harness.bench.store import CHILD
 from harness.errors import InputError, interruptible, one_line
 from harness.measure.cost import hardware
 from harness.paths import CONF, ROOT
-from harness.store import layout
+from harness.store import layout, parquet_files, places
 from harness.store.records import Store
+from harness.store.schema import arrow_schema, to_arrow
 from harness.store.tiles import save_grid
-from harness.store.upkeep import compact
+from harness.store.upkeep import GROUP_ROWS
 
 SCHEDULES = ("karras", "exponential", "trailing", "leading")
 STEPS = (4, 5, 6, 8, 10, 12, 15, 20, 30, 50)
 CFGS = (1.0, 2.0, 3.0, 5.0, 8.0)
 TILES = 8  # images of a cell's grid, 64×64 as the embedded model's
+GRIDS = 50  # different pictures: encoding costs the same for equal ones
 TIMED_RUNS = 5
+RIGHT = ("shape", "colour", "size", "background", "all")  # of a prompt
+PROMPT = "a small matte green star left of a large shiny blue ring on wood, lit from above, number {}"
 # Milliseconds of a filter, from the click's own function to a laid out page; a frame is painted within the next 17.
 FILTER_JS = """([view, filters, q]) => {
     Page.open(view);
@@ -64,7 +69,7 @@ def cell_row(sampler: str, schedule: str, steps: int, cfg: float, seed: int, ima
     chance = np.random.default_rng(int(cell_id, 16))
     order = 1 + int(hashlib.sha256(sampler.encode()).hexdigest(), 16) % 3
     error = 2.0 * steps ** -(0.5 + 0.4 * order) * (1 + 0.1 * chance.normal() ** 2)
-    shares = {f"attributes_{name}": 1 / (1 + error) for name in ("shape", "colour", "size", "background", "all")}
+    shares = {f"attributes_{name}": 1 / (1 + error) for name in RIGHT}
     fid, latency = 4 + 30 * error, 0.004 + 0.019 * steps * (1 if cfg == 1 else 1.7) * (1 + 0.03 * chance.normal())
     features = {"pr_precision": 1 / (1 + error), "pr_recall": 0.9, "density": 0.8, "coverage": 0.9}
     measured = {"fid": fid, "fid_infinity": 0.8 * fid, "kid": 1e-3 * fid, "clip_score": 30 - 5 * error}
@@ -91,44 +96,63 @@ def cell_row(sampler: str, schedule: str, steps: int, cfg: float, seed: int, ima
     }  # fmt: skip
 
 
-def image_rows(row: dict[str, Any], images: int) -> list[dict[str, Any]]:
-    """Rows of images whose means are the cell's values: what an image's prompt is worth is shared by all cells."""
+def image_columns(row: dict[str, Any], images: int) -> dict[str, np.ndarray]:
+    """Values of images whose means are the cell's values: what an image's prompt is worth is shared by all cells."""
     own, shared = np.random.default_rng(int(row["cell_id"], 16)), np.random.default_rng(row["seed"])
-    hard = shared.normal(size=images)
-    near = 0.8 * hard + 0.6 * own.normal(size=images)
-    values = {
-        "fid_influence": 5 * (near - near.mean()), "kid_influence": 5e-3 * (near - near.mean()),
-        "clip_score": row["clip_score"] + near - near.mean(),
+    near = 0.8 * shared.normal(size=images) + 0.6 * own.normal(size=images)
+    near -= near.mean()
+    return {
+        "image_index": np.arange(images), "prompt_id": np.arange(images), "seed": np.full(images, row["seed"]),
+        "fid_influence": 5 * near, "kid_influence": 5e-3 * near, "clip_score": row["clip_score"] + near,
         "discretisation_error": row["discretisation_error"] * np.exp(0.4 * near),
-        **{name: np.full(images, row[name]) + 0.1 * near for name in ("pr_precision", "density")},
-        **{name: (own.random(images) < row[name]).astype(float) for name in row if name in _SHARES},
+        **{name: row[name] + 0.1 * near for name in ("pr_precision", "density")},
+        **{f"attributes_{name}": (own.random(images) < row[f"attributes_{name}"]).astype(float) for name in RIGHT},
     }  # fmt: skip
-    return [
-        {
-            "image_index": k, "seed": row["seed"], "prompt_id": k,
-            "prompt": f"a small matte green star left of a large shiny blue ring on wood, lit from above, number {k}",
-            "image_sha256": f"{k:016x}", **{name: float(column[k]) for name, column in values.items()},
-        }
-        for k in range(images)
-    ]  # fmt: skip
-
-
-_SHARES = {f"attributes_{name}" for name in ("shape", "colour", "size", "background", "all")}
 
 
 def write(folder: Path, cells: int, images: int) -> None:
-    """The records of a sweep that has ended, compacted as a sweep of this size is."""
+    """The records of a sweep that has ended: compacted, as those of a sweep of this size are."""
     store = Store(folder)
     store.check_writable()
-    ramp = np.linspace(0, 4 * np.pi, 64)
-    for values in asked(cells):
-        row = cell_row(*values, images)
-        timings = [{"run": k, "kind": "timed", "round": k, "total_s": row["latency_s"]} for k in range(TIMED_RUNS)]
-        store.write(row, image_rows(row, images), timings)
-        chance = np.random.default_rng(int(row["cell_id"], 16))
-        waves = np.sin(ramp[:, None] * chance.random((TILES, 3, 1, 1)) + ramp * chance.random((TILES, 3, 1, 1)))
-        save_grid((127 + 120 * waves).astype(np.uint8), store.place, row["cell_id"])
-    compact(store)
+    rows = sorted((cell_row(*values, images) for values in asked(cells)), key=lambda row: row["cell_id"])
+    timings = [
+        {"cell_id": row["cell_id"], "run": k, "kind": "timed", "round": k, "total_s": row["latency_s"]}
+        for row in rows
+        for k in range(TIMED_RUNS)
+    ]
+    tables = {
+        "images": _images(rows, images),
+        "timings": to_arrow("timings", timings),
+        "cells": to_arrow("cells", rows),
+    }
+    for name, table in tables.items():
+        with store.place.writing(layout.record(name, "compacted-000001")) as sink:
+            parquet_files.write(table, sink, rows=GROUP_ROWS[name])
+    grids = [_grid(k) for k in range(GRIDS)]
+    for k, row in enumerate(rows):
+        store.place.put(layout.grid(row["cell_id"]), grids[k % GRIDS])
+
+
+def _images(rows: list[dict[str, Any]], images: int) -> pa.Table:
+    """The table of images of all cells, column by column: as dicts a million rows would take minutes."""
+    parts = [image_columns(row, images) for row in rows]
+    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["cell_id"] = np.repeat([row["cell_id"] for row in rows], images)
+    columns["prompt"] = np.tile([PROMPT.format(k) for k in range(images)], len(rows))
+    columns["image_sha256"] = np.tile([f"{k:016x}" for k in range(images)], len(rows))
+    schema, count = arrow_schema("images"), images * len(rows)
+    arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(count, f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _grid(number: int) -> bytes:
+    """A grid of smooth pictures, as save_grid writes it."""
+    chance, ramp = np.random.default_rng(number), np.linspace(0, 4 * np.pi, 64)
+    waves = np.sin(ramp[:, None] * chance.random((TILES, 3, 1, 1)) + ramp * chance.random((TILES, 3, 1, 1)))
+    with tempfile.TemporaryDirectory() as folder:
+        place = places.at(Path(folder))
+        save_grid((127 + 120 * waves).astype(np.uint8), place, "0" * 16)
+        return place.read(layout.grid("0" * 16))
 
 
 def build(folder: Path) -> Path:

@@ -39,23 +39,29 @@ class Ratio:
         return self.low > 1 or self.high < 1
 
 
-def paired_ratio(timings_a: pd.DataFrame, timings_b: pd.DataFrame, level: float = LEVEL) -> Ratio | None:
+def paired_ratio(
+    timings_a: pd.DataFrame | pd.Series, timings_b: pd.DataFrame | pd.Series, level: float = LEVEL
+) -> Ratio | None:
     """Time of b over time of a, from the rows that two cells have in the table `timings` (block, round, total_s).
 
+    Either may be what `by_round` makes of the rows: who asks for many pairs arranges each cell's once.
     None where fewer than 5 rounds have both: timed apart, or by a version that timed cells one after the other.
     """
     a, b = paired_seconds(timings_a, timings_b)
     return None if len(a) < LEAST_ROUNDS else ratio_of(a, b, level)
 
 
-def paired_seconds(timings_a: pd.DataFrame, timings_b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def paired_seconds(
+    timings_a: pd.DataFrame | pd.Series, timings_b: pd.DataFrame | pd.Series
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of both cells, (n,) each, over the rounds that both have."""
-    a, b = (_by_round(rows) for rows in (timings_a, timings_b))
+    a, b = (rows if rows.ndim == 1 else by_round(rows) for rows in (timings_a, timings_b))
     both = a.index.intersection(b.index)
     return a.loc[both].to_numpy(float), b.loc[both].to_numpy(float)
 
 
-def _by_round(rows: pd.DataFrame) -> pd.Series:
+def by_round(rows: pd.DataFrame) -> pd.Series:
+    """Seconds by (block, round)."""
     rows = rows.reindex(columns=["block", "round", "kind", "total_s"])  # null where an older version wrote them
     timed = rows[(rows["kind"] == "timed") & rows["block"].notna() & rows["round"].notna()]
     return timed.groupby(["block", "round"])["total_s"].mean()  # pyright: ignore[reportReturnType]  (of one column)

@@ -29,6 +29,7 @@ corrected for as many: of 24 cells that are all the same, the chance that any is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -63,11 +64,12 @@ def read_cells(store: Store, cell_ids: Sequence[str]) -> pd.DataFrame:
 
 
 def differences(
-    cells: pd.DataFrame, images: pd.DataFrame | None, metric: str, to: str = BEST, free: Sequence[str] = ()
+    cells: pd.DataFrame, images: pd.DataFrame | Images | None, metric: str, to: str = BEST, free: Sequence[str] = ()
 ) -> pd.DataFrame:
     """See the module's docstring. Cells that are not ok, or without the metric, have no row.
 
-    `free`: columns that may differ within a group although they stand in measures.GROUP.
+    `images`: rows of `read_images`, or the metric's `Images` of these cells and perhaps of more. `free`: columns that
+    may differ within a group although they stand in measures.GROUP.
     """
     what = measure(metric)
     chosen = cells[(cells["status"] == "ok") & cells[what.column].notna()]
@@ -75,7 +77,7 @@ def differences(
     found["cell_id"], found["value"] = chosen["cell_id"], chosen[what.column].astype(float)
     found["group"] = groups_of(chosen, what, free)
     found["to"] = _anchors(found, what, to)
-    values = Images(chosen, images, what)
+    values = images if isinstance(images, Images) else Images(chosen, images, what)
     family: list[tuple[np.ndarray, int]] = []  # rows of one group, and how many comparisons they stand for
     for _, rows in found.groupby("group", sort=True):
         if rows["to"].isna().any():
@@ -117,10 +119,11 @@ class Images:
 
     def __init__(self, cells: pd.DataFrame, images: pd.DataFrame | None, what: Measure) -> None:
         self.of = cells.set_index("cell_id")[what.column].astype(float)
-        self.half = pd.Series(np.nan, self.of.index)  # half the width of the values' own intervals
+        self.half = np.full(len(self.of), np.nan)  # half the width of the values' own intervals
         low, high = bounds(what.column)
         if low in cells:
-            self.half[:] = (cells[high].astype(float) - cells[low].astype(float)).to_numpy() / 2
+            self.half = (cells[high].astype(float) - cells[low].astype(float)).to_numpy() / 2
+        self._places = {cell_id: k for k, cell_id in enumerate(self.of.index)}
         self.values = np.full((0, len(cells)), np.nan)
         self.prompts = np.zeros((0, len(cells)), np.int64)
         if images is not None and what.images is not None and what.images in images:
@@ -144,14 +147,19 @@ class Images:
             mean = np.nansum(square, 0) / count  # 0 where there is no error at all: v is 0 then, and so is the product
             self.values = (1 + square / np.where(mean > 0, mean, 1)) * (self.of.to_numpy() / 2)
 
-    def against(self, anchor: str, others: pd.Series) -> Iterator[tuple[list[object], statistics.Paired | None]]:
-        """Others minus anchor: (labels of `others`, comparison), those with the same images at once; None: no pairs."""
-        first, rest = self.of.index.get_loc(anchor), self.of.index.get_indexer(others)
+    def places(self, cell_ids: Sequence[str] | pd.Series) -> np.ndarray:
+        """The columns of these cells."""
+        return np.array([self._places[cell_id] for cell_id in cell_ids], np.int64)
+
+    def against(self, first: int, rest: np.ndarray) -> Iterator[tuple[np.ndarray, statistics.Paired | None]]:
+        """The cells of columns `rest` minus that of column `first`: (which of `rest`, comparison), those with the same
+        images at once; None: no pairs.
+        """
         both = ~np.isnan(self.values[:, rest]) & ~np.isnan(self.values[:, [first]])
         same = (self.prompts[:, rest] == self.prompts[:, [first]]) | ~both
         usable = both.any(0) & same.all(0)
         if (~usable).any():
-            yield list(others.index[~usable]), None
+            yield np.flatnonzero(~usable), None
         masks: dict[bytes, list[int]] = {}
         for k in np.flatnonzero(usable):
             masks.setdefault(both[:, k].tobytes(), []).append(k)
@@ -159,46 +167,66 @@ class Images:
             rows = np.flatnonzero(np.frombuffer(key, bool))
             candidate = self.values[np.ix_(rows, rest[chosen])]
             baseline = np.broadcast_to(self.values[rows, first][:, None], candidate.shape)
-            yield list(others.index[chosen]), statistics.paired(baseline, candidate)
+            yield np.array(chosen), statistics.paired(baseline, candidate)
 
 
-def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
-    """Difference, interval, n, p (not corrected), effect and whether paired, of cells of one group to `anchor`.
+@dataclass
+class Compared:
+    """Cells against one, an array each (k,): see the module's docstring; p is not corrected."""
 
-    `rows` has the columns cell_id and value.
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+    p: np.ndarray
+    effect: np.ndarray
+    paired: np.ndarray
+
+
+def compared(values: Images, anchor: int, others: np.ndarray, cell_values: np.ndarray) -> Compared:
+    """The cells of columns `others` of `values`, whose metric is `cell_values` (k,), against that of column `anchor`.
+
+    Arrays and no frames: the page of a sweep asks for thousands of single comparisons.
     """
-    own = values.of[anchor]
-    out = pd.DataFrame({"difference": rows["value"] - own, "low": np.nan, "high": np.nan, "n": 0.0, "p": 1.0})
-    out["effect"], out["paired"] = np.nan, False
-    for places, result in values.against(anchor, rows["cell_id"]):
+    k = len(others)
+    out = Compared(
+        difference=cell_values - values.of.iloc[anchor], low=np.full(k, np.nan), high=np.full(k, np.nan),
+        n=np.zeros(k), p=np.ones(k), effect=np.full(k, np.nan), paired=np.zeros(k, bool),
+    )  # fmt: skip
+    for which, result in values.against(anchor, others):
         if result is None:
-            for place in places:
-                _unpaired(out, place, values.half[anchor], values.half[rows.loc[place, "cell_id"]])
+            _unpaired(out, which, np.hypot(values.half[anchor], values.half[others[which]]))
             continue
-        out.loc[places, "n"], out.loc[places, "paired"] = float(result.n), True
+        out.n[which], out.paired[which] = float(result.n), True
         for name in ("difference", "low", "high", "p", "effect"):
-            out.loc[places, name] = getattr(result, name)
+            getattr(out, name)[which] = getattr(result, name)
         if result.n < 2:  # one image has no spread to judge by
-            out.loc[places, ["low", "high"]] = np.nan
-    holds_0 = (out["low"] <= 0) & (out["high"] >= 0)
-    out["p"] = out["p"].where(~holds_0, out["p"].clip(lower=1 - statistics.LEVEL))
-    out.loc[rows["cell_id"] == anchor, ["difference", "low", "high", "p"]] = (0.0, 0.0, 0.0, 1.0)
+            out.low[which] = out.high[which] = np.nan
+    holds_0 = (out.low <= 0) & (out.high >= 0)
+    out.p[holds_0] = out.p[holds_0].clip(min=1 - statistics.LEVEL)
+    itself = others == anchor
+    out.difference[itself] = out.low[itself] = out.high[itself] = 0.0
+    out.p[itself] = 1.0
     return out
 
 
-def _unpaired(out: pd.DataFrame, place: object, one: float, two: float) -> None:
-    """From the two values' own intervals, as if their cells shared nothing; nothing where one has none."""
-    if not np.isfinite([one, two]).all():
-        return
-    half = float(np.hypot(one, two))
-    difference = out.loc[place, "difference"]
-    out.loc[place, "low"], out.loc[place, "high"] = difference - half, difference + half
-    if half > 0:
-        from scipy.special import ndtr, ndtri
+def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
+    """`compared`, of cells of one group to the cell `anchor`: a frame with the index of `rows` (cell_id and value)."""
+    (first,), others = values.places([anchor]), values.places(rows["cell_id"])
+    found = compared(values, int(first), others, rows["value"].to_numpy(float))
+    return pd.DataFrame(vars(found), index=rows.index)
 
-        out.loc[place, "p"] = 2 * ndtr(abs(difference) / half * ndtri(ALPHA / 2))
-    else:
-        out.loc[place, "p"] = float(difference == 0)
+
+def _unpaired(out: Compared, which: np.ndarray, half: np.ndarray) -> None:
+    """From the values' own intervals, as if the cells shared nothing; nothing where one has none (`half` is NaN)."""
+    from scipy.special import ndtr, ndtri
+
+    known, half = which[np.isfinite(half)], half[np.isfinite(half)]
+    difference = out.difference[known]
+    out.low[known], out.high[known] = difference - half, difference + half
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * ndtr(np.abs(difference) / half * ndtri(ALPHA / 2))
+    out.p[known] = np.where(half > 0, p, difference == 0)
 
 
 def _corrected(p: pd.Series, family: Sequence[tuple[pd.Index, int]]) -> pd.Series:

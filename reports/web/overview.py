@@ -54,7 +54,7 @@ def _picked(known: Evidence, store: Store, what: Measure, limit: float | None) -
     cost = "latency_s" if known.good["latency_s"].notna().any() else "nfe"
     try:
         budgets = {} if limit is None else {"latency": limit}
-        picked = pick(known.cells, store, what, budgets, known.images, cost)
+        picked = pick(known.cells, store, what, budgets, known.values(what), cost)
     except InputError:
         return []
     place = {label: k for k, label in enumerate(known.cells.index)}

@@ -15,9 +15,10 @@ import pandas as pd
 
 from harness.errors import InputError
 from harness.store.records import Store
+from harness.store.timings import by_round
 from harness.verdict import ratios, words
-from harness.verdict.measures import BY_NAME, QUALITY, Measure, same
-from harness.verdict.paired import Images, differences, groups_of, to_one
+from harness.verdict.measures import BY_NAME, QUALITY, Measure, bounds
+from harness.verdict.paired import Images, compared, differences, groups_of
 from reports import compare, matching
 from reports.paired import front, read_images
 
@@ -38,6 +39,14 @@ class Evidence:
     images: pd.DataFrame
     measures: list[Measure]
     notes: list[str] = field(default_factory=list)
+    _values: dict[str, Images] = field(default_factory=dict)
+
+    def values(self, what: Measure) -> Images:
+        """The values of one measure, of cells and images: arranged once, asked by every view."""
+        if what.column not in self._values:
+            have = self.good[self.good[what.column].notna()]
+            self._values[what.column] = Images(have, self.images, what)
+        return self._values[what.column]
 
     @property
     def good(self) -> pd.DataFrame:
@@ -62,7 +71,7 @@ def to_best(known: Evidence) -> dict[Measure, pd.DataFrame]:
     """Of each measure the frame of `differences`, with the difference in words."""
     found = {}
     for what in known.measures:
-        frame = differences(known.cells, known.images, what.column)
+        frame = differences(known.cells, known.values(what), what.column)
         texts = [words.difference(row, what.scale) for row in frame[["difference", "low", "high"]].to_dict("records")]
         found[what] = frame.assign(
             said=[t if known_ else "" for t, known_ in zip(texts, frame["difference"].notna(), strict=True)]
@@ -79,7 +88,7 @@ def fronts(known: Evidence) -> dict[tuple[str, str], pd.DataFrame]:
         size = int((known.good[what.column].notna() & known.good[cost].notna()).sum())
         if size <= left:
             left -= size
-            found[what.column, cost] = front(known.cells, known.images, what.column, cost)
+            found[what.column, cost] = front(known.cells, known.values(what), what.column, cost)
     if len(found) < len(asked):
         known.notes.append(f"fronts of {len(found)} of {len(asked)} pairs of measure and cost are in this file")
     return found
@@ -123,25 +132,22 @@ def uncorrected(known: Evidence, asked: Iterable[tuple[object, object]]) -> pd.D
     parts = []
     for what in known.measures:
         have = known.good[known.good[what.column].notna()]
-        group = pd.Series(groups_of(have, what, compare.FREE), have.index)
-        frame = pd.DataFrame({"cell_id": have["cell_id"], "value": have[what.column].astype(float)})
-        values = Images(have, known.images, what)
-        column = {cell_id: k for k, cell_id in enumerate(values.of.index)}
+        group = dict(zip(have.index, groups_of(have, what, compare.FREE), strict=True))
+        values = known.values(what)
+        own, column = have[what.column].to_numpy(float), {place: k for k, place in enumerate(have.index)}
         for anchor, others in by_anchor.items():
-            if anchor not in group.index:
-                continue
-            near = [place for place in others if place in group.index and group[place] == group[anchor]]
+            near = [place for place in others if anchor in group and group.get(place) == group[anchor]]
             if not near:
                 continue
-            rows = frame.loc[near]
-            found = to_one(rows, values, frame.loc[anchor, "cell_id"])
-            counts, ends = _histograms(
-                values, column[frame.loc[anchor, "cell_id"]], [column[i] for i in rows["cell_id"]]
-            )
+            first, rest = column[anchor], np.array([column[place] for place in near])
+            counts, ends = _histograms(values, first, rest)
             parts.append(
-                found.assign(
-                    place_a=anchor, place_b=near, measure=what.column, a=frame.loc[anchor, "value"],
-                    b=rows["value"].to_numpy(), note="", counts=counts, low_bin=ends[:, 0], high_bin=ends[:, 1],
+                pd.DataFrame(
+                    {
+                        "place_a": anchor, "place_b": near, "measure": what.column, "a": own[first], "b": own[rest],
+                        **vars(compared(values, first, rest, own[rest])), "note": "", "counts": counts,
+                        "low_bin": ends[:, 0], "high_bin": ends[:, 1],
+                    }
                 )
             )  # fmt: skip
     columns = ["place_a", "place_b", "measure", "a", "b", "difference", "low", "high", "n", "p", "effect", "paired"]
@@ -149,7 +155,7 @@ def uncorrected(known: Evidence, asked: Iterable[tuple[object, object]]) -> pd.D
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _histograms(values: Images, anchor: int, others: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
+def _histograms(values: Images, anchor: int, others: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Counts (BINS,) of the images' differences to the anchor and the ends of the bins, for each of the others."""
     counts, ends = [], np.full((len(others), 2), np.nan)
     for k, other in enumerate(others):
@@ -160,7 +166,8 @@ def _histograms(values: Images, anchor: int, others: list[int]) -> tuple[list[np
             continue
         low, high = min(found.min(), 0.0), max(found.max(), 0.0)
         high = high if high > low else low + 1.0
-        counts.append(np.histogram(found, BINS, (low, high))[0].clip(max=65535).astype(np.uint16))
+        at = np.minimum(((found - low) * (BINS / (high - low))).astype(np.int64), BINS - 1)
+        counts.append(np.bincount(at, minlength=BINS).clip(max=65535).astype(np.uint16))
         ends[k] = low, high
     return counts, ends
 
@@ -169,15 +176,15 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """Each pair judged by itself, as `python reports/compare.py A B` does: Holm over its measures."""
     if rows.empty:
         return rows.assign(verdict="")
-    parts = [compare.judged(part) for _, part in rows.groupby(["place_a", "place_b"], sort=False)]
-    return pd.concat(parts)
+    return compare.judged(rows, rows.groupby(["place_a", "place_b"], sort=False).ngroup().to_numpy())
 
 
 def latency_ratios(known: Evidence, places: Sequence[object], store: Store) -> pd.DataFrame:
     """place_a, place_b, measure, difference (b over a), low, high, n: of costs, as `reports.compare` has them."""
     asked = list(combinations(places, 2))[:TIMED]
-    cells = known.cells.loc[list({place for pair in asked for place in pair})]
-    timed = ratios.timings(store, cells)
+    needed = [name for cost in compare.RATIOS for name in (cost, *bounds(cost)) if name in known.cells]
+    cells = known.cells.loc[list({place for pair in asked for place in pair}), ["cell_id", *needed]]
+    timed = {cell_id: by_round(rows) for cell_id, rows in ratios.timings(store, cells).items()}
     rows = []
     for pair in asked:
         for name in compare.RATIOS:
@@ -233,6 +240,3 @@ def levels(known: Evidence, axes: Sequence[str]) -> list[Level]:
 def _typed(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
-
-__all__ = ["BINS", "COSTS", "Evidence", "Level", "chosen", "evidence", "fronts", "judged", "latency_ratios", "levels",
-           "pairs", "same", "to_best", "uncorrected"]  # fmt: skip
