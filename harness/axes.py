@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Number, OneOf, Whole, YesOrNo
 from harness.paths import NOT_KNOBS
+from harness.specs import Spec, to_plain
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 TIMINGS = ("quick", "full", "off")
@@ -53,13 +54,13 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _name(group: Mapping[str, Any]) -> str:
-    return group["name"]
+def _name(group: Spec) -> str:
+    return group.name
 
 
-def knobs(group: Mapping[str, Any]) -> dict[str, Any]:
+def knobs(group: Mapping[str, Any]) -> Mapping[str, Any]:
     """What can be set of a task, a sampler, ..."""
-    return {name: value for name, value in group.items() if name not in NOT_KNOBS}
+    return {name: to_plain(value) for name, value in group.items() if name not in NOT_KNOBS}
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ AXES: tuple[Axis, ...] = (
         (_images("batch_size", "images a batch of the quality pass", told=LAST, phrase="batches of {}"),),
         Whole(1, 65_536),
     ),
-    Axis("metrics", PASS, (_column("metrics", "json", "", "names of the metrics asked for", list, told=NEVER),)),
+    Axis("metrics", PASS, (_column("metrics", "json", "", "names of the metrics asked for", to_plain, told=NEVER),)),
     Axis(
         "reference_count", ESTIMATE,
         (_images("reference_count", "reference images behind FID, KID, precision and recall", told=NEVER),),
@@ -350,7 +351,7 @@ def changing(*kinds: str) -> Iterable[Axis]:
     return (axis for axis in AXES if axis.changes in kinds)
 
 
-def written(values: Mapping[str, Any]) -> dict[str, Any]:
+def written(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The `values` by axis that are hashed: all but those at the default of an axis that was added later."""
     return {name: value for name, value in values.items() if AXIS[name].always_written or value != default(name)}
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, TypeVar
 
-from harness import axes
+from harness import axes, specs
 from harness.knob_paths import by_content
+from harness.specs import DataSpec, GuidanceSpec, MetricSpec, ModelSpec, SamplerSpec, ScheduleSpec, TaskSpec
 
 T = TypeVar("T", bound=type)
 
@@ -28,23 +29,24 @@ def _with_later_axes(cls: T) -> T:
 @dataclass(frozen=True)
 @_with_later_axes
 class Cell:
-    """Everything that was asked of one cell: a field an axis (harness/axes.py). Groups are plain dicts with a `name`.
+    """Everything that was asked of one cell: a field an axis (harness/axes.py). Groups are specs (harness/specs.py).
 
-    Spelled here are the fields that the harness reads by name; the decorator adds the other axes.
+    Spelled here are the fields that the harness reads by name; the decorator adds the other axes. Plain mappings in
+    the place of specs, as a record's text has them, become specs.
     """
 
-    task: dict[str, Any]
-    model: dict[str, Any]
+    task: TaskSpec
+    model: ModelSpec
     model_fingerprint: str
-    sampler: dict[str, Any]
-    schedule: dict[str, Any]
-    data: dict[str, Any]
+    sampler: SamplerSpec
+    schedule: ScheduleSpec
+    data: DataSpec
     data_fingerprint: str
     implementation: str
     noise: str
     steps: int
     cfg: float
-    guidance: dict[str, Any]
+    guidance: GuidanceSpec
     strength: float | None
     keep_steps: bool
     negative_prompt: str
@@ -54,33 +56,41 @@ class Cell:
     batch_size: int
     device: str
     threads: int | None  # None: all that the worker may use; on a GPU, where the number changes no image
-    metrics: tuple[str, ...]
+    metrics: tuple[str | MetricSpec, ...]
     reference_count: int
     timing: str
     timing_batch: int
 
+    def __post_init__(self) -> None:
+        for name, kind in specs.SECTIONS.items():
+            given = getattr(self, name)
+            if not isinstance(given, kind):
+                object.__setattr__(self, name, kind(given))
+        object.__setattr__(self, "metrics", specs.metrics(self.metrics))
+
     def canonical(self) -> str:
         """JSON with sorted keys: everything that was asked, the places of its files included."""
-        return _json(self._values())
+        return _json(self.to_plain())
 
     @cached_property
     def cell_id(self) -> str:
         """16 hexadecimal digits. Files enter by their fingerprints: where these lie does not."""
-        return _hash(by_content(self._values()))
+        return _hash(by_content(self.to_plain()))
 
     def has_id(self, recorded: str) -> bool:
         """Whether a record's id belongs to this question; older records hashed the paths as well."""
-        return recorded in (self.cell_id, _hash(self._values()))
+        return recorded in (self.cell_id, _hash(self.to_plain()))
 
-    def _values(self) -> dict[str, Any]:
-        return axes.written({field.name: getattr(self, field.name) for field in fields(self)})
+    def to_plain(self, *names: str) -> dict[str, Any]:
+        """The axes as JSON takes them, all or those named: what was added later stands there where it is set."""
+        chosen = names or [field.name for field in fields(self)]
+        return specs.to_plain(axes.written({name: getattr(self, name) for name in chosen}))
 
     @classmethod
     def from_canonical(cls, text: str) -> Cell:
         """The cell that `canonical` wrote; an axis that the text does not have is at its default."""
-        values: dict[str, Any] = json.loads(text)
-        values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
-        return cls(**values)
+        values = json.loads(text)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property
     def cpu_threads(self) -> int:
@@ -90,10 +100,11 @@ class Cell:
     @cached_property
     def model_key(self) -> tuple[str, ...]:
         """Cells with the same key share one loaded model."""
-        return tuple(json.dumps(getattr(self, axis.name), sort_keys=True) for axis in axes.KEPT if axis.loads)
+        loaded = (specs.to_plain(getattr(self, axis.name)) for axis in axes.KEPT if axis.loads)
+        return tuple(json.dumps(value, sort_keys=True) for value in loaded)
 
     @cached_property
-    def fitted(self) -> dict[str, Any]:
+    def fitted(self) -> Mapping[str, Any]:
         """Adapters and switches that are put into the model, by axis: those that are not at their default."""
         given = [(axis, getattr(self, axis.name)) for axis in axes.KEPT if axis.fits]
         return {axis.name: value for axis, value in given if value != axis.default}
@@ -101,7 +112,7 @@ class Cell:
     @property
     def label(self) -> str:
         """Short name for people, not unique."""
-        parts = [self.task["name"], self.sampler["name"], f"{self.steps} steps", f"cfg {self.cfg:g}", self.precision]
+        parts = [self.task.name, self.sampler.name, f"{self.steps} steps", f"cfg {self.cfg:g}", self.precision]
         parts += [said for axis in axes.KEPT if (said := axis.unusual(getattr(self, axis.name)))]
         return " · ".join(parts if self.strength is None else [*parts, f"strength {self.strength:g}"])
 

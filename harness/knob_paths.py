@@ -24,7 +24,7 @@ def expanded(given: Any) -> Path:
         return Path(str(given))
 
 
-def found(kind: str, group: Mapping[str, Any]) -> dict[str, Any]:
+def found(kind: str, group: Mapping[str, Any]) -> Mapping[str, Any]:
     """`group` (data or model) with every path in it that exists absolute and resolved; others as they were given."""
     return {knob: _found(value) if knob in KNOBS[kind] else value for knob, value in group.items()}
 
@@ -42,7 +42,7 @@ def _found(value: Any) -> Any:
         return value
 
 
-def by_content(values: Mapping[str, Any]) -> dict[str, Any]:
+def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """`values` of a cell with every absolute path of its data, model and adapters replaced by one word.
 
     Looks at no file.
@@ -53,7 +53,7 @@ def by_content(values: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def _without_paths(group: Mapping[str, Any], knobs: tuple[str, ...]) -> dict[str, Any]:
+def _without_paths(group: Mapping[str, Any], knobs: tuple[str, ...]) -> Mapping[str, Any]:
     return {knob: CONTENT if knob in knobs and _is_path(value) else value for knob, value in group.items()}
 
 

@@ -1,27 +1,81 @@
 """The YAML files of conf/sampler are the registry: a new sampler is one file in samplers/solvers and one there.
 
-A sampler is `{"name": …, "solver": "dpmpp", **knobs}`; `solver` makes the object (samplers/core/solver.py) that the
-other functions ask. Nothing here imports torch, so that a process that only plans a sweep starts at once.
+A sampler is asked for by its name or as `{"name": …, "solver": "dpmpp", **knobs}`. `sampler` makes the `Sampler` of it,
+once, and whoever goes on with it carries that; the other functions take any of the three. Nothing here imports torch,
+so that a process that only plans a sweep starts at once.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from samplers import solvers
-from samplers.core.levels import NoiseLevels
+from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
 from samplers.core.solver import Solver
 from samplers.core.stage import Capabilities
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from samplers.core.noise import NoiseStreams
+
 CONF = Path(__file__).resolve().parents[1] / "conf" / "sampler"
 NOT_KNOBS = ("name", "solver", "default_schedule")  # the keys of a sampler's YAML that are not knobs
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler with everything resolved: its name and the solver that has its knobs."""
+
+    name: str
+    solver: Solver
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its own steps: it has no plan, and `solve` instead."""
+        return self.solver.adaptive
+
+    @property
+    def own_levels(self) -> bool:
+        """Whether the solver brings the levels it runs on and plans for no others: a plan from a file."""
+        return self.solver.own_levels
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Every knob with its value."""
+        return {field.name: getattr(self.solver, field.name) for field in fields(self.solver)}
+
+    def declares(self, steps: int) -> Capabilities:
+        """Order, denoiser calls and whether noise is drawn, for so many steps."""
+        return self.solver.declares(steps)
+
+    def plan(self, levels: NoiseLevels) -> Plan:
+        """The plan over these levels. ValueError for an adaptive sampler, which has none."""
+        if self.adaptive:
+            raise ValueError(f"sampler {self.name!r} chooses its steps while it runs: it has no plan")
+        return self.solver.plan(levels)
+
+    def solve(
+        self,
+        ends: NoiseLevels,
+        denoise: Callable[[Tensor, Level], Tensor],
+        x: Tensor,
+        noise: NoiseStreams | None = None,
+        on_call: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Run an adaptive solver from the first of these levels to the last; one image, x (1, …)."""
+        return self.solver.solve(ends, denoise, x, noise, on_call)
+
+
+Asked = Sampler | Mapping[str, Any] | str  # a name, a name with a solver and knobs, or what was made of one of them
 
 
 def names() -> list[str]:
@@ -44,26 +98,37 @@ def load(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def solver(sampler: dict[str, Any] | str) -> Solver:
-    """The solver of a sampler with its knobs, or of the YAML of that name; knobs left out have their defaults.
+def sampler(asked: Asked) -> Sampler:
+    """What was asked for, resolved; knobs left out have their defaults, and a `Sampler` is itself.
 
-    ValueError for an unknown solver or knob (the valid ones are listed) and for a knob's value that is not valid.
+    ValueError for an unknown name, solver or knob (the valid ones are listed) and for a knob's value that is not valid.
+
+    >>> sampler({"name": "noisy", "solver": "ddim", "eta": 1.0})
+    Sampler(name='noisy', solver=DDIM(eta=1.0))
+    """
+    if isinstance(asked, Sampler):
+        return asked
+    given = load(asked) if isinstance(asked, str) else asked
+    method = given.get("solver", given.get("name"))
+    name, kind = given.get("name", method), _kind(method)
+    knobs = {key: value for key, value in given.items() if key not in NOT_KNOBS}
+    valid = [field.name for field in fields(kind)]
+    for key in knobs:
+        if key not in valid:
+            raise ValueError(f"sampler {name!r} has no knob {key!r}: {_nearest(key, valid)}")
+    return Sampler(name, kind(**knobs))
+
+
+def solver(asked: Asked) -> Solver:
+    """The solver of a sampler, with its knobs.
 
     >>> solver({"solver": "ddim", "eta": 1.0})
     DDIM(eta=1.0)
     """
-    sampler = load(sampler) if isinstance(sampler, str) else sampler
-    name = sampler.get("name", "unnamed")
-    kind = _kind(sampler.get("solver", name))
-    given = {key: value for key, value in sampler.items() if key not in NOT_KNOBS}
-    valid = [field.name for field in fields(kind)]
-    for key in given:
-        if key not in valid:
-            raise ValueError(f"sampler {name!r} has no knob {key!r}: {_nearest(key, valid)}")
-    return kind(**given)
+    return sampler(asked).solver
 
 
-def build_plan(sampler: dict[str, Any], levels: NoiseLevels) -> Plan:
+def build_plan(asked: Asked, levels: NoiseLevels) -> Plan:
     """The sampler's plan over these levels. ValueError for an adaptive sampler, which has none.
 
     >>> from samplers import schedules
@@ -75,49 +140,45 @@ def build_plan(sampler: dict[str, Any], levels: NoiseLevels) -> Plan:
        1   427.489       1.2741  +0.0370623 x  +1.73269 D  -0.755993 D[-1]
        2     0.000    0.0291672  +1 D
     """
-    made = solver(sampler)
-    if made.adaptive:
-        raise ValueError(f"sampler {sampler.get('name', 'unnamed')!r} chooses its steps while it runs: it has no plan")
-    return made.plan(levels)
+    return sampler(asked).plan(levels)
 
 
-def has_own_levels(sampler: dict[str, Any] | str) -> bool:
+def has_own_levels(asked: Asked) -> bool:
     """Whether the solver brings the levels it runs on and plans for no others: a plan from a file."""
-    return solver(sampler).own_levels
+    return sampler(asked).own_levels
 
 
-def settled(sampler: dict[str, Any]) -> dict[str, Any]:
+def settled(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The sampler with everything that decides what runs: a knob that names a file is joined by the file's digest."""
-    return {**sampler, **solver(sampler).settle()}
+    return {**asked, **solver(asked).settle()}
 
 
-def is_adaptive(sampler: dict[str, Any] | str) -> bool:
+def is_adaptive(asked: Asked) -> bool:
     """Whether the solver chooses its own steps: it has no plan, and `solve` instead."""
-    return solver(sampler).adaptive
+    return sampler(asked).adaptive
 
 
-def solve(sampler: dict[str, Any], ends: NoiseLevels, denoise, x, noise=None, on_call=None):
+def solve(asked: Asked, ends: NoiseLevels, denoise, x, noise=None, on_call=None):
     """Run an adaptive solver from the first of these levels to the last; one image, x (1, …)."""
-    return solver(sampler).solve(ends, denoise, x, noise, on_call)
+    return sampler(asked).solve(ends, denoise, x, noise, on_call)
 
 
-def capabilities(sampler: dict[str, Any] | str, steps: int) -> Capabilities:
+def capabilities(asked: Asked, steps: int) -> Capabilities:
     """What the solver declares for so many steps: order, denoiser calls, whether it draws noise.
 
     >>> capabilities("heun", 10)
     Capabilities(order=2, nfe=20, stochastic=False)
     """
-    return solver(sampler).declares(steps)
+    return sampler(asked).declares(steps)
 
 
-def knobs(sampler: dict[str, Any] | str) -> dict[str, Any]:
+def knobs(asked: Asked) -> dict[str, Any]:
     """Every knob of the sampler with the value it will have.
 
     >>> knobs({"solver": "ddim"})
     {'eta': 0.0}
     """
-    made = solver(sampler)
-    return {field.name: getattr(made, field.name) for field in fields(made)}
+    return sampler(asked).knobs
 
 
 def _kind(name: Any) -> type[Solver]:

@@ -187,8 +187,8 @@ def test_the_steps_that_so_many_calls_pay_for_are_the_most(sampler):
 
 def test_very_many_calls_are_answered_without_trying_every_number(monkeypatch):
     tried = []
-    build = registry.build_plan
-    monkeypatch.setattr(registry, "build_plan", lambda *given: tried.append(1) or build(*given))
+    build = registry.Sampler.plan
+    monkeypatch.setattr(registry.Sampler, "plan", lambda *given: tried.append(1) or build(*given))
     (cell,) = enumerate_cells(["sampler=heun", "nfe=3001", "model=gmm", "device=cpu"]).cells.values()
     assert cell.steps == 1501 or cell.steps == 1500
     assert len(tried) < 30

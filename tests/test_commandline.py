@@ -249,9 +249,9 @@ def test_the_cores_that_are_allowed_are_the_default(monkeypatch):
 
 
 def test_the_machines_cores_are_no_part_of_a_cell_on_a_gpu(monkeypatch):
-    from harness.sweep import settle
+    from harness.sweep import machine
 
-    monkeypatch.setattr(settle, "_device", lambda given: "cuda")
+    monkeypatch.setattr(machine, "_device", lambda given: "cuda")
     found = []
     for cores in (2, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)

@@ -45,9 +45,9 @@ from harness.store.records import Store
 from harness.store.schema import to_arrow
 from harness.store.tiles import load_grid, save_grid
 from harness.sweep import run
+from harness.sweep.choices import read as read_default
 from harness.sweep.display import Display
 from harness.sweep.enumerate import enumerate_cells
-from harness.sweep.settle import _read as read_default
 from harness.tasks import load as tasks
 from harness.verdict import output
 from harness.verdict.findings import COLUMNS, NUMBERS, REGRESSION, Report

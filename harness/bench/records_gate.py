@@ -60,8 +60,8 @@ Injection = Callable[[], AbstractContextManager]
 @contextmanager
 def plans(change: Callable[[Plan], Plan]) -> Iterator[None]:
     """Every sampler's plan goes through `change`; the reference run does not."""
-    real = registry.build_plan
-    with patch.object(registry, "build_plan", lambda sampler, levels: change(real(sampler, levels))):
+    real = registry.Sampler.plan
+    with patch.object(registry.Sampler, "plan", lambda sampler, levels: change(real(sampler, levels))):
         yield
 
 

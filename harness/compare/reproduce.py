@@ -79,7 +79,7 @@ def cell_of(row: dict[str, Any], allow_pickle: bool = False) -> Cell:
     cell = _recorded(row)
     if not cell.has_id(row["cell_id"]):
         raise InputError(f"cell {row['cell_id']} was changed after it was recorded: its question has another id")
-    trusted = [cell.model, *(metric for metric in cell.metrics if isinstance(metric, dict))]
+    trusted = [cell.model, *(metric for metric in cell.metrics if not isinstance(metric, str))]
     if not allow_pickle and any(group.get("allow_pickle") for group in trusted):
         raise InputError(
             f"cell {row['cell_id']} was recorded with allow_pickle=true: it may read pickled weights "

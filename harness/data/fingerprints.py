@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import captions, listing
-from harness.embedded import WORLD_VERSION
 from harness.knob_paths import expanded
 
 SMALL_FOLDER = 64 << 20  # bytes; folders up to this are fingerprinted by content, larger ones by names, sizes and times
@@ -47,8 +46,3 @@ def _name(path: Path, top: Path) -> str:
 @lru_cache(maxsize=65_536)
 def _content(path: Path, *stamp: int) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
-
-
-def of_embedded(spec: Mapping[str, Any]) -> str:
-    """Of the embedded world: its version, which stands for all that is drawn, and the knobs."""
-    return hashlib.sha256(json.dumps([WORLD_VERSION, dict(spec)], sort_keys=True).encode()).hexdigest()[:16]

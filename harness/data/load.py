@@ -1,20 +1,19 @@
-"""Data by name: `conf/data/NAME.yaml` holds every knob, `harness/data/NAME.py` the code. Imports no torch."""
+"""Data by name: conf/data/NAME.yaml holds every knob, harness/data/kinds/NAME.py the code. Imports no torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
 
 import yaml
 
 from harness import paths
+from harness.data import kinds
+from harness.data.base import Data, Kind, Knobs
 from harness.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    from harness.data.base import Data
 
 CONF = paths.CONF / "data"
 SOURCES = ("own", "other")
@@ -25,11 +24,19 @@ def names() -> list[str]:
 
 
 @cache
-def _defaults(name: str) -> dict[str, Any]:
+def _defaults(name: str) -> Knobs:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text())
 
 
-def complete(spec: Mapping[str, Any]) -> dict[str, Any]:
+def kind_of(knobs: Knobs) -> Kind:
+    """The `KIND` of harness/data/kinds/KIND.py: of the kind that the YAML names, or of the YAML's own name."""
+    name, valid = knobs.get("kind", knobs.get("name")), [module.name for module in iter_modules(kinds.__path__)]
+    if name not in valid:
+        raise InputError(f"data={name!r} is not known; {nearest(str(name), valid)}")
+    return import_module(f"{kinds.__name__}.{name}").KIND
+
+
+def complete(spec: Mapping[str, Any]) -> Knobs:
     """`spec` with the defaults of its YAML; InputError for an unknown name, knob or kind of source."""
     name = spec.get("name")
     if name not in names():
@@ -47,65 +54,24 @@ def complete(spec: Mapping[str, Any]) -> dict[str, Any]:
 def check(spec: Mapping[str, Any], n_images: int | None = None, task: str | None = None) -> None:
     """InputError for what can be known to be wrong before a model is loaded. Opens no image, imports no torch."""
     full = complete(spec)
-    if full["name"] == "embedded":
-        return _check_embedded(full)
-    if full["name"] == "classes":
-        return _check_classes(full)
-    from harness.data import captions
-
-    captions.check(full, n_images, task)
-    if task == "inpaint" and full["masks"] not in (None, "center"):
-        from harness.data.masks import check_masks
-
-        known = captions.entries(full)[:n_images]
-        check_masks(full["masks"], dict.fromkeys(entry.image for entry in known), full["path"])
+    kind_of(full).check(full, n_images, task)
 
 
 def remarks(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """A line each on what a reader may not expect of the data, such as images without captions."""
-    if spec.get("name") != "folder":
-        return ()
-    from harness.data import captions
-
-    return captions.remarks(complete(spec))
+    full = complete(spec)
+    return kind_of(full).remarks(full)
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change with the content: prompts, images, masks and how they are cut to size."""
     full = complete(spec)
-    if full["name"] == "classes":
-        return hashlib.sha256(json.dumps(full["classes"]).encode()).hexdigest()[:16]
-    from harness.data import fingerprints
-
-    return fingerprints.of_folder(full) if full["name"] == "folder" else fingerprints.of_embedded(full)
+    return kind_of(full).fingerprint(full)
 
 
 def load(spec: Mapping[str, Any], size: tuple[int, int]) -> Data:
     """The data that `spec` names, every image at `size` (H, W)."""
     full = complete(spec)
-    check(full)
-    if full["name"] == "embedded":
-        from harness.data.embedded import EmbeddedData
-
-        return EmbeddedData(full, size, fingerprint(full))
-    if full["name"] == "classes":
-        from harness.data.classes import ClassData
-
-        return ClassData(full, size, fingerprint(full))
-    from harness.data.folder import FolderData
-
-    return FolderData(full, size, fingerprint(full))
-
-
-def _check_classes(spec: Mapping[str, Any]) -> None:
-    names = spec["classes"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
-        raise InputError(f"data.classes={names!r} is not valid: give a list of names, as data.classes=[left,right]")
-
-
-def _check_embedded(spec: Mapping[str, Any]) -> None:
-    start, share = spec["start"], spec["two_objects"]
-    if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < 1 << 40:
-        raise InputError(f"data.start={start!r} is not valid: give a whole number from 0 to 2^40")
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise InputError(f"data.two_objects={share!r} is not valid: give a share from 0 to 1")
+    kind = kind_of(full)
+    kind.check(full)
+    return kind.load(full, size)

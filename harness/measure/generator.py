@@ -61,8 +61,9 @@ class Generator:
         self.task = load(cell.task)
         self.guidance = Guidance.parse(cell.cfg, cell.guidance)
         self.levels, self.steps_run = self.task.levels(self._schedule, cell.steps, cell.strength, cell.keep_steps)
-        self.adaptive = registry.is_adaptive(cell.sampler)
-        self.plan = None if self.levels is None or self.adaptive else registry.build_plan(cell.sampler, self.levels)
+        self.sampler = registry.sampler(cell.sampler)
+        self.adaptive = self.sampler.adaptive
+        self.plan = None if self.levels is None or self.adaptive else self.sampler.plan(self.levels)
 
     def _schedule(self, steps: int) -> NoiseLevels:
         return self.model.levels(self.cell.schedule, steps)
@@ -70,7 +71,7 @@ class Generator:
     def columns(self) -> dict[str, Any]:
         """What the record says of the run itself."""
         height, width = self.model.size
-        declared = None if self.levels is None else registry.capabilities(self.cell.sampler, self.steps_run)
+        declared = None if self.levels is None else self.sampler.declares(self.steps_run)
         return {
             "steps_run": None if self.adaptive else self.steps_run,
             "order": None if declared is None else declared.order,
@@ -83,7 +84,7 @@ class Generator:
     @property
     def stochastic(self) -> bool:
         if self.plan is None:
-            return self.adaptive and registry.capabilities(self.cell.sampler, self.cell.steps).stochastic
+            return self.adaptive and self.sampler.declares(self.cell.steps).stochastic
         return self.plan.draws > 0
 
     # ------------------------------------------------------------------------------------------------- the batch
@@ -219,12 +220,12 @@ class Generator:
     def _step(
         self, denoise: Denoise, x: Tensor, streams: noise.NoiseStreams, after_stage: Hook | None, on_call: Any
     ) -> Tensor:
-        sampler, implementation = self.cell.sampler, self.cell.implementation
-        if implementation != "native":
-            from samplers.peers import load as peers
+        if self.cell.implementation == "native":
+            return self.sampler.solve(self.levels, denoise, x, streams, on_call)
+        from samplers.peers import load as peers
 
-            return peers.load(implementation).run(sampler, self.levels, denoise, x, streams, after_stage, on_call)
-        return registry.solve(sampler, self.levels, denoise, x, streams, on_call)
+        step = peers.load(self.cell.implementation).run
+        return step(self.sampler, self.levels, denoise, x, streams, after_stage, on_call)
 
     def _start(
         self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None

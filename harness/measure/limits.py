@@ -90,8 +90,8 @@ class Kept(ABC):
         return self.chosen(np.load(path))
 
     def _key(self, members: range) -> str:
-        values = axes.written({name: getattr(self.cell, name) for name in DEPENDS_ON})
-        text = json.dumps([values, *self.depends_on(), [*members], self.definition], sort_keys=True)
+        asked = self.cell.to_plain(*DEPENDS_ON)
+        text = json.dumps([asked, *self.depends_on(), [*members], self.definition], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -107,9 +106,7 @@ class Session:
         from harness.data import load as data
 
         size = (model.size[0], model.size[1])
-        known = self._once(
-            ("data", json.dumps(cell.data), cell.data_fingerprint, size), lambda: data.load(cell.data, size)
-        )
+        known = self._once(("data", cell.data, cell.data_fingerprint, size), lambda: data.load(cell.data, size))
         return Generator(cell, model, known, self._once(("encoded",), Encoded))
 
     def _where(self, cell: Cell) -> dict[str, Any]:
@@ -207,9 +204,9 @@ class Session:
         context = Context(
             data=generator.data,
             cache_dir=layout.statistics(self.cache),
-            task=cell.task["name"],
+            task=cell.task.name,
             device=cell.device,
-            model_is_embedded=cell.data["name"] == "embedded",
+            model_is_embedded=cell.data.name == "embedded",
             reference_count=cell.reference_count,
             stochastic=generator.stochastic,
             makes_images=generator.model.makes_images,

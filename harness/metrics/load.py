@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from harness import bounds, paths
+from harness import bounds, paths, specs
 from harness.errors import InputError, nearest
+from harness.specs import MetricSpec
 
 if TYPE_CHECKING:
     from harness.metrics.base import Metric
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CONF = paths.CONF / "metric"
 DEFAULT = ("fid", "kid", "precision_recall", "clip_score", "discretisation", "similarity", "attributes")
 Asked = str | Mapping[str, Any]  # a name, or a mapping with `name` and some of the metric's knobs
+Options = Mapping[str, Any]  # every knob of one metric, `name` among them
 
 
 def names() -> list[str]:
@@ -26,7 +28,7 @@ def names() -> list[str]:
 
 
 @cache
-def _defaults(name: str) -> dict[str, Any]:
+def _defaults(name: str) -> Options:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
@@ -36,7 +38,7 @@ def metric_class(name: str) -> type[Metric]:
     return next(v for v in vars(module).values() if isinstance(v, type) and getattr(v, "name", None) == name)
 
 
-def options(asked: Asked) -> dict[str, Any]:
+def options(asked: Asked) -> Options:
     """Every knob of one metric; InputError for an unknown name or knob."""
     given = {"name": asked} if isinstance(asked, str) else dict(asked)
     name = given.get("name")
@@ -53,6 +55,21 @@ def options(asked: Asked) -> dict[str, Any]:
             said = bounds.said(1, most, "whole number")
             raise InputError(f"{knob}={bounds.shown(full[knob])} of metric {name} is not valid: {said}")
     return full
+
+
+def settled(given: Any) -> tuple[str | MetricSpec, ...]:
+    """The metrics of a cell, checked: a set, so in one order whatever was written; a name alone is a set of one."""
+    asked = [given] if isinstance(given, (str, Mapping)) else given
+    if not isinstance(asked, list):
+        raise InputError(f"metrics={given!r} is not valid: give names, as in metrics=[fid,clip_score], or [] for none")
+    check(asked)
+    known = {name: place for place, name in enumerate(DEFAULT)}  # then exact and law
+
+    def place(metric: str | MetricSpec) -> tuple[int, str]:
+        name = metric if isinstance(metric, str) else metric.name
+        return known.get(name, len(known)), name
+
+    return tuple(sorted(specs.metrics(asked), key=place))
 
 
 def check(asked: Sequence[Asked]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from samplers.core.noise import NoiseStreams
     from samplers.core.plan import Plan
 
-Spec = dict[str, Any]  # the plain values of conf/model/NAME.yaml
+Spec = Mapping[str, Any]  # the values of conf/model/NAME.yaml; a cell's are a ModelSpec
 Denoise = Callable[["Tensor", Level], "Tensor"]  # (state, level) -> the model's estimate x0 of the clean state
 
 

@@ -5,6 +5,7 @@ The scale counts as in the papers' code: 1 means off, and then no unconditional 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ class Guidance:
         return self.scale != 1.0
 
     @classmethod
-    def parse(cls, scale: float, knobs: dict[str, Any]) -> Guidance:
+    def parse(cls, scale: float, knobs: Mapping[str, Any]) -> Guidance:
         """From the sweep's `cfg` and its `guidance` group; InputError for an unknown knob or a value out of range."""
         valid = ("rescale", "threshold", "percentile")
         for name in knobs:

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.axes import GROUPS as PARTS
 from harness.errors import InputError, nearest
 from harness.paths import CONF, NOT_KNOBS
-from harness.sweep.settle import meant
+from harness.sweep.choices import meant
 from harness.sweep.spelling import check_form, joined, quoted
 
 GROUPS = (*PARTS, "experiment")

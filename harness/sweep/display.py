@@ -84,7 +84,7 @@ class Display:
         if what == "loading" and cell.model_key not in self.models:
             self.models.add(cell.model_key)
             self.loading[cell.cell_id] = self.clock()
-            self.say(f"loading {cell.model['name']} ({cell.precision}, {cell.device}), data={cell.data['name']}")
+            self.say(f"loading {cell.model.name} ({cell.precision}, {cell.device}), data={cell.data.name}")
 
     def _record(self, record: Record) -> None:
         row = record.cell

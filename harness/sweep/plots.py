@@ -64,9 +64,9 @@ def page(results: Path, ran: int) -> str:
 def _first(drawn: list[Path], cells: list[Cell]) -> Path:
     """The picture that answers what this sweep asked: of its own task and model, over the axis that varies."""
     several = [figure for axis, figure in FIGURES if len({str(getattr(cell, axis)) for cell in cells}) > 1]
-    if len({cell.sampler["name"] for cell in cells}) > MANY_SAMPLERS:
+    if len({cell.sampler.name for cell in cells}) > MANY_SAMPLERS:
         several.insert(0, "samplers")
-    ends = {f"{cell.task['name']}-{cell.model['name']}".lower() for cell in cells}
+    ends = {f"{cell.task.name}-{cell.model.name}".lower() for cell in cells}
     own = [path for path in drawn if any(path.stem.endswith(end) for end in ends)]
     wanted = [path for figure in several for path in own if path.stem.startswith(f"{figure}-")]
     return next(iter([*wanted, *own, *drawn]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -21,7 +22,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
-def load(spec: dict[str, Any]) -> Task:
+def load(spec: Mapping[str, Any]) -> Task:
     """The task with its knobs; InputError for an unknown task or knob."""
     name = spec.get("name")
     if name not in names():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,7 +54,7 @@ class Solver:
         """The levels that the solver brings, on the model's process; for a solver with `own_levels`."""
         raise NotImplementedError(f"{type(self).__name__} runs on the levels that it is given")
 
-    def settle(self) -> dict[str, Any]:
+    def settle(self) -> Mapping[str, Any]:
         """The knobs that name a file, with its digest, so that a record says what ran even if the file changes.
 
         Empty for a solver that reads no file. ValueError for a file that is not there or is not the one asked for.
@@ -66,14 +66,15 @@ class Solver:
         given, choices = getattr(self, knob), list(valid)
         if isinstance(given, bool | float) or given not in choices:
             named = f"{valid[0]} to {valid[-1]}" if isinstance(valid, range) else ", ".join(map(str, choices))
-            raise ValueError(f"{knob}={given!r} is not a choice of {self._name()}; valid: {named}")
+            raise ValueError(f"{knob}={given!r} is not a choice of {self.called()}; valid: {named}")
 
     def _not_negative(self, *knobs: str) -> None:
         """ValueError where one of these knobs is below 0."""
         for knob in knobs:
             if getattr(self, knob) < 0:
-                raise ValueError(f"{knob}={getattr(self, knob)} of {self._name()} must not be negative")
+                raise ValueError(f"{knob}={getattr(self, knob)} of {self.called()} must not be negative")
 
-    def _name(self) -> str:
+    @classmethod
+    def called(cls) -> str:
         """What a sampler's YAML calls the solver: the name of its module."""
-        return type(self).__module__.rpartition(".")[2]
+        return cls.__module__.rpartition(".")[2]

@@ -20,7 +20,8 @@ class NotThere(ValueError):
 
 
 Knobs = Mapping[str, Any]
-Settings = Callable[[Mapping[str, Any], NoiseLevels], dict[str, Any]]
+Arguments = Mapping[str, Any]  # of a constructor or a call of the peer
+Settings = Callable[[Knobs, NoiseLevels], Arguments]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Difference:
     """A known fault of a peer: what it is, with which knobs and from how many steps on it shows, how large it is."""
 
     why: str
-    where: dict[str, Any]
+    where: Knobs
     low: float  # relative to the result
     high: float
     from_steps: int = 10
@@ -72,7 +73,7 @@ class Function(Counterpart):
     """A function of k_diffusion.sampling: `passes` are the knobs it has under the same name."""
 
     passes: tuple[str, ...] = ()
-    fixed: dict[str, Any] = field(default_factory=dict)
+    fixed: Arguments = field(default_factory=dict)
     ends_only: bool = False  # takes the two ends and chooses its own steps between them
 
 
@@ -88,7 +89,7 @@ class Scheduler(Counterpart):
     state: str = "vp"
     prediction: str = "epsilon"
     settings: Settings = lambda knobs, levels: {}
-    step: Callable[[Knobs], dict[str, Any]] = lambda knobs: {}
+    step: Callable[[Knobs], Arguments] = lambda knobs: {}
 
     @property
     def starts_from_pure_noise(self) -> bool:
@@ -98,30 +99,28 @@ class Scheduler(Counterpart):
 Row = TypeVar("Row", bound=Counterpart)
 
 
-def find(table: Mapping[str, tuple[Row, ...]], peer: str, sampler: Mapping[str, Any]) -> list[Row]:
+def find(table: Mapping[str, tuple[Row, ...]], peer: str, asked: registry.Asked) -> list[Row]:
     """The counterparts that have the sampler's knobs; a ValueError says why where there is none."""
-    solver = sampler.get("solver") or sampler["name"]
-    rows = table.get(solver, ())
+    sampler = registry.sampler(asked)
+    rows = table.get(sampler.solver.called(), ())
     if not rows:
-        raise ValueError(f"{peer} has no counterpart of {sampler.get('name', solver)}")
-    knobs = registry.knobs(dict(sampler))
-    reasons = [row.refusal(knobs) for row in rows]
+        raise ValueError(f"{peer} has no counterpart of {sampler.name}")
+    reasons = [row.refusal(sampler.knobs) for row in rows]
     fitting = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
     if not fitting:
-        raise ValueError(
-            f"{peer} has no counterpart of this {sampler.get('name', solver)}: {'; '.join(filter(None, reasons))}"
-        )
+        raise ValueError(f"{peer} has no counterpart of this {sampler.name}: {'; '.join(filter(None, reasons))}")
     return fitting
 
 
-def choose(table: Mapping[str, tuple[Row, ...]], peer: str, sampler: Mapping[str, Any], levels: NoiseLevels) -> Row:
+def choose(table: Mapping[str, tuple[Row, ...]], peer: str, asked: registry.Asked, levels: NoiseLevels) -> Row:
     """The first counterpart that can walk these levels."""
-    rows, knobs = find(table, peer, sampler), registry.knobs(dict(sampler))
-    reasons = [row.refusal(knobs, levels) for row in rows]
+    sampler = registry.sampler(asked)
+    rows = find(table, peer, sampler)
+    reasons = [row.refusal(sampler.knobs, levels) for row in rows]
     for row, reason in zip(rows, reasons, strict=True):
         if reason is None:
             return row
-    raise ValueError(f"{peer} cannot run {sampler.get('name')} over these levels: {'; '.join(filter(None, reasons))}")
+    raise ValueError(f"{peer} cannot run {sampler.name} over these levels: {'; '.join(filter(None, reasons))}")
 
 
 # ------------------------------------------------------------------------------------------------------- k-diffusion
@@ -195,7 +194,7 @@ LOWERS_BELOW = 15  # steps: the rule of diffusers' DPM family
 
 
 def _dpm(algorithm: str) -> Settings:
-    def settings(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
+    def settings(knobs: Knobs, levels: NoiseLevels) -> Arguments:
         return {
             "solver_order": knobs["order"],
             "solver_type": knobs["solver_type"],
@@ -206,9 +205,9 @@ def _dpm(algorithm: str) -> Settings:
     return settings
 
 
-def _cosine(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
+def _cosine(knobs: Knobs, levels: NoiseLevels) -> Arguments:
     """The same steps under the defaults of an audio model: its preconditioning is set to that of the EDM schedulers."""
-    settings = _dpm("sde-dpmsolver++")(knobs, levels) | {"sigma_data": 0.5, "prediction_type": "epsilon"}
+    settings = {**_dpm("sde-dpmsolver++")(knobs, levels), "sigma_data": 0.5, "prediction_type": "epsilon"}
     return {name: value for name, value in settings.items() if name != "algorithm_type"}
 
 
@@ -217,7 +216,7 @@ def _lowers_when_short(knobs: Knobs, levels: NoiseLevels) -> str | None:
     return f"lowers the order at the end of runs below {LOWERS_BELOW} steps alone" if too_many else None
 
 
-def _unipc(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
+def _unipc(knobs: Knobs, levels: NoiseLevels) -> Arguments:
     steps = range(levels.steps)
     return {
         "solver_order": knobs["order"],
@@ -236,11 +235,11 @@ def _prk(knobs: Knobs, levels: NoiseLevels) -> str | None:
     return "has no Runge-Kutta start in fewer than 4 steps" if short else None
 
 
-def _order(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
+def _order(knobs: Knobs, levels: NoiseLevels) -> Arguments:
     return {"solver_order": knobs["order"], "lower_order_final": _lowered(knobs, levels)}
 
 
-def _single(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
+def _single(knobs: Knobs, levels: NoiseLevels) -> Arguments:
     """It lowers the order as well where steps are left over or the end is σ = 0; unasked, with a warning."""
     left_over = levels.steps % knobs["order"] != 0 or bool(levels.sigma[-1] == 0)
     return {
@@ -250,7 +249,7 @@ def _single(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
     }
 
 
-def _tau(knobs: Knobs, levels: NoiseLevels) -> dict[str, Any]:
+def _tau(knobs: Knobs, levels: NoiseLevels) -> Arguments:
     """Their τ is a function of the timestep; timestep N − k of the layout `spaced` is our level k."""
 
     def tau(timestep) -> float:
@@ -269,9 +268,9 @@ def _at_timestep_0(knobs: Knobs, levels: NoiseLevels) -> str | None:
     return None if levels.time[-1] == 0 else "always ends at timestep 0"
 
 
-VE: dict[str, Any] = {"layout": "shown", "state": "ve"}
-FLOW: dict[str, Any] = {"layout": "given", "state": "flow", "prediction": "flow"}
-EDM: dict[str, Any] = {"layout": "given", "state": "ve", "prediction": "edm"}
+VE: Arguments = {"layout": "shown", "state": "ve"}
+FLOW: Arguments = {"layout": "given", "state": "flow", "prediction": "flow"}
+EDM: Arguments = {"layout": "given", "state": "ve", "prediction": "edm"}
 DIFFUSERS: dict[str, tuple[Scheduler, ...]] = {
     "euler": (
         Scheduler("EulerDiscreteScheduler", only=NO_CHURN, **VE),

@@ -44,7 +44,7 @@ class Laid(NamedTuple):
 
 @torch.no_grad()
 def run(
-    sampler: Mapping[str, Any],
+    asked: registry.Asked,
     levels: NoiseLevels,
     denoise: Denoiser,
     x: Tensor,
@@ -57,11 +57,12 @@ def run(
 
     `row` runs that counterpart and no other.
     """
+    sampler = registry.sampler(asked)
     chosen = choose(DIFFUSERS, "diffusers", sampler, levels) if row is None else row
-    knobs = registry.knobs(dict(sampler))
+    knobs = sampler.knobs
     with _quiet():
         scheduler, timesteps, calls = LAYOUTS[chosen.layout](chosen, knobs, levels)
-    plan = registry.build_plan(dict(sampler), levels)
+    plan = sampler.plan(levels)
     ratios = [level.ratio for stage in plan.stages for level in (stage.level, stage.result)]
     draws = Draws(noise, x, ratios, on=plan.draws > 0)
     state_at, output_for, arguments = STATES[chosen.state], PREDICTIONS[chosen.prediction], chosen.step(knobs)

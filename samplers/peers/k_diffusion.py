@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ Denoiser = Callable[[Tensor, Level], Tensor]
 
 @torch.no_grad()
 def run(
-    sampler: Mapping[str, Any],
+    asked: registry.Asked,
     levels: NoiseLevels,
     denoise: Denoiser,
     x: Tensor,
@@ -44,13 +43,14 @@ def run(
         raise ValueError(
             "k_diffusion's functions leave no room for a blend after each step: use another implementation"
         )
+    sampler = registry.sampler(asked)
     chosen = choose(K_DIFFUSION, "k_diffusion", sampler, levels) if row is None else row
-    if registry.is_adaptive(dict(sampler)) and len(x) > 1:
+    if sampler.adaptive and len(x) > 1:
         raise ValueError(f"{chosen.name} chooses its steps for a whole batch: give it one image at a time")
     function = getattr(sampling, chosen.name, None)
     if function is None:
         raise NotThere(f"this k_diffusion has no {chosen.name}")
-    knobs = registry.knobs(dict(sampler))
+    knobs = sampler.knobs
     sigmas = torch.tensor(levels.ratio, dtype=x.dtype, device=x.device)
     known = dict(zip(sigmas.tolist(), (levels[k] for k in range(len(levels))), strict=True))
     calls = 0
@@ -67,7 +67,7 @@ def run(
 
     draws = _draws(sampler, levels, noise, x)
     step = iter(range(levels.steps))
-    given = chosen.fixed | {name: knobs[name] for name in chosen.passes}
+    given = {**chosen.fixed, **{name: knobs[name] for name in chosen.passes}}
     if "noise_sampler" in inspect.signature(function).parameters:
         given["noise_sampler"] = draws.between
     if chosen.ends_only:
@@ -87,10 +87,10 @@ def run(
     return end * levels[levels.steps].alpha
 
 
-def _draws(sampler: Mapping[str, Any], levels: NoiseLevels, noise: NoiseStreams | None, x: Tensor) -> Draws:
-    if registry.is_adaptive(dict(sampler)):
-        on = registry.capabilities(dict(sampler), levels.steps).stochastic
+def _draws(sampler: registry.Sampler, levels: NoiseLevels, noise: NoiseStreams | None, x: Tensor) -> Draws:
+    if sampler.adaptive:
+        on = sampler.declares(levels.steps).stochastic
         return Draws(noise, x, levels.ratio.tolist(), on)
-    plan = registry.build_plan(dict(sampler), levels)
+    plan = sampler.plan(levels)
     ratios = [level.ratio for stage in plan.stages for level in (stage.level, stage.result)]
     return Draws(noise, x, ratios, on=plan.draws > 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from samplers.core.levels import NoiseLevels, Process
@@ -37,7 +37,7 @@ SCHEDULES: dict[str, Callable[..., NoiseLevels]] = {
     "file": file,
 }
 # For each schedule that reads a file, the function that fills in the digest of the file's content.
-SETTLE: dict[str, Callable[..., dict[str, Any]]] = {
+SETTLE: dict[str, Callable[..., Mapping[str, Any]]] = {
     "gits": searched.settle,
     "file": lambda **knobs: PlanFile(**knobs).settle(),
 }
@@ -69,9 +69,12 @@ def build(name: str, process: Process, steps: int, **knobs) -> NoiseLevels:
     return function(process, steps, **knobs)
 
 
-def settled(schedule: dict[str, Any]) -> dict[str, Any]:
-    """The schedule (`name` and knobs) with everything that decides its levels: a file is joined by its digest."""
-    settle = SETTLE.get(schedule["name"])
-    if settle is None:
-        return schedule
-    return {**schedule, **settle(file=schedule["file"], sha256=schedule.get("sha256"))}
+def settle(schedule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The knobs of a schedule (`name` and knobs) that name a file, with its digest; empty where it reads none."""
+    kind = SETTLE.get(schedule["name"])
+    return {} if kind is None else kind(file=schedule["file"], sha256=schedule.get("sha256"))
+
+
+def settled(schedule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schedule with everything that decides its levels: a file is joined by its digest."""
+    return {**schedule, **settle(schedule)}

@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class Trajectory(NamedTuple):
     cost: np.ndarray
 
 
-def settle(*, file: str, sha256: str | None = None) -> dict[str, Any]:
+def settle(*, file: str, sha256: str | None = None) -> dict[str, str]:
     """The knobs with the digest filled in: what identifies a run is what is in the file, not what it is called."""
     return {"file": file, "sha256": hashlib.sha256(_data(file, sha256)).hexdigest()}
 
