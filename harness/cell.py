@@ -89,8 +89,9 @@ class Cell:
     @classmethod
     def from_canonical(cls, text: str) -> Cell:
         """The cell that `canonical` wrote; an axis that the text does not have is at its default."""
-        values = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = json.loads(text)
+        values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
+        return cls(**values)
 
     @property
     def cpu_threads(self) -> int:

@@ -33,10 +33,11 @@ NOT_KNOBS = ("name", "solver", "default_schedule")  # the keys of a sampler's YA
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler with everything resolved: its name and the solver that has its knobs."""
+    """A sampler with everything resolved: its name, the solver that has its knobs, and the levels that suit it."""
 
     name: str
     solver: Solver
+    default_schedule: str | None = None  # what schedule=auto means; None: its YAML was not asked
 
     @property
     def adaptive(self) -> bool:
@@ -49,7 +50,7 @@ class Sampler:
         return self.solver.own_levels
 
     @property
-    def knobs(self) -> dict[str, Any]:
+    def knobs(self) -> Mapping[str, Any]:
         """Every knob with its value."""
         return {field.name: getattr(self.solver, field.name) for field in fields(self.solver)}
 
@@ -104,19 +105,19 @@ def sampler(asked: Asked) -> Sampler:
     ValueError for an unknown name, solver or knob (the valid ones are listed) and for a knob's value that is not valid.
 
     >>> sampler({"name": "noisy", "solver": "ddim", "eta": 1.0})
-    Sampler(name='noisy', solver=DDIM(eta=1.0))
+    Sampler(name='noisy', solver=DDIM(eta=1.0), default_schedule=None)
     """
     if isinstance(asked, Sampler):
         return asked
     given = load(asked) if isinstance(asked, str) else asked
-    method = given.get("solver", given.get("name"))
+    method: Any = given.get("solver", given.get("name"))
     name, kind = given.get("name", method), _kind(method)
     knobs = {key: value for key, value in given.items() if key not in NOT_KNOBS}
     valid = [field.name for field in fields(kind)]
     for key in knobs:
         if key not in valid:
             raise ValueError(f"sampler {name!r} has no knob {key!r}: {_nearest(key, valid)}")
-    return Sampler(name, kind(**knobs))
+    return Sampler(name, kind(**knobs), given.get("default_schedule"))
 
 
 def solver(asked: Asked) -> Solver:
@@ -172,7 +173,7 @@ def capabilities(asked: Asked, steps: int) -> Capabilities:
     return sampler(asked).declares(steps)
 
 
-def knobs(asked: Asked) -> dict[str, Any]:
+def knobs(asked: Asked) -> Mapping[str, Any]:
     """Every knob of the sampler with the value it will have.
 
     >>> knobs({"solver": "ddim"})

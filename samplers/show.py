@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from samplers.conditions import convergence
 from samplers.core import plan_json
 from samplers.core.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
 from samplers.core.plan import Plan
+from samplers.registry import Sampler
 
 PROCESSES = {"vp": DiscreteVP.scaled_linear, "ve": lambda: DiscreteVP.scaled_linear().ve(), "flow": RectifiedFlow}
 
@@ -37,9 +38,9 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = _arguments(words)
     try:
         sampler, levels, plan = planned(asked)
-        print(f"{sampler['name']}: {summary(sampler, levels, plan)}")
+        print(f"{sampler.name}: {summary(sampler, levels, plan)}")
         print(plan)
-        if not plan.draws and not registry.has_own_levels(sampler):
+        if not plan.draws and not sampler.own_levels:
             print(_order(sampler))
         if asked.json:
             asked.json.write_text(plan_json.dumps(plan, levels), encoding="utf-8")
@@ -50,31 +51,31 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def planned(asked: argparse.Namespace) -> tuple[dict[str, Any], NoiseLevels, Plan]:
+def planned(asked: argparse.Namespace) -> tuple[Sampler, NoiseLevels, Plan]:
     """The sampler with its knobs, the levels it runs on, its plan."""
-    sampler = {**registry.load(asked.sampler), **_knobs(asked.set)}
-    if registry.is_adaptive(sampler):
+    sampler = registry.sampler({**registry.load(asked.sampler), **_knobs(asked.set)})
+    if sampler.adaptive:
         raise ValueError(f"{asked.sampler} decides its steps while it runs: it has no plan to show")
-    name, knobs = asked.schedule or sampler["default_schedule"], _knobs(asked.set_schedule)
-    if name == "file" and registry.has_own_levels(sampler):
-        knobs = {**registry.knobs(sampler), **knobs}
+    name, knobs = asked.schedule or str(sampler.default_schedule), _knobs(asked.set_schedule)
+    if name == "file" and sampler.own_levels:
+        knobs = {**sampler.knobs, **knobs}
     levels = schedules.build(name, _process(asked.process), asked.steps, **knobs)
-    return sampler, levels, registry.build_plan(sampler, levels)
+    return sampler, levels, sampler.plan(levels)
 
 
-def summary(sampler: dict[str, Any], levels: NoiseLevels, plan: Plan) -> str:
+def summary(sampler: Sampler, levels: NoiseLevels, plan: Plan) -> str:
     """One line: how many steps, denoiser calls and draws of noise, the declared order, and every knob."""
-    knobs = ", ".join(f"{name}={value}" for name, value in registry.knobs(sampler).items())
+    knobs = ", ".join(f"{name}={value}" for name, value in sampler.knobs.items())
     parts = [f"{levels.steps} steps", f"{plan.nfe} denoiser calls", f"{plan.draws} draws of noise"]
     return f"{', '.join(parts)}, declared order {plan.capabilities.order} ({knobs})"
 
 
-def _order(sampler: dict[str, Any]) -> str:
+def _order(sampler: Sampler) -> str:
     """What the order conditions say of the method. They need runs of many steps, so they have levels of their own."""
 
     def build(steps: int) -> tuple[NoiseLevels, Plan]:
         levels = schedules.build("exponential", DiscreteVP.scaled_linear().ve(), steps, end="sigma_min")
-        return levels, registry.build_plan(sampler, levels)
+        return levels, sampler.plan(levels)
 
     return f"order by its order conditions, levels uniform in log SNR: {convergence(build).order:.2f}"
 
@@ -83,7 +84,7 @@ def _process(name: str) -> Process:
     return PROCESSES[name]()
 
 
-def _knobs(pairs: Sequence[str]) -> dict[str, Any]:
+def _knobs(pairs: Sequence[str]) -> Mapping[str, Any]:
     """KEY=VALUE words, values as in YAML."""
     for pair in pairs:
         if "=" not in pair:

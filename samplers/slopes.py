@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -70,13 +69,14 @@ def run(plan: Plan, x: np.ndarray, answer: Callable[[np.ndarray, Level], np.ndar
     return x
 
 
-def slope(sampler: dict[str, Any], halvings: int = 0) -> tuple[float, float, int]:
+def slope(asked: registry.Asked, halvings: int = 0) -> tuple[float, float, int]:
     """(the order shown over the last doubling of the steps above rounding, the error there, its steps).
 
     `halvings` cuts the first step in half so many times, for methods that begin with steps of lower order: what such a
     start leaves behind, h² of its first step, would hide the order.
     """
-    calls = registry.capabilities(sampler, 1).nfe or 1
+    sampler = registry.sampler(asked)
+    calls = sampler.declares(1).nfe or 1
     found: list[tuple[int, float]] = []
     for steps in STEPS:
         if steps * calls > _MOST_CALLS and len(found) > 3:
@@ -89,7 +89,7 @@ def slope(sampler: dict[str, Any], halvings: int = 0) -> tuple[float, float, int
     return math.log(coarse / fine) / math.log(many / few) if many > few else math.nan, fine, many
 
 
-def error(sampler: dict[str, Any], steps: int, halvings: int = 0) -> float:
+def error(sampler: registry.Asked, steps: int, halvings: int = 0) -> float:
     """RMS distance of the run's end from the exact one, over the RMS of the exact one."""
     exact = _exact()
     found = run(registry.build_plan(sampler, _levels(steps, halvings)), _begin())

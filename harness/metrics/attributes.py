@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, PerImageMetric
+from harness.metrics.base import Batch, Options, PerImageMetric
 from harness.metrics.context import Context
 from harness.metrics.features import extractors
 
@@ -34,7 +32,7 @@ class Attributes(PerImageMetric):
     image_columns = tuple(f"attributes_{name}" for name in (*ATTRIBUTES, "all"))
     columns = bootstrap.columns(*image_columns)
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.extractor = extractors.get("embedded", context)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from harness.metrics.context import Context
 
+Options = Mapping[str, Any]  # every knob of conf/metric/NAME.yaml, `name` among them
 TASKS = ("txt2img", "img2img", "inpaint", "edit")
 
 
@@ -109,7 +110,7 @@ class Metric(ABC):
     tasks: ClassVar[tuple[str, ...]] = TASKS
     needs_images: ClassVar[bool] = True  # False: it looks at latents, and means something for an analytic model too
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         self.context, self.options = context, options
 
     @classmethod
@@ -118,7 +119,7 @@ class Metric(ABC):
         return context.task in cls.tasks
 
     @classmethod
-    def check(cls, options: dict[str, Any]) -> None:
+    def check(cls, options: Options) -> None:
         """InputError for an option that is not valid. Imports no torch."""
         return  # most metrics have none but numbers, which harness/metrics/load.py checks
 
@@ -141,7 +142,7 @@ class Metric(ABC):
 class PerImageMetric(Metric):
     """A metric whose columns are means of values that each image has by itself."""
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.samples = Samples()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from harness.errors import InputError
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, PerImageMetric
+from harness.metrics.base import Batch, Options, PerImageMetric
 from harness.metrics.context import Context
 from harness.metrics.features import clip
 
@@ -20,12 +18,12 @@ class ClipScore(PerImageMetric):
     columns = (*bootstrap.columns("clip_score"), "clip_definition")
     image_columns = ("clip_score",)
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.scorer, self.missing = clip.get(options["model"], options["pretrained"], context, options["allow_pickle"])
 
     @classmethod
-    def check(cls, options: dict[str, Any]) -> None:
+    def check(cls, options: Options) -> None:
         if not isinstance(options["allow_pickle"], bool):
             raise InputError(f"allow_pickle={options['allow_pickle']!r} of metric clip_score: give true or false")
         clip.check(options["model"], options["allow_pickle"])

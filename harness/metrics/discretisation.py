@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric, Samples
+from harness.metrics.base import Batch, Metric, Options, Samples
 from harness.metrics.context import Context
 
 
@@ -18,7 +16,7 @@ class Discretisation(Metric):
     columns = (*bootstrap.columns("discretisation_error"), "discretisation_reference")
     image_columns = ("discretisation_error",)
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.samples = Samples()
 

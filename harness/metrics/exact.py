@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric, Samples
+from harness.metrics.base import Batch, Metric, Options, Samples
 from harness.metrics.context import Context
 
 
@@ -19,7 +17,7 @@ class Exact(Metric):
     image_columns = ("exact_distance",)
     needs_images = False
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.samples = Samples()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric
+from harness.metrics.base import Batch, Metric, Options
 from harness.metrics.context import Context
 from harness.metrics.features.feature_metric import FeatureMetric
 from harness.metrics.features.moments import Gaussian, Moments, eigh, frechet_distance, gaussian_of
@@ -26,7 +24,7 @@ class FID(FeatureMetric):
         "fid_comparable",
     )
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.moments = Moments(self.extractor.dim)
         self.moved: np.ndarray | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric, Samples
+from harness.metrics.base import Batch, Metric, Options, Samples
 from harness.metrics.context import Context
 from harness.models.mixture import Mixture
 
@@ -29,7 +29,7 @@ class Law(Metric):
     columns = (*bootstrap.columns(*VALUES), *FLOORS)
     needs_images = False
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.samples = Samples()
         self.moved: dict[str, np.ndarray] = {}

@@ -14,13 +14,12 @@ from harness.errors import InputError, nearest
 from harness.specs import MetricSpec
 
 if TYPE_CHECKING:
-    from harness.metrics.base import Metric
+    from harness.metrics.base import Metric, Options
     from harness.metrics.context import Context
 
 CONF = paths.CONF / "metric"
 DEFAULT = ("fid", "kid", "precision_recall", "clip_score", "discretisation", "similarity", "attributes")
 Asked = str | Mapping[str, Any]  # a name, or a mapping with `name` and some of the metric's knobs
-Options = Mapping[str, Any]  # every knob of one metric, `name` among them
 
 
 def names() -> list[str]:

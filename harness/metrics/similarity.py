@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.errors import InputError, nearest
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, PerImageMetric
+from harness.metrics.base import Batch, Options, PerImageMetric
 from harness.metrics.context import Context
 from harness.metrics.features import extractors, files
 from harness.models import pickles
@@ -31,7 +31,7 @@ class Similarity(PerImageMetric):
     columns = (*bootstrap.columns(*image_columns), "lpips_definition")
     tasks = ("img2img", "inpaint", "edit")
 
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.extractor = extractors.get(options["extractor"], context)
         self.lpips = options["lpips"] if has_lpips(options["lpips"]) else None
@@ -41,7 +41,7 @@ class Similarity(PerImageMetric):
             )
 
     @classmethod
-    def check(cls, options: dict[str, Any]) -> None:
+    def check(cls, options: Options) -> None:
         files.check_extractor(options["extractor"])
         valid = ("off", *files.LPIPS)
         # YAML reads a bare `off` as false.

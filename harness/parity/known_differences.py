@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +47,7 @@ class Found:
     high: float
     verdict: str  # by design | fault gone | differs | not there
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Mapping[str, Any]:
         """As a row of the comparisons' table."""
         given = asdict(self)
         return {
@@ -83,15 +83,17 @@ def levels(steps: int, schedule: str = "karras", **knobs: Any) -> NoiseLevels:
     return schedules.build(schedule, PROCESS, steps, **knobs)
 
 
-def row(table: dict[str, tuple[Counterpart, ...]], solver: str, name: str) -> Counterpart:
+def row(table: Mapping[str, tuple[Counterpart, ...]], solver: str, name: str) -> Counterpart:
     return next(each for each in table[solver] if each.name == name)
 
 
-def apart(sampler: dict[str, Any], at: NoiseLevels, peer: str, counterpart: Counterpart, **their_knobs: Any) -> float:
+def apart(
+    sampler: Mapping[str, Any], at: NoiseLevels, peer: str, counterpart: Counterpart, **their_knobs: Any
+) -> float:
     """Ours from theirs in float64, by that counterpart whatever it says of itself; they may be given other knobs."""
     with float64():
         return far(
-            ours(sampler, at, torch.float64), theirs(peer, counterpart, sampler | their_knobs, at, torch.float64)
+            ours(sampler, at, torch.float64), theirs(peer, counterpart, {**sampler, **their_knobs}, at, torch.float64)
         )
 
 

@@ -25,7 +25,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from samplers.core.noise import NoiseStreams
 from samplers.peers import diffusers as peer_diffusers
 from samplers.peers import k_diffusion as peer_k_diffusion
 from samplers.peers.counterparts import DIFFUSERS, K_DIFFUSION, choose
+from samplers.registry import Sampler
 
 SHAPES = {"1x4x64x64": (1, 4, 64, 64), "16x4x128x128": (16, 4, 128, 128)}
 # What all implementations of a sampler can walk: some end at σ = 0 only, some above it, some on trained levels only.
@@ -55,7 +57,6 @@ LEVELS = (
     {"name": "leading", "end": "sigma_min"},
 )
 IMPLEMENTATIONS = ("native", "diffusers", "k_diffusion")
-Sampler = dict[str, Any]
 Run = Callable[[], float]  # seconds a denoiser call
 
 
@@ -78,7 +79,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 @torch.no_grad()
-def measured(samplers: Sequence[Sampler], shape_name: str, steps: int, blocks: int) -> list[dict[str, Any]]:
+def measured(samplers: Sequence[Sampler], shape_name: str, steps: int, blocks: int) -> list[Mapping[str, Any]]:
     """A row a sampler and implementation: µs a denoiser call, beside what one add and one randn cost in this minute."""
     shape = SHAPES[shape_name]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -99,11 +100,11 @@ def measured(samplers: Sequence[Sampler], shape_name: str, steps: int, blocks: i
         for name, found in times.items():
             rows.append(
                 {
-                    "sampler": sampler["name"],
+                    "sampler": sampler.name,
                     "implementation": name,
                     "counterpart": names[name],
-                    "nfe": registry.build_plan(sampler, levels).nfe,
-                    "draws": registry.build_plan(sampler, levels).draws,
+                    "nfe": sampler.plan(levels).nfe,
+                    "draws": sampler.plan(levels).draws,
                     "us_min": min(found),
                     "us_median": statistics.median(found),
                     "blocks": blocks,
@@ -158,7 +159,7 @@ def _runs(
     for schedule in LEVELS:
         levels = schedules.build(process=DiscreteVP.scaled_linear(), steps=steps, **schedule)
         try:
-            runs, names = {"native": _native(sampler, levels, x, answer)}, {"native": sampler["solver"]}
+            runs, names = {"native": _native(sampler, levels, x, answer)}, {"native": sampler.solver.called()}
         except ValueError:
             continue
         for name, table, make in (("diffusers", DIFFUSERS, _diffusers), ("k_diffusion", K_DIFFUSION, _k_diffusion)):
@@ -172,13 +173,13 @@ def _runs(
         if best is None or len(runs) > len(best[1]):
             best = levels, runs, names
     if best is None:
-        raise InputError(f"{sampler['name']} plans for none of the levels that overheads are measured on")
+        raise InputError(f"{sampler.name} plans for none of the levels that overheads are measured on")
     best[1]["native"]()
     return best
 
 
 def _native(sampler: Sampler, levels: NoiseLevels, x: torch.Tensor, answer: torch.Tensor) -> Run:
-    plan = registry.build_plan(sampler, levels)
+    plan = sampler.plan(levels)
     streams = NoiseStreams(0, range(len(x)), x.shape[1:])
 
     def denoise(state, level):
@@ -188,7 +189,7 @@ def _native(sampler: Sampler, levels: NoiseLevels, x: torch.Tensor, answer: torc
 
 
 def _diffusers(row, sampler: Sampler, levels: NoiseLevels, x: torch.Tensor, answer: torch.Tensor) -> Run:
-    knobs = registry.knobs(sampler)
+    knobs = sampler.knobs
     arguments = row.step(knobs)
 
     def run() -> float:
@@ -213,8 +214,8 @@ def _diffusers(row, sampler: Sampler, levels: NoiseLevels, x: torch.Tensor, answ
 
 def _k_diffusion(row, sampler: Sampler, levels: NoiseLevels, x: torch.Tensor, answer: torch.Tensor) -> Run:
     function = getattr(peer_k_diffusion.sampling, row.name)
-    knobs = registry.knobs(sampler)
-    given = row.fixed | {name: knobs[name] for name in row.passes}
+    knobs = sampler.knobs
+    given = {**row.fixed, **{name: knobs[name] for name in row.passes}}
     if "noise_sampler" in inspect.signature(function).parameters:
         given["noise_sampler"] = lambda above, below: torch.randn_like(x)
     sigmas = torch.tensor(levels.ratio, dtype=x.dtype)
@@ -245,7 +246,7 @@ def _fastest(work: Callable[[], object], runs: int) -> float:
 
 
 def _plan_ms(sampler: Sampler, levels: NoiseLevels) -> float:
-    return 1e3 * _fastest(lambda: registry.build_plan(sampler, levels), 10)
+    return 1e3 * _fastest(lambda: sampler.plan(levels), 10)
 
 
 # ------------------------------------------------------------------------------------------------------ what is asked
@@ -253,8 +254,8 @@ def _plan_ms(sampler: Sampler, levels: NoiseLevels) -> float:
 
 def _names() -> list[str]:
     """Every sampler with a plan for levels of any number."""
-    every = registry.names()
-    return [n for n in every if not (registry.has_own_levels(n) or registry.is_adaptive(registry.load(n)))]
+    every = map(registry.sampler, registry.names())
+    return [sampler.name for sampler in every if not (sampler.own_levels or sampler.adaptive)]
 
 
 def _sampler(name: str) -> Sampler:
@@ -263,10 +264,10 @@ def _sampler(name: str) -> Sampler:
 
     name, *words = name.split(":")
     knobs = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
-    sampler = {**registry.load(name), **knobs}
-    if registry.is_adaptive(sampler) or registry.has_own_levels(sampler):
+    sampler = registry.sampler({**registry.load(name), **knobs})
+    if sampler.adaptive or sampler.own_levels:
         raise InputError(f"{name} has no plan for {LEVELS[0]['name']} levels: its overhead is not measured here")
-    return {**sampler, "name": ":".join([name, *words])}
+    return replace(sampler, name=":".join([name, *words]))
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,20 +35,21 @@ def start(levels: NoiseLevels, dtype: torch.dtype, count: int) -> Tensor:
     return (noise * math.hypot(levels[0].alpha, levels[0].sigma)).to(dtype)
 
 
-def ours(sampler: Mapping[str, Any], levels: NoiseLevels, dtype: torch.dtype) -> Tensor:
-    adaptive = registry.is_adaptive(dict(sampler))
-    x = start(levels, dtype, 1 if adaptive else len(INDICES))
+def ours(asked: registry.Asked, levels: NoiseLevels, dtype: torch.dtype) -> Tensor:
+    sampler = registry.sampler(asked)
+    x = start(levels, dtype, 1 if sampler.adaptive else len(INDICES))
     noise = NoiseStreams(0, INDICES[: len(x)], SHAPE)
-    if adaptive:
-        return registry.solve(dict(sampler), levels, denoiser, x, noise)
-    return integrate(registry.build_plan(dict(sampler), levels), denoiser, x, noise)
+    if sampler.adaptive:
+        return sampler.solve(levels, denoiser, x, noise)
+    return integrate(sampler.plan(levels), denoiser, x, noise)
 
 
 def theirs(
-    peer: str, row: Counterpart | None, sampler: Mapping[str, Any], levels: NoiseLevels, dtype: torch.dtype
+    peer: str, row: Counterpart | None, asked: registry.Asked, levels: NoiseLevels, dtype: torch.dtype
 ) -> Tensor:
     """By the peer's code; `row=None` lets it choose the counterpart as a sweep does."""
-    x = start(levels, dtype, 1 if registry.is_adaptive(dict(sampler)) else len(INDICES))
+    sampler = registry.sampler(asked)
+    x = start(levels, dtype, 1 if sampler.adaptive else len(INDICES))
     noise = NoiseStreams(0, INDICES[: len(x)], SHAPE)
     return peers.load(peer).run(sampler, levels, denoiser, x, noise, row=row)
 

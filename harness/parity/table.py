@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -31,6 +30,7 @@ from samplers.core.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
 from samplers.peers import load as peers
 from samplers.peers.counterparts import TABLES, Counterpart, Knobs, NotThere
 from samplers.peers.widened import float64
+from samplers.registry import Asked, Sampler
 
 LIMITS = {"float64": 1e-12, "stock": 5e-6}
 # A method that divides by a small σ' after a long step magnifies rounding (Heun in two steps from σ 15 to 0.03:
@@ -39,7 +39,7 @@ ROUNDING = 8.0
 STEPS = (1, 2, 3, 10, 20)
 ENDS = ("zero", "sigma_min")
 # Knobs beside those of the YAML: every knob that a peer has is turned once.
-VARIANTS: dict[str, list[dict[str, Any]]] = {
+VARIANTS: dict[str, list[Knobs]] = {
     "ddim": [{"eta": 0.7}],
     "ddpm": [{"variance": "fixed_large"}],
     "deis": [{"order": 1}, {"order": 2}, {"lower_order_final": False}],
@@ -99,8 +99,8 @@ class Comparison:
     reason: str
 
 
-def process(sampler: dict[str, Any]) -> Process:
-    flow = sampler["default_schedule"].startswith("flow")
+def process(asked: Asked) -> Process:
+    flow = str(registry.sampler(asked).default_schedule).startswith("flow")
     return RectifiedFlow() if flow else DiscreteVP.scaled_linear()
 
 
@@ -109,9 +109,10 @@ def _levels(flow: bool, schedule: str, steps: int, end: str) -> NoiseLevels:
     return schedules.build(schedule, RectifiedFlow() if flow else DiscreteVP.scaled_linear(), steps, end=end)
 
 
-def levels_of(sampler: dict[str, Any], steps: int, end: str) -> NoiseLevels:
+def levels_of(asked: Asked, steps: int, end: str) -> NoiseLevels:
     """The sampler's own schedule."""
-    return _levels(isinstance(process(sampler), RectifiedFlow), sampler["default_schedule"], steps, end)
+    sampler = registry.sampler(asked)
+    return _levels(isinstance(process(sampler), RectifiedFlow), str(sampler.default_schedule), steps, end)
 
 
 # ------------------------------------------------------------------------------------------------------- comparisons
@@ -123,7 +124,7 @@ def compare(
     """Every sampler × variant of knobs × counterpart × precision × end × steps."""
     for name in names:
         for knobs in ({}, *VARIANTS.get(name, [])):
-            sampler = {**registry.load(name), **knobs}
+            sampler = registry.sampler({**registry.load(name), **knobs})
             for peer in peer_names or tuple(TABLES):
                 yield from _by_peer(sampler, knobs, peer, precisions, steps)
 
@@ -135,31 +136,31 @@ def table(
 
 
 def _by_peer(
-    sampler: dict[str, Any], turned: Knobs, peer: str, precisions: Sequence[str], steps: Sequence[int]
+    sampler: Sampler, turned: Knobs, peer: str, precisions: Sequence[str], steps: Sequence[int]
 ) -> Iterator[Comparison]:
-    rows = TABLES[peer].get(sampler["solver"], ())
+    rows = TABLES[peer].get(sampler.solver.called(), ())
     words = " ".join(f"{key}={value}" for key, value in turned.items())
     if not rows:
         why = f"samplers/peers/counterparts.py knows no counterpart in {peer}"
-        yield Comparison(sampler["name"], words, peer, "", "", "", 0, math.nan, math.nan, "absent", why)
+        yield Comparison(sampler.name, words, peer, "", "", "", 0, math.nan, math.nan, "absent", why)
         return
     missing = _missing(peer)
-    all_knobs = registry.knobs(sampler)
+    all_knobs = sampler.knobs
     for row in rows:
         if missing or row.refusal(all_knobs):
             why, verdict = (missing, "no peer") if missing else (row.refusal(all_knobs), "absent")
-            yield Comparison(sampler["name"], words, peer, row.name, "", "", 0, math.nan, math.nan, verdict, why)
+            yield Comparison(sampler.name, words, peer, row.name, "", "", 0, math.nan, math.nan, verdict, why)
             continue
         for precision in precisions:
             for end in ENDS:
                 for n in steps:
                     found = _one(sampler, row, peer, precision, end, n)
                     if found is not None:
-                        yield Comparison(sampler["name"], words, peer, row.name, precision, end, n, *found)
+                        yield Comparison(sampler.name, words, peer, row.name, precision, end, n, *found)
 
 
 def _one(
-    sampler: dict[str, Any], row: Counterpart, peer: str, precision: str, end: str, steps: int
+    sampler: Sampler, row: Counterpart, peer: str, precision: str, end: str, steps: int
 ) -> tuple[float, float, str, str] | None:
     """(difference, limit, verdict, reason), or None where the two have nothing to compare at these levels."""
     dtype = torch.float64 if precision == "float64" else torch.float32
@@ -168,7 +169,7 @@ def _one(
         mine = ours(sampler, levels, dtype)
     except ValueError:
         return None  # no such levels, or none that our sampler takes
-    if row.refusal(registry.knobs(sampler), levels):
+    if row.refusal(sampler.knobs, levels):
         return None
     try:
         with float64() if precision == "float64" else nullcontext():
@@ -180,7 +181,7 @@ def _one(
     limit, reason = LIMITS[precision], ""
     if row.coarse is not None and precision in row.coarse[0] and found > limit:
         limit, reason = row.coarse[0][precision], row.coarse[1]
-    if row.differs is not None and all(registry.knobs(sampler)[k] == v for k, v in row.differs.where.items()):
+    if row.differs is not None and all(sampler.knobs[k] == v for k, v in row.differs.where.items()):
         if steps < row.differs.from_steps:
             return None
         inside = row.differs.low <= found <= row.differs.high

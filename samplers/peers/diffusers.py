@@ -120,7 +120,7 @@ def _shown(row: Scheduler, knobs: Mapping[str, Any], levels: NoiseLevels) -> Lai
 def _spaced(row: Scheduler, knobs: Mapping[str, Any], levels: NoiseLevels) -> Laid:
     """Schedulers that leave their lowest trained level to the end, or step to σ = 0 instead (`final_sigmas_type`)."""
     table = _points(levels)
-    settings = _final(row, table) | row.settings(knobs, levels)
+    settings = {**_final(row, table), **row.settings(knobs, levels)}
     if table[-1].sigma == 0:  # never evaluated, but its logarithm is taken
         table[-1] = levels.process.level(table[-2].ratio / 2)
     scheduler = _built(row, len(table), **settings)

@@ -7,6 +7,7 @@ one that a sweep kept beside its records (results/plans), or one that was made b
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,7 +54,7 @@ class PlanFile(Solver):
             )
         return saved.plan
 
-    def settle(self) -> dict[str, Any]:
+    def settle(self) -> Mapping[str, Any]:
         read(self.file, self.sha256)
         return {"file": self.file, "sha256": hashlib.sha256(_found(self.file).read_bytes()).hexdigest()}
 

@@ -39,7 +39,7 @@ class Row:
     found: int | None  # by the order conditions; None where trees of that order are not asked for
     remark: str
     source: str
-    knobs: dict[str, Any]  # the sampler whose slope is measured
+    sampler: registry.Sampler  # whose slope is measured
 
 
 def rows(names: Sequence[str] = ()) -> Iterator[Row]:
@@ -61,7 +61,7 @@ def rows(names: Sequence[str] = ()) -> Iterator[Row]:
 def _explicit(name: str) -> Row:
     found = catalogue.explicit(name)
     order = trees.order(found.a, found.b, min(found.order + 1, trees.HIGHEST))
-    return _row("rk", found, order, found.note, {"solver": "rk", "tableau": name})
+    return _row("rk", found, order, found.note, tableau=name)
 
 
 def _implicit(name: str) -> Row:
@@ -69,9 +69,9 @@ def _implicit(name: str) -> Row:
     order = trees.order(found.a, found.b, min(found.order + 1, trees.HIGHEST))
     sweeps = max(1, min(found.order - 1, SWEEPS))
     clock = "sigma" if found.c.min() >= 0 and found.c.max() <= 1 else "lambda"
-    knobs = {"solver": "irk", "tableau": name, "sweeps": sweeps, "clock": clock}
     shown = f"order {butcher.iterated(found, sweeps, False).order} with sweeps={sweeps}"
-    return _row("irk", found, order, "; ".join(filter(None, (shown, found.note))), knobs)
+    remark = "; ".join(filter(None, (shown, found.note)))
+    return _row("irk", found, order, remark, tableau=name, sweeps=sweeps, clock=clock)
 
 
 def _exponential(name: str) -> Row:
@@ -81,12 +81,13 @@ def _exponential(name: str) -> Row:
     if not found.keeps_constants():
         remark.append("does not keep a constant x0")
     remark += [found.note] if found.note else []
-    return _row("exp_rk", found, order, "; ".join(remark), {"solver": "exp_rk", "tableau": name})
+    return _row("exp_rk", found, order, "; ".join(remark), tableau=name)
 
 
-def _row(solver: str, found: Any, order: int, remark: str, knobs: dict[str, Any]) -> Row:
-    calls = registry.capabilities(knobs, 1).nfe
-    return Row(solver, found.name, found.stages, calls, found.order, order, remark, found.source, knobs)
+def _row(solver: str, found: Any, order: int, remark: str, **knobs: Any) -> Row:
+    sampler = registry.sampler({"solver": solver, **knobs})
+    calls = sampler.declares(1).nfe
+    return Row(solver, found.name, found.stages, calls, found.order, order, remark, found.source, sampler)
 
 
 def _adams_name(order: int, inner: Sequence[float]) -> str:
@@ -94,11 +95,11 @@ def _adams_name(order: int, inner: Sequence[float]) -> str:
 
 
 def _adams(name: str, order: int, inner: list[float]) -> Row:
-    knobs = {"solver": "abnorsett", "order": order, "inner": inner}
-    declared = registry.capabilities(knobs, 1)
+    sampler = registry.sampler({"solver": "abnorsett", "order": order, "inner": inner})
+    declared = sampler.declares(1)
     source = "Norsett 1969" if not inner else "Ostermann, Thalhammer, Wright 2006, BIT 46"
     remark = {(): "ABNorsett", (1.0,): "predict, evaluate, correct, evaluate"}.get(tuple(inner), "hybrid")
-    return Row("abnorsett", name, 1 + len(inner), declared.nfe, declared.order, None, remark, source, knobs)
+    return Row("abnorsett", name, 1 + len(inner), declared.nfe, declared.order, None, remark, source, sampler)
 
 
 # -------------------------------------------------------------------------------------------------------------- slopes
@@ -126,7 +127,7 @@ class Shown:
 
 def shown(row: Row) -> Shown:
     halvings = HALVINGS if row.solver == "abnorsett" else 0
-    return Shown(registry.capabilities(row.knobs, 1).order, *slopes.slope(row.knobs, halvings))
+    return Shown(row.sampler.declares(1).order, *slopes.slope(row.sampler, halvings))
 
 
 def _line(row: Row, seen: Shown | None) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from harness.metrics.base import Batch, Metric, Samples
+from harness.metrics.base import Batch, Metric, Options, Samples
 from harness.metrics.context import Context
 from harness.metrics.features import extractors, files, reference_images
 
 
 class FeatureMetric(Metric):
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+    def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.extractor = extractors.get(options["extractor"], context)
         self.samples = Samples()
 
     @classmethod
-    def check(cls, options: dict[str, Any]) -> None:
+    def check(cls, options: Options) -> None:
         files.check_extractor(options["extractor"])
 
     def update(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ A step goes from `now` down to a level with the signal of `then` and, with η, u
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class ByTableau(Solver):
         method = self.method()
         return Capabilities(method.order, nfe=method.stages * steps, stochastic=self.eta > 0 and self.s_noise > 0)
 
-    def settle(self) -> dict[str, Any]:
+    def settle(self) -> Mapping[str, Any]:
         return catalogue.settled(self.tableau, self.sha256)
 
 
