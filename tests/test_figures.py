@@ -318,7 +318,7 @@ def test_a_run_keeps_the_sources_and_masks_of_its_grid(tmp_path):
 
     import torch
 
-    from harness.measure.session import _first, _keep_first
+    from harness.measure.quality import first, keep_first
 
     chance, place = torch.Generator().manual_seed(0), Folder(tmp_path)
     batches = [
@@ -329,10 +329,10 @@ def test_a_run_keeps_the_sources_and_masks_of_its_grid(tmp_path):
         )
         for _ in range(2)
     ]
-    _keep_first([_first(batches[0], 5), _first(batches[1], 2)], place, "a" * 16)
+    keep_first([first(batches[0], 5), first(batches[1], 2)], place, "a" * 16)
     sources, masks = load_sources(place, "a" * 16, 5)
     assert np.array_equal(sources[3:], batches[1].sources[:2].permute(0, 2, 3, 1).numpy())
     assert np.array_equal(masks[:3], batches[0].masks[:, 0].numpy() > 0)
     bare = [SimpleNamespace(images=batches[0].images, sources=None, masks=None)]
-    _keep_first([_first(bare[0], 8)], place, "b" * 16)
+    keep_first([first(bare[0], 8)], place, "b" * 16)
     assert load_sources(place, "b" * 16, 3) is None

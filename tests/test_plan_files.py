@@ -178,11 +178,11 @@ def test_show_prints_a_plan_and_writes_it(tmp_path, capsys):
 
 
 def test_a_plan_is_kept_once_beside_the_results(tmp_path):
-    from harness.measure.session import keep_plan
+    from harness.store import plans
     from harness.store.places import Folder
 
     path, plan, levels = written(tmp_path, "unipc")
-    names = {keep_plan(plan, levels, Folder(tmp_path / "results")) for _ in range(2)}
+    names = {plans.keep(plan, levels, Folder(tmp_path / "results")) for _ in range(2)}
     (kept,) = (tmp_path / "results" / "plans").iterdir()
     assert names == {kept.stem} and kept.read_text() == path.read_text()
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.cell import Cell
+from harness.measure import encoded
 from harness.measure.cost import Marks, count_flops
+from harness.measure.encoded import Encoded, Text
 from harness.models import blame
 from harness.models.base import Conditioning, Denoise, Model, Truth
 from harness.models.guidance import Guidance
@@ -33,15 +35,6 @@ class Made:
     sources: Tensor | None
     masks: Tensor | None
     calls: int  # denoiser calls, added up over the images: in a batch of N a call of the network counts N times
-
-
-@dataclass
-class Encoded:
-    """What a model has encoded, kept over cells: text by prompt, clean latents by task, data and image number."""
-
-    text: dict[str, Conditioning] = field(default_factory=dict)
-    negatives: dict[str, Conditioning | None] = field(default_factory=dict)  # of models that encode them otherwise
-    sources: dict[tuple, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ class Generator:
         """The same work for the clock: nothing remembered, a mark after each part."""
         given = self._inputs(indices)
         marks.mark("start")
-        text = self._text(given.prompts)
+        text = self._text(given)
         marks.mark("text")
         self._make(indices, given, *text, None, marks)
         marks.mark("decode")
@@ -161,7 +154,7 @@ class Generator:
         except FloatingPointError as error:
 
             def again() -> None:
-                self._from_text(indices, given, *self._text(given.prompts), None)
+                self._from_text(indices, given, *self._text(given), None)
 
             raise FloatingPointError(blame.first_to_fail(self.model, again) or str(error)) from error
 
@@ -250,38 +243,18 @@ class Generator:
         """Whether an unconditional prediction is made."""
         return self.guidance.on and self.model.has_unconditional
 
-    def _text(self, prompts: list[str]) -> tuple[Conditioning, Conditioning | None]:
-        """A row a prompt, and one of the negative prompt: None where guidance is off."""
-        if not self._guided:
-            return self.model.encode_text(prompts), None
-        own = self.model.encode_negative(self.cell.negative_prompt)
-        if own is not None:
-            return self.model.encode_text(prompts), own
-        both = self.model.encode_text([*prompts, self.cell.negative_prompt])
-        return both[:-1], both[-1:]
+    def _text(self, given: Inputs) -> Text:
+        """Encoded anew."""
+        return encoded.text(self.model, given.prompts, self.cell.negative_prompt if self._guided else None)
 
-    def _remembered_text(self, given: Inputs) -> tuple[Conditioning, Conditioning | None]:
-        known, prompts = self.known.text, [*given.prompts, self.cell.negative_prompt]
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        if new:
-            known.update(zip(new, self.model.encode_text(new), strict=True))
-        cond = Conditioning.stack([known[prompt] for prompt in given.prompts])
-        if not self._guided:
-            return cond, None
-        negative = self.cell.negative_prompt
-        if negative not in self.known.negatives:
-            self.known.negatives[negative] = self.model.encode_negative(negative)
-        return cond, self.known.negatives[negative] or known[negative]
+    def _remembered_text(self, given: Inputs) -> Text:
+        return self.known.text(self.model, given.prompts, self.cell.negative_prompt, self._guided)
 
     def _remembered_sources(self, indices: Sequence[int], given: Inputs) -> Tensor | None:
         if given.sources is None:
             return None
-        known = self.known.sources
         keys = [(self.task.name, self.data.fingerprint, index) for index in indices]
-        new = [k for k, key in enumerate(keys) if key not in known]
-        if new:
-            known.update(zip((keys[k] for k in new), self.model.encode_images(given.sources[new]), strict=True))
-        return torch.stack([known[key] for key in keys])
+        return self.known.sources(self.model, keys, given.sources)
 
     # --------------------------------------------------------------------------------------------------- the cost
 
@@ -289,10 +262,10 @@ class Generator:
     def count_flops(self) -> tuple[int, int, int]:
         """FLOPs of encoding one prompt (and the negative one), of one denoiser call and of decoding, for one image."""
         given = self._inputs([0])
-        text = count_flops(lambda: self._text(given.prompts))
+        text = count_flops(lambda: self._text(given))
         levels = self.levels or self._schedule(1)
         start = self._start([0], given, None, levels)
-        both = self._text(given.prompts)
+        both = self._text(given)
 
         def calls(number: int) -> int:
             """FLOPs of a run of so many calls, each of the whole way from the first level to the second."""
