@@ -137,6 +137,59 @@ class GuidanceSpec(Section):
     """The section `guidance` of conf/sweep.yaml; with the scale it makes a harness.models.guidance.Guidance."""
 
 
+class ExecutorSpec(Spec):
+    """A file of conf/executor. Its knobs belong to its kind (harness/executors/kinds)."""
+
+
+class Settings(Section):
+    """How a sweep runs, and not what: the values of conf/sweep.yaml that are in no cell's id."""
+
+    @property
+    def results_dir(self) -> str:
+        return self["results_dir"]
+
+    @property
+    def executor(self) -> ExecutorSpec:
+        return ExecutorSpec(self["executor"])
+
+    @property
+    def force(self) -> bool:
+        """Whether cells that are recorded are run again."""
+        return self["force"]
+
+    @property
+    def workers(self) -> int:
+        """Worker processes for CPU cells."""
+        return self["workers"]
+
+    @property
+    def cell_timeout(self) -> float | None:
+        """Seconds that a cell may take; None: any."""
+        return self["cell_timeout"]
+
+    @property
+    def retries(self) -> int:
+        """How often a cell is tried again whose worker was lost."""
+        return self["retries"]
+
+    @property
+    def plots(self) -> bool:
+        return self["plots"]
+
+    @property
+    def live(self) -> bool:
+        return self["live"]
+
+    @property
+    def tracker(self) -> str:
+        """Where cells are written as well, as they end."""
+        return self["tracker"]
+
+    @property
+    def debug(self) -> bool:
+        return self["debug"]
+
+
 # The fields of a cell that hold a section, and what each is.
 SECTIONS: Mapping[str, type[Section]] = {
     "task": TaskSpec,

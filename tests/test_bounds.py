@@ -123,9 +123,9 @@ def test_no_number_of_a_setting_makes_a_traceback(setting):
     for given in TRIED:
         if not low <= given <= high:
             with pytest.raises(InputError, match=f"^{setting}=.* is not valid: give"):
-                check_settings({**settings, setting: given})
+                check_settings(settings.with_(**{setting: given}))
     for given in (low, high):
-        assert check_settings({**settings, setting: given})[setting] == given
+        assert check_settings(settings.with_(**{setting: given}))[setting] == given
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "metric").glob("*.yaml")), ids=lambda path: path.stem)

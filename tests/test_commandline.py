@@ -56,7 +56,7 @@ def test_the_groups_are_those_of_conf():
 
 def test_an_experiment_may_change_a_group_itself(tmp_path, monkeypatch):
     (tmp_path / "conf").mkdir()
-    for name in ("task", "model", "sampler", "schedule", "data", "sweep.yaml"):
+    for name in ("task", "model", "sampler", "schedule", "data", "executor", "sweep.yaml"):
         (tmp_path / "conf" / name).symlink_to(ROOT / "conf" / name)
     (tmp_path / "conf" / "experiment").mkdir()
     (tmp_path / "conf" / "experiment" / "own.yaml").write_text(

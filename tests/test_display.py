@@ -14,11 +14,13 @@ from rich.console import Console
 from harness.bench.fake_cells import SESSION, cell
 from harness.executors.base import Progress, Record
 from harness.executors.share import TakenByAnother
+from harness.specs import Settings
 from harness.sweep import plots, run
 from harness.sweep.display import Display, _seconds
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = {"force": False, "workers": 1, "cell_timeout": None, "retries": 0, "debug": False, "tracker": "none"}
+HOW = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0}
+SETTINGS = Settings({"force": False, "debug": False, "tracker": "none", **HOW})
 
 
 class Told:
@@ -112,7 +114,7 @@ def test_lengths_of_time_are_said_as_people_do():
 
 
 def test_the_first_line_says_how_much_there_is_to_do(tmp_path, capfd):
-    settings = {**SETTINGS, "results_dir": str(tmp_path)}
+    settings = SETTINGS.with_(results_dir=str(tmp_path))
     cells = [cell(seed) for seed in range(3)]
     assert run.run(cells[:1], settings, session=SESSION) == run.Outcome(0, 1)
     capfd.readouterr()
@@ -124,13 +126,14 @@ def test_a_sweep_that_has_nothing_to_run_loads_neither_torch_nor_an_executor():
     code = "import sys; from harness.sweep import run; from harness.bench.fake_cells import cell\n"
     code += "from harness.store.records import Store\n"
     code += "s = Store(sys.argv[1]); s.check_writable(); c = cell(0); s.write({**c.columns(), 'status': 'ok'})\n"
-    code += "say = dict(force=False, workers=1, cell_timeout=None, retries=0, debug=False, results_dir=sys.argv[1])\n"
-    code += "print(run.run([c], say)); print('torch' in sys.modules)"
+    code += "from harness.specs import Settings\n"
+    code += f"say = Settings({dict(SETTINGS)!r}).with_(results_dir=sys.argv[1])\n"
+    code += "print(run.run([c], say)); print([n for n in sys.modules if n in ('torch', 'harness.executors.local')])"
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-2:] == ["Outcome(code=0, ran=0)", "False"], done.stderr
+    assert done.stdout.splitlines()[-2:] == ["Outcome(code=0, ran=0)", "[]"], done.stderr
 
 
 def plot(folder: Path, text: str) -> Path:

@@ -22,6 +22,7 @@ from typing import Any
 
 from harness.cell import Cell
 from harness.executors.base import Record
+from harness.specs import Settings
 from harness.store import layout, places
 
 SESSION = "harness.bench.fake_cells:FakeSession"
@@ -179,15 +180,18 @@ def main(words: Sequence[str] | None = None) -> int:
     if asked.compact_every:
         _compact_on_the_way(asked.compact_every)
     cells = [cell(seed, asked.fault if seed == 1 else "none", asked.work) for seed in range(asked.cells)]
-    settings = {
-        "results_dir": asked.results,
-        "force": asked.force,
-        "workers": asked.workers,
-        "cell_timeout": asked.timeout,
-        "retries": asked.retries,
-        "tracker": "none",
-        "debug": False,
-    }
+    settings = Settings(
+        {
+            "results_dir": str(asked.results),
+            "force": asked.force,
+            "executor": {"name": "local"},
+            "workers": asked.workers,
+            "cell_timeout": asked.timeout,
+            "retries": asked.retries,
+            "tracker": "none",
+            "debug": False,
+        }
+    )
     return guarded(lambda: run(cells, settings, session=SESSION).code, debug=False)
 
 

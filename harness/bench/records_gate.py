@@ -28,7 +28,7 @@ from rich.table import Table
 
 from harness.cell import Cell
 from harness.errors import interruptible
-from harness.executors.local import failed
+from harness.executors.base import failed
 from harness.measure.session import Session
 from harness.models.guidance import Guidance
 from harness.paths import ROOT

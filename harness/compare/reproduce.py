@@ -26,8 +26,7 @@ from rich.text import Text
 
 from harness.cell import Cell
 from harness.errors import InputError, one_line
-from harness.executors.base import Record
-from harness.executors.local import SESSION
+from harness.executors.base import SESSION, Record
 from harness.store import layout
 from harness.store.records import Store
 from harness.store.schema import COST, QUALITY

@@ -1,12 +1,24 @@
-"""How cells are run: one method, whatever the machines."""
+"""How cells are run: one method, whatever the machines.
+
+A kind of executor is one file in harness/executors/kinds/ whose `KIND` is a `Kind`; conf/executor/NAME.yaml has its
+knobs. Who runs a cell is no part of it: the same cells have the same ids and the same records on all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.cell import Cell
+
+if TYPE_CHECKING:
+    from harness.store.records import Store
+
+Knobs = Mapping[str, Any]  # every value of conf/executor/NAME.yaml
+SESSION = "harness.measure.session:Session"  # what a worker runs cells with; imports torch
 
 
 @dataclass
@@ -42,6 +54,16 @@ class Progress:
     notable: bool = False
 
 
+@dataclass(frozen=True)
+class TakenByAnother:
+    """A cell that another process took: `what` says who is running it, or that it has been recorded meanwhile."""
+
+    cell_id: str
+    what: str
+    done: bool
+
+
+Message = Progress | Record | TakenByAnother
 TIMED = "timed"  # a worker's word that the cells it was given to time in turn are through
 
 
@@ -55,3 +77,37 @@ class Executor(Protocol):
     """
 
     def run(self, cells: Sequence[Cell], claim: Claim) -> Iterator[Progress | Record]: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cells of one sweep that are to be run and recorded, whoever does it."""
+
+    store: Store
+    cells: Sequence[Cell]
+    before: Mapping[str, tuple[str, Any]]  # `store.versions()` when they were chosen
+    workers: int = 1  # worker processes for CPU cells
+    cell_timeout: float | None = None
+    retries: int = 1
+    session: str = SESSION
+
+
+class Kind(ABC):
+    """One way to run cells. A sweep asks it before anything runs. Imports nothing heavy."""
+
+    def check(self, knobs: Knobs) -> None:  # noqa: B027 (nothing can be wrong with one that has no knobs)
+        """InputError, one line, for knobs that cannot be and for what is missing on this machine."""
+
+    @abstractmethod
+    def run(self, work: Work, knobs: Knobs) -> Iterator[Message]:
+        """Run the cells and record them. Yields the record of each once it is written, and words on the way.
+
+        One that sends cells and gets records back is an `Executor`, which harness/executors/share.py runs on a folder
+        that others may work on. One whose workers take cells and record them by themselves only watches.
+        """
+
+
+def failed(cell: Cell, error: str, started: float, trace: str = "") -> Record:
+    """The record of a cell that came to nothing."""
+    row = {**cell.columns(), "status": "failed", "error": error, "started_at": started, "ended_at": time.time()}
+    return Record(cell=row, traceback=trace)

@@ -18,19 +18,13 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.cell import Cell
-from harness.executors.base import TIMED, Claim, Notable, Progress, Record
+from harness.executors.base import SESSION, TIMED, Claim, Notable, Progress, Record, failed
 from harness.store import places
 
 START_S = 600.0  # a process that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 TOGETHER = (
     24  # cells offered to be timed in turn; how many there is time for, the worker finds (harness/measure/rounds.py)
 )
-SESSION = "harness.measure.session:Session"  # what a worker runs cells with; imports torch
-
-
-def failed(cell: Cell, error: str, started: float, trace: str = "") -> Record:
-    row = {**cell.columns(), "status": "failed", "error": error, "started_at": started, "ended_at": time.time()}
-    return Record(cell=row, traceback=trace)
 
 
 class LocalExecutor:

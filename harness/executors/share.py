@@ -8,32 +8,21 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated
-from harness.executors.base import Executor, Progress, Record
-from harness.executors.local import failed
+from harness.executors.base import Executor, Message, Record, TakenByAnother, failed
 from harness.store.leases import Leases
 from harness.store.records import Store
 
 LOOK_S = 1.0  # between two looks at what others are running
 
 
-@dataclass(frozen=True)
-class TakenByAnother:
-    """A cell that another process took: `what` says who is running it, or that it has been recorded meanwhile."""
-
-    cell_id: str
-    what: str
-    done: bool
-
-
 def run_shared(
-    executor: Executor, store: Store, cells: Sequence[Cell], before: dict[str, object]
-) -> Iterator[Progress | Record | TakenByAnother]:
+    executor: Executor, store: Store, cells: Sequence[Cell], before: Mapping[str, object]
+) -> Iterator[Message]:
     """Run `cells` and record them; `before` is `store.versions()` of the moment when they were chosen.
 
     Yields what the executor says and every record once it is written, and a word on cells that other processes run.

@@ -31,11 +31,11 @@ def main() -> int:
         for note in asked.notes:
             print(one_line(f"note: {note}"))
         cells = list(asked.cells.values())
-        results = Path(asked.settings["results_dir"])
-        with served(results, cells, asked.settings["live"]):
+        results = Path(asked.settings.results_dir)
+        with served(results, cells, asked.settings.live):
             outcome = run(cells, asked.settings)
-        print(one_line(draw(results, cells, outcome.ran) if asked.settings["plots"] else f"next: {by_hand(results)}"))
-        if asked.settings["plots"]:
+        print(one_line(draw(results, cells, outcome.ran) if asked.settings.plots else f"next: {by_hand(results)}"))
+        if asked.settings.plots:
             print(one_line(page(results, outcome.ran)))
         print(f"{time.perf_counter() - began:.1f} s in all")
         return outcome.code

@@ -23,15 +23,28 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.axes import GROUPS as PARTS
+from harness import axes
 from harness.errors import InputError, nearest
 from harness.paths import CONF, NOT_KNOBS
+from harness.specs import Settings
 from harness.sweep.choices import meant
 from harness.sweep.spelling import check_form, joined, quoted
 
+PARTS = (*axes.GROUPS, "executor")  # groups that have a section in a composed config
 GROUPS = (*PARTS, "experiment")
 # These say how a sweep runs and not what it runs: they are in no cell's id, and take one value each.
-SETTINGS = ("results_dir", "force", "workers", "cell_timeout", "retries", "debug", "plots", "live", "tracker")
+SETTINGS = (
+    "results_dir",
+    "force",
+    "executor",
+    "workers",
+    "cell_timeout",
+    "retries",
+    "debug",
+    "plots",
+    "live",
+    "tracker",
+)
 # What Hydra itself answers without a sweep. --config-path, -name and -dir bring configurations from elsewhere and
 # --experimental-rerun reads a pickle: those are not taken, nor abbreviations, which argparse would complete.
 ANSWERED = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
@@ -44,8 +57,8 @@ AT_ONCE = "every_choice"  # the package into which the chosen files of a group a
 class Asked:
     """What a command line asks for. `notes`: a line each on what a reader may not expect."""
 
-    settings: dict[str, Any]
-    values: list[dict[str, Any]]  # conf/sweep.yaml as plain values, once for each combination, in the order asked for
+    settings: Settings
+    values: list[Mapping[str, Any]]  # conf/sweep.yaml, once for each combination, in the order asked for
     notes: list[str]
 
 
@@ -95,7 +108,7 @@ def _read(words: list[str]) -> Asked:
         _check_name(override)
     experiments = [_strings(o) for o in given if o.key_or_group == "experiment"][-1:] or [[None]]
     sheet = _Sheet()
-    values: list[dict[str, Any]] = []
+    values: list[Mapping[str, Any]] = []
     for experiment in experiments[0]:
         files = _Files(experiment, _chosen(given))
         grid = [parse(f"{key}={value}") for key, value in files.grid.items()]
@@ -105,7 +118,7 @@ def _read(words: list[str]) -> Asked:
         axes = {o.key_or_group: o for o in (*grid, *given) if o.key_or_group != "experiment"}
         values += sheet.fill(files, axes, parse)
     sheet.check()
-    settings = {name: values[0][name] for name in SETTINGS}
+    settings = Settings({name: values[0][name] for name in SETTINGS})
     return Asked(settings, [{k: v for k, v in one.items() if k not in SETTINGS} for one in values], sheet.notes())
 
 
@@ -195,7 +208,7 @@ def _check_list(override: Override) -> None:
     found = _strings(override)
     if not found:
         raise InputError(f"{word} gives no value, so there would be no cell{_among(key)}")
-    if key in SETTINGS and len(found) > 1:
+    if key.partition(".")[0] in SETTINGS and len(found) > 1:
         raise InputError(f"{word}: {key} says how the whole sweep runs and takes one value")
 
 

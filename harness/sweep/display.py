@@ -11,9 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from harness.cell import Cell
 from harness.errors import one_line
+from harness.executors.base import Message, Record, TakenByAnother
 from harness.executors.base import Progress as Word
-from harness.executors.base import Record
-from harness.executors.share import TakenByAnother
 
 SHORT_S = 0.5  # a model that is there already is "loaded" in less: not worth a line
 
@@ -46,7 +45,7 @@ class Display:
         if self.bars:
             self.bars.stop()
 
-    def show(self, message: Word | Record | TakenByAnother) -> None:
+    def show(self, message: Message) -> None:
         if isinstance(message, TakenByAnother):
             self._taken(message)
         elif isinstance(message, Word):

@@ -14,6 +14,7 @@ from typing import Any
 from harness.bounds import SETTINGS, YesOrNo
 from harness.cell import Cell, allowed_cores
 from harness.errors import InputError
+from harness.specs import Settings
 from harness.sweep.settle import ask, once
 
 
@@ -22,7 +23,7 @@ class Asked:
     """A command line, understood: the cells by id, in the order asked for (duplicates fall together)."""
 
     cells: dict[str, Cell]
-    settings: dict[str, Any]
+    settings: Settings
     notes: list[str]
 
 
@@ -36,15 +37,15 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
     cells: dict[str, Cell] = {}
     remembered = once()
     for values in asked.values:
-        if values["threads"] is None and settings["workers"] > 1:
-            values = {**values, "threads": max(1, allowed_cores() // settings["workers"])}
+        if values["threads"] is None and settings.workers > 1:
+            values = {**values, "threads": max(1, allowed_cores() // settings.workers)}
         cell = ask(values, remembered)
         cells.setdefault(cell.cell_id, cell)
     remarks = (remark for cell in cells.values() for remark in remembered(data_remarks, cell.data))
     return Asked(cells, settings, [*asked.notes, *dict.fromkeys(remarks)])
 
 
-def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def check_settings(settings: Settings) -> Settings:
     """The settings with the folder's `~` expanded; InputError where one cannot be."""
     from harness.trackers import load as trackers
 
@@ -54,10 +55,10 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     for name in ("force", "debug", "plots", "live"):
         YesOrNo()(name, settings[name])
     trackers.check(settings["tracker"])
-    folder = settings["results_dir"]
+    folder: Any = settings["results_dir"]
     if not isinstance(folder, str) or not folder.strip():
         raise InputError(f"results_dir={folder!r} is not valid: give the records' folder, as in results_dir=results")
-    return {**settings, "results_dir": os.path.expanduser(folder)}
+    return settings.with_(results_dir=os.path.expanduser(folder))
 
 
 def ordered(cells: list[Cell]) -> list[Cell]:

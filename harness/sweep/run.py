@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated, one_line
-from harness.executors.base import Record
+from harness.executors.base import SESSION, Message, Record, TakenByAnother, Work
+from harness.executors.load import kind_of
+from harness.specs import Settings
 from harness.sweep.enumerate import ordered
 
 if TYPE_CHECKING:
@@ -26,49 +28,49 @@ class Outcome:
     ran: int
 
 
-def run(cells: list[Cell], settings: dict[str, Any], session: str | None = None) -> Outcome:
+def run(cells: list[Cell], settings: Settings, session: str = SESSION) -> Outcome:
     """Run what is not recorded, show it, and say how it ended. `session`: what workers use, in tests."""
     from harness.store.records import Store
     from harness.store.upkeep import compact_if_large
 
-    store = Store(Path(settings["results_dir"]))
+    executor = kind_of(settings.executor)
+    executor.check(settings.executor)
+    store = Store(Path(settings.results_dir))
     store.check_writable()
     before = store.versions()
     # A failed cell is tried again: what failed may have been the machine's memory or a file that is now there.
-    pending = [c for c in ordered(cells) if settings["force"] or before.get(c.cell_id, ("", None))[0] != "ok"]
+    pending = [c for c in ordered(cells) if settings.force or before.get(c.cell_id, ("", None))[0] != "ok"]
     there = len(cells) - len(pending)
     print(f"{len(cells)} cells: {there} recorded already, {len(pending)} to run; results in {store.place}", flush=True)
-    failures, others = _run(pending, settings, store, before, session) if pending else ([], 0)
+    failures, others = [], 0
     if pending:
+        work = Work(store, pending, before, settings.workers, settings.cell_timeout, settings.retries, session)
+        failures, others = _shown(executor.run(work, settings.executor), pending, store, settings)
         compact_if_large(store)
     ran = len(pending) - others
 
     from harness.sweep.end_table import summary
 
-    summary(store, cells, ran=ran, debug=settings["debug"], failures=failures)
+    summary(store, cells, ran=ran, debug=settings.debug, failures=failures)
     failed = any(status == "failed" for status, _ in store.versions([c.cell_id for c in cells]).values())
     return Outcome(1 if failed else 0, ran)
 
 
-def _run(
-    pending: list[Cell], settings: dict[str, Any], store: Store, before: dict[str, Any], session: str | None
+def _shown(
+    messages: Iterable[Message], cells: list[Cell], store: Store, settings: Settings
 ) -> tuple[list[Record], int]:
-    """The cells that failed, and how many another process recorded."""
-    from harness.executors.local import SESSION, LocalExecutor
-    from harness.executors.share import TakenByAnother, run_shared
+    """Show what an executor says, and tell the tracker: the cells that failed, and how many another process recorded."""
     from harness.store import layout
     from harness.sweep.display import Display
     from harness.trackers.load import Tracking
 
     failures: list[Record] = []
     others = 0
-    labels = {cell.cell_id: cell.label for cell in pending}
-    results = Path(settings["results_dir"])
-    how = {name: settings[name] for name in ("workers", "cell_timeout", "retries")}
-    executor = LocalExecutor(str(store.place), session=session or SESSION, **how)
-    with Display(pending) as display:
-        with Tracking(settings["tracker"], store.place, layout.trackers(results), results.resolve().name) as tracking:
-            for message in run_shared(executor, store, pending, before):
+    labels = {cell.cell_id: cell.label for cell in cells}
+    results = Path(settings.results_dir)
+    with Display(cells) as display:
+        with Tracking(settings.tracker, store.place, layout.trackers(results), results.resolve().name) as tracking:
+            for message in messages:
                 display.show(message)
                 if isinstance(message, TakenByAnother):
                     others += message.done

@@ -239,4 +239,3 @@ def levels(known: Evidence, axes: Sequence[str]) -> list[Level]:
 
 def _typed(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
