@@ -86,13 +86,13 @@ class Adapters:
 
     knobs: Mapping[str, tuple[str, ...]]  # by kind, beside `kind` and `path`
 
-    def __call__(self, name: str, given: Any) -> tuple[dict[str, Any], ...]:
+    def __call__(self, name: str, given: Any) -> tuple[Mapping[str, Any], ...]:
         usage = f"give a list as {name}=[{{kind: lora, path: FILE, scale: 0.8}}]"
         if not isinstance(given, (list, tuple)) or not all(isinstance(one, Mapping) for one in given):
             raise InputError(f"{name}={shown(given)} is not valid: {usage}")
         return tuple(self._one(name, dict(one), usage) for one in given)
 
-    def _one(self, name: str, one: dict[str, Any], usage: str) -> dict[str, Any]:
+    def _one(self, name: str, one: Mapping[str, Any], usage: str) -> Mapping[str, Any]:
         kind = one.get("kind")
         if kind not in self.knobs:
             raise InputError(f"{name}: kind={kind!r} is not valid; {nearest(str(kind), self.knobs)}")

@@ -13,7 +13,7 @@ import argparse
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Comparison:
         return wrong or (self.same_platform and self.images_same is False)
 
 
-def find(store: Store, beginning: str) -> dict[str, Any]:
+def find(store: Store, beginning: str) -> Mapping[str, Any]:
     """The row of the one recorded cell whose id begins so."""
     recorded = store.recorded()
     found = sorted(cell_id for cell_id in recorded if cell_id.startswith(beginning.lower()))
@@ -73,7 +73,7 @@ def find(store: Store, beginning: str) -> dict[str, Any]:
     return row
 
 
-def cell_of(row: dict[str, Any], allow_pickle: bool = False) -> Cell:
+def cell_of(row: Mapping[str, Any], allow_pickle: bool = False) -> Cell:
     """The recorded question. `allow_pickle`: whoever runs it again says so; a record cannot say it for them."""
     cell = _recorded(row)
     if not cell.has_id(row["cell_id"]):
@@ -87,7 +87,7 @@ def cell_of(row: dict[str, Any], allow_pickle: bool = False) -> Cell:
     return cell
 
 
-def _recorded(row: dict[str, Any]) -> Cell:
+def _recorded(row: Mapping[str, Any]) -> Cell:
     try:
         return Cell.from_canonical(row["cell"])
     except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
@@ -105,7 +105,7 @@ def run_again(cell: Cell, results: Path, session: str, report: Callable[[str, in
         return getattr(importlib.import_module(module), name)(folder).run(cell, report)
 
 
-def compare(row: dict[str, Any], images: pd.DataFrame, record: Record) -> Comparison:
+def compare(row: Mapping[str, Any], images: pd.DataFrame, record: Record) -> Comparison:
     now = record.cell
     changed = [(name, row.get(name), now.get(name)) for name in (*PLATFORM, *SURROUNDINGS)]
     changed = [(name, then, value) for name, then, value in changed if then != value]
@@ -137,7 +137,7 @@ def _compare_images(found: Comparison, then: pd.DataFrame, now: pd.DataFrame) ->
         found.images += f"; the others differ by a PSNR of about {psnr(error.mean()):.1f} dB"
 
 
-def _verdict(found: Comparison, row: dict[str, Any], name: str, value: float | None) -> str:
+def _verdict(found: Comparison, row: Mapping[str, Any], name: str, value: float | None) -> str:
     then = row.get(name)
     if then is None or value is None:
         return "differs"
@@ -151,7 +151,7 @@ def _verdict(found: Comparison, row: dict[str, Any], name: str, value: float | N
     return "within its interval" if low <= value <= high else "outside its interval"
 
 
-def show(row: dict[str, Any], found: Comparison, console: Console) -> None:
+def show(row: Mapping[str, Any], found: Comparison, console: Console) -> None:
     say = {"markup": False, "highlight": False, "soft_wrap": True}
     where = "same platform" if found.same_platform else "another platform"
     console.print(one_line(f"cell {row['cell_id']}: {row['task']} {row['model']} {row['sampler']}, {where}"), **say)

@@ -197,6 +197,7 @@ def environment() -> Row:
     }
 
 
+@cache
 def hardware(device: str) -> str:
     """The processor's or GPU's own name."""
     if device.startswith("cuda"):

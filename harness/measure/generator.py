@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from harness.cell import Cell
-from harness.measure import encoded
+from harness.measure import remembered
 from harness.measure.cost import Marks, count_flops
-from harness.measure.encoded import Encoded, Text
+from harness.measure.remembered import Remembered, Text
 from harness.models import blame
 from harness.models.base import Conditioning, Denoise, Model, Truth
 from harness.models.guidance import Guidance
@@ -49,7 +49,7 @@ class Inputs:
 class Generator:
     """Everything of a cell that does not change from batch to batch."""
 
-    def __init__(self, cell: Cell, model: Model, data: Any, known: Encoded) -> None:
+    def __init__(self, cell: Cell, model: Model, data: Any, known: Remembered) -> None:
         self.cell, self.model, self.data, self.known = cell, model, data, known
         self.task = load(cell.task)
         self.guidance = Guidance.parse(cell.cfg, cell.guidance)
@@ -245,7 +245,7 @@ class Generator:
 
     def _text(self, given: Inputs) -> Text:
         """Encoded anew."""
-        return encoded.text(self.model, given.prompts, self.cell.negative_prompt if self._guided else None)
+        return remembered.text(self.model, given.prompts, self.cell.negative_prompt if self._guided else None)
 
     def _remembered_text(self, given: Inputs) -> Text:
         return self.known.text(self.model, given.prompts, self.cell.negative_prompt, self._guided)
@@ -258,8 +258,20 @@ class Generator:
 
     # --------------------------------------------------------------------------------------------------- the cost
 
+    def flops(self, nfe: int) -> float | None:
+        """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply.
+
+        None for a model without a network: a formula has no matrix products to count.
+        """
+        if not self.model.networks:
+            return None
+        if self.guidance.on not in self.known.flops:
+            self.known.flops[self.guidance.on] = self._count_flops()
+        text, call, decode = self.known.flops[self.guidance.on]
+        return float(text + nfe * call + decode)
+
     @torch.inference_mode()
-    def count_flops(self) -> tuple[int, int, int]:
+    def _count_flops(self) -> tuple[int, int, int]:
         """FLOPs of encoding one prompt (and the negative one), of one denoiser call and of decoding, for one image."""
         given = self._inputs([0])
         text = count_flops(lambda: self._text(given))

@@ -15,6 +15,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from harness import axes
 from harness.atomic import written_whole
 from harness.cell import Cell
 from harness.measure.generator import Generator
+from harness.metrics.context import Context
 from harness.models.base import Truth
 from samplers.core.levels import NoiseLevels
 from samplers.solvers.dpmpp import DPMpp
@@ -36,19 +38,20 @@ DEFINITION = f"dpmpp 2M, {STEPS} karras steps, fp32 state"
 DEPENDS_ON = tuple(axis.name for axis in axes.changing(axes.LIMIT, axes.ROUNDING))
 
 
-def compared_with(cell: Cell, generator: Generator, folder: Path) -> dict[str, Any]:
-    """The fields of a metric's `Context` that say what final latents are compared with; none where nothing is known."""
+def compared(context: Context, cell: Cell, generator: Generator, folder: Path) -> Context:
+    """The `context` with what final latents are compared with; without, where nothing is known."""
     truth, levels = generator.model.truth, generator.levels
     if truth is None or levels is None:
         limit = ReferenceRun(cell, generator, folder) if has_limit(generator) else None
-        return {"reference_latents": limit, "reference_name": DEFINITION}
+        return replace(context, reference_latents=limit, reference_name=DEFINITION)
     exact = ExactRun(cell, generator, folder, truth)
-    return {
-        "exact_latents": exact,
-        "exact_floor": ExactButLast(cell, generator, folder, truth) if ends_clean(generator) else None,
-        "exact_name": exact.definition,
-        "law": None if generator.guidance.on else truth.law(levels[levels.steps]),
-    }
+    return replace(
+        context,
+        exact_latents=exact,
+        exact_floor=ExactButLast(cell, generator, folder, truth) if ends_clean(generator) else None,
+        exact_name=exact.definition,
+        law=None if generator.guidance.on else truth.law(levels[levels.steps]),
+    )
 
 
 def has_limit(generator: Generator) -> bool:

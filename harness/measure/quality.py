@@ -17,7 +17,7 @@ from harness.executors.base import Notable
 from harness.measure import cost
 from harness.measure.cost import Row
 from harness.measure.generator import Generator, Made
-from harness.measure.limits import compared_with
+from harness.measure.limits import compared
 from harness.measure.mask_share import MaskShare
 from harness.measure.prompt_lengths import PromptLengths
 from harness.metrics.base import Batch, Metric
@@ -111,9 +111,8 @@ def _metrics(cell: Cell, generator: Generator, cache: Path, once: Once) -> list[
         stochastic=generator.stochastic,
         makes_images=generator.model.makes_images,
         once=once,
-        **compared_with(cell, generator, layout.reference_runs(cache)),
     )
-    return build(cell.metrics, context)
+    return build(cell.metrics, compared(context, cell, generator, layout.reference_runs(cache)))
 
 
 def first(made: Made, count: int) -> tuple[torch.Tensor | None, ...]:

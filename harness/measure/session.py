@@ -11,25 +11,27 @@ from typing import Any
 import torch
 
 from harness.cell import Cell
+from harness.data.load import load as load_data
 from harness.executors.base import Record
 from harness.measure import cost, rounds
 from harness.measure.cost import Row
-from harness.measure.encoded import Encoded
 from harness.measure.generator import Generator
 from harness.measure.quality import Pass, Report
-from harness.models import load as models
+from harness.measure.remembered import Remembered
 from harness.models.base import Model
+from harness.models.load import load as load_model
 from harness.store import layout, places, plans
 
 
 class Session:
-    """A worker's memory between cells: the loaded model and what was computed with it, data, scorers."""
+    """A worker's memory between cells, and the order of a cell's work: load, time, generate and measure, record."""
 
     def __init__(self, results_dir: str | Path) -> None:
         self.place = places.at(results_dir)
         self.cache = layout.cache(results_dir)
         self.model_key: tuple | None = None
         self.model: Model | None = None
+        self.remembered = Remembered()  # by that model
         self.load_s = 0.0
         self.memo: dict[Any, Any] = {}
         self.timed: dict[str, rounds.Timed] = {}  # timed in turn with an earlier cell, to be recorded with their own
@@ -41,13 +43,13 @@ class Session:
             self._drop_model()
             torch.set_num_threads(cell.cpu_threads)
             began = time.perf_counter()
-            self.model = models.load(cell.model, cell.precision, cell.device, cell.fitted)
+            self.model = load_model(cell.model, cell.precision, cell.device, cell.fitted)
             self.load_s, self.model_key = time.perf_counter() - began, cell.model_key
         return self.model
 
     def _drop_model(self) -> None:
         self.model, self.model_key = None, None
-        self.memo = {key: value for key, value in self.memo.items() if key[0] not in ("encoded", "flops")}
+        self.remembered = Remembered()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -69,27 +71,26 @@ class Session:
         report("loading", 0)
         generator = self._generator(cell, self._model(cell))
         row.update(load_s=self.load_s, **generator.columns(), **cost.environment())
-        row["hardware"] = self._once(("hardware", cell.device), lambda: cost.hardware(cell.device))
+        row["hardware"] = cost.hardware(cell.device)
         if generator.plan is not None and cell.implementation == "native":
             row["plan_id"] = plans.keep(generator.plan, generator.levels, self.place)
         timings: list[Row] = []
         if cell.timing != "off":
-            before, timed = time.perf_counter(), self._timing(cell, report)
+            before = time.perf_counter()
+            self.time_together([cell], report)
+            timed = self.timed.pop(cell.cell_id)
             began += time.perf_counter() - before - timed.seconds  # other cells' timing is no time of this one
-            timings = timed.rows
+            timings = [{**run, "batch": cell.timing_batch} for run in timed.rows]
             row.update(timed.columns)
         quality = Pass(cell, generator, self.cache, self._once)
         row.update(quality.run(self.place, report))
-        row["flops"] = self._flops(cell, generator, row["nfe"])
-        row.update(status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
+        row.update(flops=generator.flops(row["nfe"]), status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
         return Record(cell=row, images=quality.images, timings=timings)
 
     def _generator(self, cell: Cell, model: Model) -> Generator:
-        from harness.data import load as data
-
         size = (model.size[0], model.size[1])
-        known = self._once(("data", cell.data, cell.data_fingerprint, size), lambda: data.load(cell.data, size))
-        return Generator(cell, model, known, self._once(("encoded",), Encoded))
+        data = self._once(("data", cell.data, cell.data_fingerprint, size), lambda: load_data(cell.data, size))
+        return Generator(cell, model, data, self.remembered)
 
     def time_together(self, cells: Sequence[Cell], report: Report) -> None:
         """Time the first of `cells` in turn with those after it that share its model; each run finds its own."""
@@ -117,14 +118,6 @@ class Session:
     def _timed_run(self, cell: Cell, generator: Generator) -> Callable[[cost.Marks], None]:
         return lambda marks: generator.timed(range(cell.timing_batch), marks)
 
-    def _timing(self, cell: Cell, report: Report) -> rounds.Timed:
-        """What was timed before, in turn with other cells, else now."""
-        self.time_together([cell], report)
-        timed = self.timed.pop(cell.cell_id)
-        for row in timed.rows:
-            row["batch"] = cell.timing_batch
-        return timed
-
     # ---------------------------------------------------------------------- one cell, piece by piece (harness.compare)
 
     def timer(self, cell: Cell) -> Callable[[], float]:
@@ -142,7 +135,7 @@ class Session:
         """What does not depend on the machine: denoiser calls and FLOPs of an image."""
         generator = self._generator(cell, self._model(cell))
         nfe = generator.batch(range(1)).calls
-        return {"nfe": nfe, "flops": self._flops(cell, generator, nfe)}
+        return {"nfe": nfe, "flops": generator.flops(nfe)}
 
     def peak_mib(self, cell: Cell) -> float:
         """Peak memory while a batch of the cell's size is made, MiB: of the GPU, else of the process."""
@@ -150,17 +143,6 @@ class Session:
         with cost.PeakMemory(cell.device) as peak:
             generator.batch(range(min(cell.batch_size, cell.n_images)))
         return peak.columns()["peak_memory_mib"]
-
-    def _flops(self, cell: Cell, generator: Generator, nfe: int) -> float | None:
-        """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply.
-
-        None for a model without a network: a formula has no matrix products to count.
-        """
-        if not generator.model.networks:
-            return None
-        key = ("flops", cell.model_key, cell.cfg == 1)
-        text, call, decode = self._once(key, generator.count_flops)
-        return float(text + nfe * call + decode)
 
 
 def _now() -> int:

@@ -161,7 +161,7 @@ class PerImageMetric(Metric):
 
     def compute(self) -> dict[str, float | str | bool | None]:
         rows = self.samples.sorted()[1] if len(self.samples) else np.empty((0, len(self.image_columns)))
-        out: dict[str, Any] = {}
+        out: dict[str, float | str | bool | None] = {}
         for k, column in enumerate(self.image_columns):
             out.update(bootstrap.measured(column, rows[:, k], self.options["resamples"], self.context.seed))
         return out

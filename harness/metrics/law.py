@@ -7,7 +7,6 @@ of the same size has on average. What starting from pure noise at a finite σ co
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Law(Metric):
             return dict.fromkeys(self.columns)
         ids, x = rows[:, 0].astype(np.int64), rows[:, 1:]
         distances = Distances(self.context.law.of_classes(ids), len(ids), self.options["directions"])
-        out: dict[str, Any] = dict.fromkeys(self.columns)
+        out: dict[str, float | str | bool | None] = dict.fromkeys(self.columns)
         for name, (value, influence) in distances(x).items():
             self.moved[INFLUENCES[VALUES.index(name)]] = influence
             low, high = bootstrap.around(value, influence, self.options["resamples"], self.context.seed)

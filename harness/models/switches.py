@@ -136,7 +136,7 @@ def weights(adapter: Mapping[str, Any]) -> Path:
     return path
 
 
-def with_digests(adapters: tuple[Mapping[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def with_digests(adapters: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
     """Each with the digest of its file, by which a cell knows it."""
     return tuple(
         {**one, "sha256": _digest(path, path.stat().st_mtime_ns)} for one in adapters for path in [weights(one)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,10 +38,10 @@ class Pair:
     """One sampler as diffusers names it and as this project does."""
 
     scheduler: str  # class of diffusers.schedulers
-    settings: dict[str, Any]  # beside what the model's own configuration says of its training
+    settings: Mapping[str, Any]  # beside what the model's own configuration says of its training
     sampler: str
     schedule: str
-    knobs: dict[str, Any] = field(default_factory=dict)  # the schedule's
+    knobs: Mapping[str, Any] = field(default_factory=dict)  # the schedule's
     start_scale: str = "unit"
     only: str | None = None  # prediction type for which the two are the same method; None: any
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def jump_costs(ratios: np.ndarray, states: Tensor, directions: Tensor) -> np.nda
 
 
 @torch.inference_mode()
-def measure(spec: dict[str, Any], data: dict[str, Any], cfg: float, count: int, images: int, device: str) -> dict:
+def measure(spec: Mapping[str, Any], data: Mapping[str, Any], cfg: float, count: int, images: int, device: str) -> dict:
     """The content of the file: `count` levels of the model named by `spec`, averaged over `images` prompts."""
     model = load(spec, spec.get("default_precision", "fp32"), device)
     levels = fine_levels(model.process, count)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class SavedPlan(NamedTuple):
     alpha: np.ndarray
     sigma: np.ndarray
     time: np.ndarray
-    process: dict[str, Any]  # kind of the forward process, its trained steps, σ/α at both ends and in the middle
+    process: Mapping[str, Any]  # kind of the forward process, its trained steps, σ/α at both ends and in the middle
 
     @property
     def steps(self) -> int:
@@ -86,7 +87,7 @@ def identity(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def describe(process: Process) -> dict[str, Any]:
+def describe(process: Process) -> Mapping[str, Any]:
     """What must agree for the times in a plan to mean the same to another model."""
     return {
         "kind": type(process).__name__,
@@ -95,7 +96,7 @@ def describe(process: Process) -> dict[str, Any]:
     }
 
 
-def same_process(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same_process(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two descriptions are of one training schedule, up to rounding."""
     return (
         one.get("kind") == other.get("kind")
@@ -118,7 +119,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"it holds {name}: every number of a plan is finite")
 
 
-def _stage(values: dict[str, Any]) -> Stage:
+def _stage(values: Mapping[str, Any]) -> Stage:
     churn = _numbers(values["churn"])
     if len(churn) != 2:
         raise TypeError("churn is a pair of numbers")
@@ -134,13 +135,13 @@ def _level(values: Any) -> Level:
     return Level(*_numbers(values))
 
 
-def _process(values: Any) -> dict[str, Any]:
+def _process(values: Any) -> Mapping[str, Any]:
     if not isinstance(values, dict) or len(_numbers(values.get("ratios"))) != 3:
         raise TypeError("process is an object with three ratios")
     return values
 
 
-def _capabilities(values: dict[str, Any]) -> Capabilities:
+def _capabilities(values: Mapping[str, Any]) -> Capabilities:
     order, nfe, stochastic = (values[name] for name in ("order", "nfe", "stochastic"))
     if not isinstance(stochastic, bool) or not all(isinstance(number, (int, float)) for number in (order, nfe)):
         raise TypeError("capabilities are order and nfe, numbers, and stochastic, true or false")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,7 +110,7 @@ def digest(name: str) -> str:
     return hashlib.sha256(_found(name).read_bytes()).hexdigest()
 
 
-def settled(name: str, sha256: str | None) -> dict[str, Any]:
+def settled(name: str, sha256: str | None) -> Mapping[str, Any]:
     """The knobs that say which tableau runs: a file's digest is what counts, not its name."""
     found = pinned(name, sha256)
     if not is_file(name) and sha256 is not None:
@@ -142,7 +142,7 @@ def _found(name: str) -> Path:
     raise ValueError(f"there is no tableau file {name!r}: give the path of a JSON file with order, a and b")
 
 
-def _entry(family: str, name: str, valid: list[str]) -> dict[str, Any]:
+def _entry(family: str, name: str, valid: list[str]) -> Mapping[str, Any]:
     entries = _entries(family)
     if name not in entries:
         close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
@@ -158,6 +158,6 @@ def _entry(family: str, name: str, valid: list[str]) -> dict[str, Any]:
 
 
 @cache
-def _entries(family: str) -> dict[str, dict[str, Any]]:
+def _entries(family: str) -> Mapping[str, Mapping[str, Any]]:
     path = Path(__file__).with_name(f"{family}.json")
     return {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}

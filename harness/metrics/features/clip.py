@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ def _label(model: str, folder: Path) -> str:
     return f"{kind}-{files.short_hash(_weight_file(folder))}"
 
 
-def _tagged(model: str, pretrained: str) -> dict[str, Any]:
+def _tagged(model: str, pretrained: str) -> Mapping[str, Any]:
     """What makes open_clip load a tag's weights from the file on this machine, without a call to anywhere."""
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -122,7 +123,7 @@ def _tagged(model: str, pretrained: str) -> dict[str, Any]:
     return {"pretrained": str(found), "force_quick_gelu": bool(config.get("quick_gelu")), **given}
 
 
-def _places(config: dict[str, Any]):
+def _places(config: Mapping[str, Any]):
     """Files that open_clip would have downloaded the weights to."""
     if hub := config.get("hf_hub"):
         from huggingface_hub import constants, try_to_load_from_cache

@@ -90,7 +90,7 @@ class Latent(Kind):
 KIND = Latent()
 
 
-def _noise(spec: Spec) -> dict[str, Any]:
+def _noise(spec: Spec) -> Mapping[str, Any]:
     """The configuration of the noise that the model was trained with."""
     return read_json(locate.place(spec, weights=False).folder / "scheduler" / "scheduler_config.json")
 

@@ -1,4 +1,4 @@
-"""What a model makes of prompts and sources: anew for the clock, remembered over the cells of a session otherwise."""
+"""What a loaded model makes of prompts and sources: remembered over the cells of a session, or anew for the clock."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def text(model: Model, prompts: Sequence[str], negative: str | None) -> Text:
 
 
 @dataclass
-class Encoded:
-    """What one loaded model has encoded: text by prompt, clean latents by task, data and image number."""
+class Remembered:
+    """What one loaded model was asked before: text by prompt, clean latents by task, data and image number, FLOPs."""
 
     rows: dict[str, Conditioning] = field(default_factory=dict)
     negatives: dict[str, Conditioning | None] = field(default_factory=dict)  # of models that encode them otherwise
     latents: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    flops: dict[bool, tuple[int, int, int]] = field(default_factory=dict)  # text, call, decode; by whether it is guided
 
     def text(self, model: Model, prompts: Sequence[str], negative: str, guided: bool) -> Text:
         """As `text` above; the negative prompt is encoded beside the others also where it is not `guided` by."""
