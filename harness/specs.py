@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from harness.paths import NOT_KNOBS
-
 
 @dataclass(frozen=True, eq=False)
 class Section(Mapping[str, Any]):
@@ -65,11 +63,6 @@ class Spec(Section):
     @property
     def name(self) -> str:
         return self.given["name"]
-
-    @property
-    def knobs(self) -> Mapping[str, Any]:
-        """What can be set of it, as it was set."""
-        return {knob: to_plain(value) for knob, value in self.items() if knob not in NOT_KNOBS}
 
 
 class TaskSpec(Spec):
