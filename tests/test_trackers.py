@@ -18,6 +18,7 @@ from harness.axes import AXIS
 from harness.bench.fake_cells import SESSION, cell
 from harness.errors import InputError
 from harness.paths import ROOT
+from harness.specs import Settings
 from harness.store.records import Store
 from harness.store.tiles import load_grid
 from harness.sweep.enumerate import enumerate_cells
@@ -69,8 +70,9 @@ def toy(tmp_path, monkeypatch) -> Path:
 
 
 def sweep(results: Path, tracker: str, cells: list) -> int:
-    settings = {"results_dir": str(results), "force": False, "workers": 1, "cell_timeout": None, "retries": 0}
-    return run(cells, {**settings, "debug": False, "tracker": tracker}, session=SESSION).code
+    how = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0}
+    settings = Settings({"results_dir": str(results), "force": False, "debug": False, "tracker": tracker, **how})
+    return run(cells, settings, session=SESSION).code
 
 
 def lines(folder: Path) -> list[list]:

@@ -59,7 +59,7 @@ def run(cells: list[Cell], settings: Settings, session: str = SESSION) -> Outcom
 def _shown(
     messages: Iterable[Message], cells: list[Cell], store: Store, settings: Settings
 ) -> tuple[list[Record], int]:
-    """Show what an executor says, and tell the tracker: the cells that failed, and how many another process recorded."""
+    """Show what an executor says and tell the tracker; the cells that failed, and how many another process recorded."""
     from harness.store import layout
     from harness.sweep.display import Display
     from harness.trackers.load import Tracking
