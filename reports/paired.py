@@ -63,34 +63,32 @@ def front(
 def _lead(found: pd.DataFrame, rows: pd.DataFrame, values: Images) -> None:
     """Fill in one group, whose rows come from cheap to dear."""
     alpha = ALPHA / max(1, len(rows) * (len(rows) - 1) // 2)
-    column, loss, value = values.places(rows["cell_id"]), rows["loss"].to_numpy(), rows["value"].to_numpy()
+    column, loss = values.places(rows["cell_id"]), rows["loss"].to_numpy()
 
     def p(k: int, rivals: Sequence[int] | np.ndarray) -> np.ndarray:
         """Of the comparison of row k with each rival, not corrected."""
-        return compared(values, int(column[k]), column[rivals], value[rivals]).p
+        return compared(values, int(column[k]), column[rivals]).p
 
     front, tied = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    led_by: list[int | None] = [None] * len(rows)
+    led_by = np.zeros(len(rows), np.int64)
     leader = best = 0
     front[0] = True
     for k in range(1, len(rows)):
-        against, own = leader, None
-        if loss[k] < loss[best]:
-            # The best so far first: where a cell is tied with any, it mostly is with that one.
-            keeper, hardest = best, p(k, [best])
-            if hardest[0] < alpha:
-                hardest = p(k, np.arange(k))
-                keeper = int(hardest.argmax())
-            best = k
-            if hardest.max() < alpha:
-                front[k], leader = True, k
-                continue
-            own = p(k, [leader])[0]
-            if own < alpha:
-                against, own = keeper, 1.0
-        if own is None:
-            own = p(k, [leader])[0]
-        led_by[k], tied[k] = against, own >= alpha
-    ids = rows["cell_id"].to_numpy()
+        led_by[k] = leader
+        if loss[k] >= loss[best]:
+            continue
+        # The best so far first: where a cell is tied with any, it mostly is with that one.
+        keeper, hardest = best, p(k, [best])
+        if hardest[0] < alpha:
+            hardest = p(k, np.arange(k))
+            keeper = int(hardest.argmax())
+        best = k
+        if hardest.max() < alpha:
+            front[k], leader = True, k
+        elif p(k, [leader])[0] < alpha:
+            led_by[k], tied[k] = keeper, True
+    # Whoever is led by the front's own cell is asked about it at once with the others.
+    asked = np.flatnonzero(~front & ~tied)
+    tied[asked] = compared(values, column[led_by[asked]], column[asked]).p >= alpha
     found.loc[rows.index, "front"], found.loc[rows.index, "tied"] = front, tied
-    found.loc[rows.index, "leader"] = np.array([None if k is None else ids[k] for k in led_by], object)
+    found.loc[rows.index, "leader"] = np.where(front, np.nan, rows["cell_id"].to_numpy(object)[led_by])

@@ -70,11 +70,13 @@ def pick(
     budgets: dict[str, float],
     images: pd.DataFrame | Images | None = None,
     cost: str | None = None,
+    found: pd.DataFrame | None = None,
 ) -> Picked:
     """InputError where nothing fits, or nothing was measured.
 
     `images`: rows of `read_images`, or the measure's Images, where they are at hand already. `cost`: a column that
-    says what is cheap; None: that of the first budget, NFE where there is none.
+    says what is cheap; None: that of the first budget, NFE where there is none. `found`: the differences of the cells
+    that fit to their best, where they are known.
     """
     good = _measured(cells, by, budgets)
     fits = good
@@ -85,7 +87,7 @@ def pick(
     called = names(fits)
     groups = pd.Series(groups_of(fits, by), fits.index)
     images = read_images(store, fits, [by.column]) if images is None else images
-    found = differences(fits, images, by.column)
+    found = differences(fits, images, by.column) if found is None else found.loc[fits.index]
     choices = []
     for _, places in groups.groupby(groups, sort=False).groups.items():
         rows = found.loc[places]

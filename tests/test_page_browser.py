@@ -25,16 +25,23 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
+def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     store = Store(folder)
     for sampler in ("euler", "dpmpp"):
         for steps in (5, 10, 20):
             records.write(store, records.cell_row(sampler, steps))
-    records.write(store, records.cell_row("unipc", 20, model=HOSTILE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "PROMPTS", (HOSTILE, LONG, *records.PROMPTS))
+        records.write(store, records.cell_row("unipc", 20, model=HOSTILE))
     failed = {"status": "failed", "error": f"{HOSTILE} {LONG}", "fid": None, "latency_s": None}
     records.write(store, records.cell_row("plms", 7, **failed))
     assert command.main(["--results", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder) -> str:
     return (folder / "page.html").as_uri()
 
 
@@ -54,15 +61,16 @@ def opened(browser, address):
     told: list[str] = []
     contexts = []
 
-    def open_(fragment: str = "", **options):
+    def open_(fragment: str = "", at: str = address, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
         page.on("console", lambda message: told.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: told.append(f"error: {error}"))
-        page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else told.append(r.url))
-        page.goto(address + fragment)
+        own = ("data:", "blob:", "file:" if at == address else at)
+        page.on("request", lambda r: None if r.url.startswith(own) else told.append(r.url))
+        page.goto(at + fragment)
         page.wait_for_selector("html[data-ready=yes]")
         return page
 
@@ -129,7 +137,7 @@ def test_from_a_point_to_its_images_and_a_wipe_between_two(opened):
     page.mouse.move(at[0] + 1, at[1])
     page.mouse.move(at[0], at[1])
     page.mouse.click(at[0], at[1])
-    page.wait_for_selector("#view-images:not([hidden]) .one")
+    page.wait_for_selector("#view-images:not([hidden]) .pair")
     assert page.evaluate("Page.state.a") is not None
     other = page.evaluate(
         """Page.data.idOf(Page.rows.find((i) => i in Page.data.images.tiles && Page.data.idOf(i) !== Page.state.a))"""
@@ -170,6 +178,11 @@ def test_a_table_is_copied_whole_and_harmless(opened):
     assert "<img" not in page.evaluate(everything.format("markdown"))
     latex = page.evaluate(everything.format("latex"))
     assert latex.count(r"\\") == 9 and r"\textless{}" in latex
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for button, begins in (("CSV", "cell_id,"), ("Markdown", "| "), ("LaTeX", "% \\usepackage")):
+        page.get_by_role("button", name=f"Copy {button}").click()
+        page.locator("#said", has_text=f"{button} copied").wait_for(state="attached")
+        assert page.evaluate("navigator.clipboard.readText()").startswith(begins)
 
 
 def test_hostile_text_is_shown_and_never_run(opened):
@@ -177,6 +190,11 @@ def test_hostile_text_is_shown_and_never_run(opened):
     assert "<img src=x onerror=alert(1)>" in page.text_content("pre") and LONG in page.text_content("pre")
     for view in page.evaluate("Object.keys(Page.views)"):
         page.evaluate("Page.open", view)
+    page.evaluate(
+        "Page.set({ a: Page.data.idOf(Page.rows.find((i) => Page.data.column.get('sampler').get(i) === 'unipc')) })"
+    )
+    page.evaluate("Page.open", "images")
+    assert HOSTILE in page.locator("#view-images .pair figcaption > bdi").all_text_contents()
     assert page.title().endswith("sampler sweep") and page.locator("img[src=x]").count() == 0
 
 

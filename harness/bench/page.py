@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -160,7 +161,7 @@ def build(folder: Path) -> Path:
     began = time.perf_counter()
     words = [sys.executable, "-c", CHILD, "page", "--results", str(folder)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode or "seconds" not in done.stdout:
         raise InputError(f"the page was not built: {one_line(done.stderr)[-300:]}")
     peak = float(done.stdout.split()[-1])
@@ -169,7 +170,8 @@ def build(folder: Path) -> Path:
     data = text.split(b'id="data">')[1].split(b"<")[0]
     pictures = sum(len(part.split(b"<")[0]) for part in text.split(b'id="picture-')[1:])
     beside = sum(path.stat().st_size for path in (folder / "page-images").glob("*"))
-    print(f"built in {took:.1f} s, the start of Python included; peak memory {peak:.0f} MiB")
+    cpu = used.ru_utime + used.ru_stime  # of all children: the build is the only one
+    print(f"built in {took:.1f} s ({cpu:.1f} s of a processor), the start of Python included; peak {peak:.0f} MiB")
     print(
         f"the file without pictures: {(len(text) - pictures) / 2**20:.2f} MiB, data {len(data) / 2**20:.2f} MiB of it; "
         f"pictures in it {pictures / 2**20:.2f} MiB, beside it {beside / 2**20:.1f} MiB"

@@ -40,6 +40,19 @@ def load_grid(place: Place, cell_id: str) -> Tiles:
     return _tiles(place, layout.grid(cell_id))
 
 
+def layout_of_grid(place: Place, cell_id: str) -> tuple[list[int], tuple[int, int]]:
+    """Which images the cell's grid shows and the (width, height) of a tile, read from its head: no pixel is decoded.
+
+    A ValueError or OSError where it is missing or something else.
+    """
+    try:
+        with Image.open(BytesIO(place.read(layout.grid(cell_id))), formats=("PNG",)) as sheet:
+            cut = json.loads(sheet.info[TEXT_KEY])
+            return [operator.index(index) for index in cut["image_indices"]], (cut["tile_width"], cut["tile_height"])
+    except (KeyError, TypeError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the grid of {cell_id} is none: {type(error).__name__}: {error}") from error
+
+
 def save_sources(sources: Any, masks: Any | None, place: Place, cell_id: str) -> None:
     """Keep what the images of the cell's grid began with: uint8 N×3×H×W, masks N×1×H×W with 1 = repainted.
 

@@ -151,12 +151,12 @@ class Images:
         """The columns of these cells."""
         return np.array([self._places[cell_id] for cell_id in cell_ids], np.int64)
 
-    def against(self, first: int, rest: np.ndarray) -> Iterator[tuple[np.ndarray, statistics.Paired | None]]:
-        """The cells of columns `rest` minus that of column `first`: (which of `rest`, comparison), those with the same
-        images at once; None: no pairs.
+    def against(self, first: np.ndarray, rest: np.ndarray) -> Iterator[tuple[np.ndarray, statistics.Paired | None]]:
+        """The cells of columns `rest` minus those of columns `first`, pair by pair: (which pairs, comparison), those
+        with the same images at once; None: no image is in both.
         """
-        both = ~np.isnan(self.values[:, rest]) & ~np.isnan(self.values[:, [first]])
-        same = (self.prompts[:, rest] == self.prompts[:, [first]]) | ~both
+        both = ~np.isnan(self.values[:, rest]) & ~np.isnan(self.values[:, first])
+        same = (self.prompts[:, rest] == self.prompts[:, first]) | ~both
         usable = both.any(0) & same.all(0)
         if (~usable).any():
             yield np.flatnonzero(~usable), None
@@ -166,7 +166,7 @@ class Images:
         for key, chosen in masks.items():
             rows = np.flatnonzero(np.frombuffer(key, bool))
             candidate = self.values[np.ix_(rows, rest[chosen])]
-            baseline = np.broadcast_to(self.values[rows, first][:, None], candidate.shape)
+            baseline = self.values[np.ix_(rows, first[chosen])]
             yield np.array(chosen), statistics.paired(baseline, candidate)
 
 
@@ -183,19 +183,20 @@ class Compared:
     paired: np.ndarray
 
 
-def compared(values: Images, anchor: int, others: np.ndarray, cell_values: np.ndarray) -> Compared:
-    """The cells of columns `others` of `values`, whose metric is `cell_values` (k,), against that of column `anchor`.
+def compared(values: Images, anchors: int | np.ndarray, others: np.ndarray) -> Compared:
+    """The cells of columns `others` (k,) of `values` against those of columns `anchors`, (k,) or one for all.
 
-    Arrays and no frames: the page of a sweep asks for thousands of single comparisons.
+    Arrays and no frames: the page of a sweep asks for thousands of comparisons.
     """
-    k = len(others)
+    k, own = len(others), values.of.to_numpy()
+    anchors = np.broadcast_to(anchors, others.shape)
     out = Compared(
-        difference=cell_values - values.of.iloc[anchor], low=np.full(k, np.nan), high=np.full(k, np.nan),
+        difference=own[others] - own[anchors], low=np.full(k, np.nan), high=np.full(k, np.nan),
         n=np.zeros(k), p=np.ones(k), effect=np.full(k, np.nan), paired=np.zeros(k, bool),
     )  # fmt: skip
-    for which, result in values.against(anchor, others):
+    for which, result in values.against(anchors, others):
         if result is None:
-            _unpaired(out, which, np.hypot(values.half[anchor], values.half[others[which]]))
+            _unpaired(out, which, np.hypot(values.half[anchors[which]], values.half[others[which]]))
             continue
         out.n[which], out.paired[which] = float(result.n), True
         for name in ("difference", "low", "high", "p", "effect"):
@@ -204,16 +205,15 @@ def compared(values: Images, anchor: int, others: np.ndarray, cell_values: np.nd
             out.low[which] = out.high[which] = np.nan
     holds_0 = (out.low <= 0) & (out.high >= 0)
     out.p[holds_0] = out.p[holds_0].clip(min=1 - statistics.LEVEL)
-    itself = others == anchor
+    itself = others == anchors
     out.difference[itself] = out.low[itself] = out.high[itself] = 0.0
     out.p[itself] = 1.0
     return out
 
 
 def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:
-    """`compared`, of cells of one group to the cell `anchor`: a frame with the index of `rows` (cell_id and value)."""
-    (first,), others = values.places([anchor]), values.places(rows["cell_id"])
-    found = compared(values, int(first), others, rows["value"].to_numpy(float))
+    """`compared`, of cells of one group to the cell `anchor`: a frame with the index of `rows` (a column cell_id)."""
+    found = compared(values, values.places([anchor]), values.places(rows["cell_id"]))
     return pd.DataFrame(vars(found), index=rows.index)
 
 

@@ -50,15 +50,15 @@ class Page:
 def write(cells: pd.DataFrame, store: Store, out: Path, title: str, way: str = pictures.EMBED) -> Page:
     """The page of `cells` at `out`, whole or not at all. InputError where it cannot be written."""
     shown = Pictures({}, {}, {}, set(), True) if way == pictures.NONE else pictures.read(cells, store)
-    if way == pictures.EMBED and shown.size > pictures.LIMIT:
+    if way == pictures.EMBED and (shown.recorded or shown.size > pictures.LIMIT):
         way = pictures.BESIDE
     content = payload.build(cells, store, shown, title, way)
-    folder = out.with_name(out.stem + FOLDER) if way == pictures.BESIDE and shown.files else None
+    folder = out.with_name(out.stem + FOLDER) if way == pictures.BESIDE and shown.tiles else None
     text = render(title, content, pictures.embedded(shown) if way == pictures.EMBED else {}, folder)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if folder is not None:
-            pictures.beside(shown, folder)
+            pictures.beside(shown, store, folder)
         unfinished = out.with_name(f".{out.name}.tmp")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(out)

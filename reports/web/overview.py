@@ -14,22 +14,26 @@ from reports.pick import MOST_GROUPS, Choice, pick
 from reports.web.verdicts import Evidence
 
 BUDGETS = 24  # positions of the slider
-SEARCHED = 30_000  # cells × measures × budgets that are tried
+SEARCHED = 60_000  # cells × measures × budgets that are tried
+LEAST = 3  # positions of the slider of a sweep that is larger than that
 ASKED = ("fid", "clip_score", "discretisation_error", "error_to_exact", "attributes_all", "sliced_wasserstein")
 
 
-def answers(known: Evidence, store: Store) -> list[dict[str, Any]]:
-    """Of each measure that a reader chooses by: the choices without a budget and at every position of the slider."""
+def answers(known: Evidence, best: dict[Measure, pd.DataFrame], store: Store) -> list[dict[str, Any]]:
+    """Of each measure that a reader chooses by: the choices without a budget and at every position of the slider.
+
+    `best`: the measures' differences to the best of all cells.
+    """
     found = []
-    for what in (what for what in known.measures if what.column in ASKED):
+    asked = [what for what in known.measures if what.column in ASKED]
+    for what in asked:
         have = known.good[known.good[what.column].notna()]
-        free = _picked(known, store, what, None)
-        steps = [{"limit": None, "choices": free}]
+        steps = [{"limit": None, "choices": _picked(known, store, what, None, best[what])}]
         limits = budgets(have)
-        room = SEARCHED // max(1, len(have) * len(ASKED))
-        if len(limits) > 1 and room:
-            for limit in limits[:: max(1, -(-len(limits) // max(1, room)))]:
-                steps.append({"limit": limit, "choices": _picked(known, store, what, limit)})
+        room = max(LEAST, SEARCHED // (len(have) * len(asked)))
+        if len(limits) > 1:
+            for limit in limits[:: max(1, -(-len(limits) // room))]:
+                steps.append({"limit": limit, "choices": _picked(known, store, what, limit, None)})
         found.append({"measure": what.column, "steps": steps})
     return found
 
@@ -50,11 +54,13 @@ def _up(value: float) -> float:
     return float(f"{np.ceil(value / step - 1e-9) * step:.12g}")
 
 
-def _picked(known: Evidence, store: Store, what: Measure, limit: float | None) -> list[dict[str, Any]]:
+def _picked(
+    known: Evidence, store: Store, what: Measure, limit: float | None, found: pd.DataFrame | None
+) -> list[dict[str, Any]]:
     cost = "latency_s" if known.good["latency_s"].notna().any() else "nfe"
     try:
         budgets = {} if limit is None else {"latency": limit}
-        picked = pick(known.cells, store, what, budgets, known.values(what), cost)
+        picked = pick(known.cells, store, what, budgets, known.values(what), cost, found)
     except InputError:
         return []
     place = {label: k for k, label in enumerate(known.cells.index)}

@@ -48,7 +48,7 @@ def build(cells: pd.DataFrame, store: Store, shown: Pictures, title: str, way: s
         "axes": _axes(cells),
         "best": {what.column: _to_best(frame, cells, block) for what, frame in best.items()},
         "fronts": {f"{m}|{c}": _front(frame, cells, block) for (m, c), frame in verdicts.fronts(known).items()},
-        "overview": overview.answers(known, store),
+        "overview": overview.answers(known, best, store),
         "pairs": _pairs(known, best, store, block),
         "levels": _levels(known, block),
         "curves": _curves(cells),
@@ -232,6 +232,7 @@ def _images(cells: pd.DataFrame, shown: Pictures, store: Store, block: Block, wa
     return {
         "way": way,
         "lossless": shown.lossless,
+        "ending": "png" if shown.recorded else "webp",
         "tiles": {str(place): indices for place, indices in shown.tiles.items()},
         "sizes": {str(place): size for place, size in shown.sizes.items()},
         "sourced": sorted(shown.sourced),

@@ -1,21 +1,28 @@
-"""Thumbnails for the page: a cell's grid as one WebP, a row of tiles; in the file, in a folder beside it, or not."""
+"""Thumbnails for the page: a cell's grid as one WebP, a row of tiles; in the file, in a folder beside it, or not.
+
+Of a large sweep the grids lie beside the file as they are recorded: encoding thousands anew would take minutes.
+"""
 
 from __future__ import annotations
 
 import base64
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
+from harness.store import layout
+from harness.store.parquet_files import joined
 from harness.store.records import Store
 from harness.store.schema import IMAGES
-from harness.store.tiles import Tiles, has_grid, load_grid, load_sources
+from harness.store.tiles import Tiles, has_grid, layout_of_grid, load_grid, load_sources
 from reports.figures.sheet import outlined
 
 EMBED, BESIDE, NONE = "embed", "beside", "none"
@@ -23,31 +30,64 @@ WAYS = (EMBED, BESIDE, NONE)
 LIMIT = 12 << 20  # bytes of pictures that a page holds; more lie beside it
 LOSSLESS = 6 << 20  # up to which every pixel is kept, so that differences are the samplers' and not the format's
 QUALITY = 88
+RECORDED = 24 << 20  # bytes of grids from which on they are taken as they are recorded
 SOURCE = "-source"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """`files`: name → WebP; `tiles`: position of a cell → which images its tiles show, of (width, height) pixels."""
+    """`files`: name → WebP; `tiles`: position of a cell → which images its tiles show, of (width, height) pixels.
+
+    `recorded`: cell_id → bytes of the PNG that stands in the records, of the grids that are taken as they are.
+    """
 
     files: dict[str, bytes]
     tiles: dict[int, list[int]]
     sizes: dict[int, tuple[int, int]]
     sourced: set[int]
     lossless: bool
+    recorded: dict[str, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.files.values()))
+        return sum(map(len, self.files.values())) + sum(self.recorded.values())
+
+    def content(self, name: str, store: Store) -> bytes | None:
+        """The picture of that name; None where there is none, or none any more."""
+        if name not in self.recorded:
+            return self.files.get(name)
+        try:
+            return store.place.read(layout.grid(name))
+        except OSError:
+            return None
 
 
 def read(cells: pd.DataFrame, store: Store) -> Pictures:
     """The grids of all good cells that have one; a damaged one costs a warning."""
+    found = {
+        place: cell_id
+        for place, (status, cell_id) in enumerate(zip(cells["status"], cells["cell_id"], strict=True))
+        if status == "ok" and has_grid(store.place, cell_id)
+    }
+    sizes = {cell_id: store.place.look(layout.grid(cell_id)).size for cell_id in found.values()}
+    return _encoded(found, store) if sum(sizes.values()) <= RECORDED else _as_recorded(found, sizes, store)
+
+
+def _as_recorded(found: dict[int, str], sizes: dict[str, int], store: Store) -> Pictures:
+    heads = {}
+    for place, cell_id in found.items():
+        try:
+            heads[place] = layout_of_grid(store.place, cell_id)
+        except (OSError, ValueError) as error:
+            warnings.warn(f"image grid of {cell_id} is damaged: {error}", stacklevel=2)
+    tiles, shapes = ({place: head[k] for place, head in heads.items()} for k in (0, 1))
+    return Pictures({}, tiles, shapes, set(), True, {found[place]: sizes[found[place]] for place in heads})
+
+
+def _encoded(found: dict[int, str], store: Store) -> Pictures:
     grids: dict[int, Tiles] = {}
     begun: dict[int, np.ndarray] = {}
-    for place, (status, cell_id) in enumerate(zip(cells["status"], cells["cell_id"], strict=True)):
-        if status != "ok" or not has_grid(store.place, cell_id):
-            continue
+    for place, cell_id in found.items():
         try:
             grids[place] = load_grid(store.place, cell_id)
             kept = load_sources(store.place, cell_id, len(grids[place].indices))
@@ -59,13 +99,12 @@ def read(cells: pd.DataFrame, store: Store) -> Pictures:
             begun[place] = np.stack(
                 [one if masks is None else outlined(one, masks[k]) for k, one in enumerate(sources)]
             )
-    ids = list(cells["cell_id"])
     pixels = sum(grid.images.size for grid in grids.values())
     for lossless in (True, False):
         if lossless and pixels > 8 * LOSSLESS:
             continue
-        files = {ids[place]: _webp(grid.images, lossless) for place, grid in grids.items()}
-        files |= {ids[place] + SOURCE: _webp(images, lossless) for place, images in begun.items()}
+        files = {found[place]: _webp(grid.images, lossless) for place, grid in grids.items()}
+        files |= {found[place] + SOURCE: _webp(images, lossless) for place, images in begun.items()}
         if not lossless or sum(map(len, files.values())) <= LOSSLESS:
             break
     tiles = {place: grid.indices for place, grid in grids.items()}
@@ -84,21 +123,30 @@ def embedded(pictures: Pictures) -> dict[str, str]:
     return {name: base64.b64encode(content).decode() for name, content in pictures.files.items()}
 
 
-def beside(pictures: Pictures, folder: Path) -> None:
+def beside(pictures: Pictures, store: Store, folder: Path) -> None:
     """Write them as files; those of a cell that is not on the page any more go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.webp"):
-        if old.stem not in pictures.files:
+    wanted = {f"{name}.webp" for name in pictures.files} | {f"{name}.png" for name in pictures.recorded}
+    for old in (*folder.glob("*.webp"), *folder.glob("*.png")):
+        if old.name not in wanted:
             old.unlink()
-    for name, content in pictures.files.items():
-        (folder / f"{name}.webp").write_bytes(content)
+    for name in (*pictures.files, *pictures.recorded):
+        content = pictures.content(name, store)
+        if content is not None:
+            (folder / f"{name}.{'png' if name in pictures.recorded else 'webp'}").write_bytes(content)
 
 
 def values(cells: pd.DataFrame, pictures: Pictures, store: Store) -> tuple[list[str], pd.DataFrame]:
     """Per-image columns that any has, and the rows (place, image_index, prompt, …) of the images that are shown."""
     shown = {cells["cell_id"].iloc[place]: place for place in pictures.tiles}
     numbers = [column.name for column in IMAGES if column.kind == "float"]
-    rows = store.images(["cell_id", "image_index", "prompt", *numbers], list(shown)) if shown else pd.DataFrame()
+    columns, some = (
+        ["cell_id", "image_index", "prompt", *numbers],
+        sorted({i for t in pictures.tiles.values() for i in t}),
+    )
+    tables = store.tables("images", columns, list(shown)) if shown else []
+    few = [table.filter(pc.is_in(table["image_index"], pa.array(some, pa.int64()))) for table in tables]
+    rows = joined("images", few, columns).to_pandas()  # of a million rows those of the tiles are few
     if rows.empty:
         return [], pd.DataFrame(columns=["place", "image_index", "prompt"])
     rows["place"] = rows["cell_id"].map(shown)

@@ -78,7 +78,8 @@ class Site:
             return self._block
 
     def picture(self, name: str) -> bytes | None:
-        return None if self._shown is None or not PICTURE.fullmatch(name) else self._shown.files.get(name)
+        known = self._shown is not None and PICTURE.fullmatch(name)
+        return self._shown.content(name, self.store) if known else None
 
     def pair(self, a: str, b: str) -> bytes:
         """The comparison of two cells as `python reports/compare.py A B` has it. InputError where there is none."""
@@ -148,9 +149,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/pair":
             a, b = (query.get(side, [""])[0] for side in "ab")
             return self._answer(self.site.pair(a, b), "application/octet-stream")
-        found = self.site.picture(path.removeprefix("/picture/").removesuffix(".webp"))
+        found = self.site.picture(path.removeprefix("/picture/").removesuffix(".webp").removesuffix(".png"))
         if path.startswith("/picture/") and found is not None:
-            return self._answer(found, "image/webp")
+            return self._answer(found, "image/png" if found[:4] == b"\x89PNG" else "image/webp")
         return self._answer(b"not here", "text/plain", HTTPStatus.NOT_FOUND)
 
     def _answer(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:

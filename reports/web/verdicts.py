@@ -24,7 +24,7 @@ from reports.paired import front, read_images
 
 COSTS = ("latency_s", "nfe", "peak_memory_mib", "images_per_s")
 RANKED = 40_000  # cells × measures that are compared with the best; of more only those of every table
-LED = 4_000  # cells × measures × costs for which fronts are looked for
+LED = 40_000  # cells × measures × costs for which fronts are looked for
 COMPARED = 12_000  # pairs × measures that are in the file
 TIMED = 400  # pairs whose latencies are put in proportion
 LEVELS = 7  # of an axis, from which on its levels are not set against one another
@@ -126,39 +126,36 @@ def uncorrected(known: Evidence, asked: Iterable[tuple[object, object]]) -> pd.D
     place_a, place_b, measure, a, b, difference, low, high, n, p, effect, paired, note; and the differences of the
     images in BINS equal bins from `from` to `until`, `counts`.
     """
-    by_anchor: dict[object, list[object]] = {}
-    for first, second in asked:
-        by_anchor.setdefault(first, []).append(second)
+    pairs = list(asked)
     parts = []
     for what in known.measures:
         have = known.good[known.good[what.column].notna()]
         group = dict(zip(have.index, groups_of(have, what, compare.FREE), strict=True))
-        values = known.values(what)
-        own, column = have[what.column].to_numpy(float), {place: k for k, place in enumerate(have.index)}
-        for anchor, others in by_anchor.items():
-            near = [place for place in others if anchor in group and group.get(place) == group[anchor]]
-            if not near:
-                continue
-            first, rest = column[anchor], np.array([column[place] for place in near])
-            counts, ends = _histograms(values, first, rest)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "place_a": anchor, "place_b": near, "measure": what.column, "a": own[first], "b": own[rest],
-                        **vars(compared(values, first, rest, own[rest])), "note": "", "counts": counts,
-                        "low_bin": ends[:, 0], "high_bin": ends[:, 1],
-                    }
-                )
-            )  # fmt: skip
+        near = [(a, b) for a, b in pairs if a in group and group.get(b) == group[a]]
+        if not near:
+            continue
+        values, column = known.values(what), {place: k for k, place in enumerate(have.index)}
+        own = have[what.column].to_numpy(float)
+        anchors, others = (np.array([column[pair[side]] for pair in near]) for side in (0, 1))
+        counts, ends = _histograms(values, anchors, others)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "place_a": [a for a, _ in near], "place_b": [b for _, b in near], "measure": what.column,
+                    "a": own[anchors], "b": own[others], **vars(compared(values, anchors, others)), "note": "",
+                    "counts": counts, "low_bin": ends[:, 0], "high_bin": ends[:, 1],
+                }
+            )
+        )  # fmt: skip
     columns = ["place_a", "place_b", "measure", "a", "b", "difference", "low", "high", "n", "p", "effect", "paired"]
     columns += ["note", "counts", "low_bin", "high_bin"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _histograms(values: Images, anchor: int, others: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Counts (BINS,) of the images' differences to the anchor and the ends of the bins, for each of the others."""
+def _histograms(values: Images, anchors: np.ndarray, others: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Counts (BINS,) of the images' differences and the ends of the bins, for each pair of columns."""
     counts, ends = [], np.full((len(others), 2), np.nan)
-    for k, other in enumerate(others):
+    for k, (anchor, other) in enumerate(zip(anchors, others, strict=True)):
         found = values.values[:, other] - values.values[:, anchor]
         found = found[np.isfinite(found)]
         if len(found) < 2:

@@ -70,17 +70,18 @@
   function ticks(low, high, log, room) {
     const out = [];
     if (log) {
-      const decades = Math.log10(high / low);
-      const steps = decades > 4 || room < 4 ? [1] : decades > 1.5 ? [1, 3] : decades > 0.6 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
-      const every = Math.max(1, Math.ceil(decades / room));
-      for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
-        if (steps.length === 1 && power % every) continue;
-        for (const step of steps) {
-          const at = step * 10 ** power;
-          if (at >= low && at <= high) out.push(at);
+      const decades = Math.log10(high / low), every = Math.max(1, Math.ceil(decades / room));
+      const at = (steps) => {
+        const found = [];
+        for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+          if (steps.length === 1 && power % every) continue;
+          for (const step of steps) if (step * 10 ** power >= low && step * 10 ** power <= high) found.push(step * 10 ** power);
         }
-      }
-      return out.length > 1 ? out : ticks(low, high, false, room);
+        return found;
+      };
+      // The finest that there is room for; where not even two fit between the ends, as on a linear axis.
+      const fits = [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 5], [1, 3], [1]].map(at).find((found, k) => k === 3 || found.length <= Math.max(3, room));
+      return fits.length > 1 ? fits : ticks(low, high, false, room);
     }
     const rough = (high - low) / Math.max(2, room), power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].map((k) => k * power).find((k) => k >= rough);
@@ -175,7 +176,7 @@
     frame.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
       if (step && order.length) {
-        const at = order.indexOf(chosen);
+        const at = chosen < 0 && step < 0 ? 0 : order.indexOf(chosen); // the first step back goes to the last point
         show(order[(at + step + order.length) % order.length], true);
         event.preventDefault();
       } else if (chosen >= 0 && pick && (event.key === "Enter" || event.key.toLowerCase() === "b")) {

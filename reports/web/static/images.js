@@ -3,15 +3,16 @@
 (() => {
   const HOW = [["side", "Side by side"], ["wipe", "Wipe"], ["blink", "Blink"], ["difference", "Difference ×4"]];
   const SHEET = 12, BLINK_MS = 600;
+  const FIRST = ["clip_score", "discretisation_error", "exact_distance", "attributes_all", "lpips", "feature_distance", "psnr"];
   const addresses = new Map();
   let blinking = 0;
 
   // The address of a cell's row of tiles.
   Page.picture = (i, kind = "") => {
-    const data = Page.data, name = data.idOf(i) + kind;
+    const data = Page.data, name = data.idOf(i) + kind, ending = kind ? "webp" : data.images.ending;
     if (!(i in data.images.tiles)) return null;
-    if (data.images.way === "served") return `picture/${name}.webp`;
-    if (document.body.dataset.folder) return `${document.body.dataset.folder}/${name}.webp`;
+    if (data.images.way === "served") return `picture/${name}.${ending}`;
+    if (document.body.dataset.folder) return `${document.body.dataset.folder}/${name}.${ending}`;
     if (!addresses.has(name)) {
       const held = document.getElementById(`picture-${name}`);
       addresses.set(name, held ? `data:image/webp;base64,${held.textContent}` : null);
@@ -112,7 +113,7 @@
     const text = prompt(data, ra, index);
     const tiles = [tile(a, data.images.tiles[a].indexOf(index), Math.min(192, side()), `image ${index}: ${short(text)}`)];
     if (data.images.sourced.includes(a)) tiles.unshift(tile(a, data.images.tiles[a].indexOf(index), Math.min(192, side()), "what it began with", "-source"));
-    return Page.el("figure", { class: "one" }, Page.el("div", { class: "stage" }, tiles), Page.el("figcaption", {}, Page.el("bdi", {}, short(text))), values(data, [["A", ra]]));
+    return Page.el("figure", { class: tiles.length > 1 ? "pair" : "pair beside" }, Page.el("div", { class: "stage" }, tiles), told(text, data, [["A", ra]]));
   }
 
   function pair(data, a, b, { index, ra, rb }, how) {
@@ -120,7 +121,7 @@
     const ka = data.images.tiles[a].indexOf(index), kb = data.images.tiles[b].indexOf(index);
     const ta = tile(a, ka, size, `A, image ${index}: ${short(text)}`), tb = tile(b, kb, size, `B, image ${index}: ${short(text)}`);
     const stage = Page.el("div", { class: `stage ${how}` }, ta, tb);
-    const figure = Page.el("figure", { class: "pair" }, stage);
+    const seen = Page.el("div", {}, stage);
     if (how === "wipe") {
       const input = Page.el("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": `Wipe between A and B, image ${index}`, class: "wiper",
         oninput: () => wipe(tb, input) });
@@ -132,11 +133,10 @@
         input.value = Math.round((100 * (event.clientX - box.left)) / size);
         wipe(tb, input);
       });
-      figure.append(input);
+      seen.append(input);
     }
     if (how === "blink") blink();
-    figure.append(Page.el("figcaption", {}, Page.el("bdi", {}, short(text))), values(data, [["A", ra], ["B", rb]]));
-    return figure;
+    return Page.el("figure", { class: how === "side" ? "pair" : "pair beside" }, seen, told(text, data, [["A", ra], ["B", rb]]));
   }
 
   function wipe(top, input) {
@@ -154,8 +154,17 @@
     }, BLINK_MS);
   }
 
-  function values(data, sides) {
+  // The prompt and the values of an image: what a reader asks for first, the rest on demand.
+  function told(text, data, sides) {
+    const first = (column) => FIRST.includes(column.name);
+    const rest = data.images.columns.some((column) => !first(column));
+    return Page.el("figcaption", {}, Page.el("bdi", {}, short(text)), values(data, sides, first),
+      rest ? Page.el("details", {}, Page.el("summary", {}, "More values"), values(data, sides, (column) => !first(column))) : null);
+  }
+
+  function values(data, sides, wanted) {
     const rows = data.images.columns.map((column, k) => {
+      if (!wanted(column)) return null;
       const found = sides.map(([, row]) => (row === undefined ? NaN : data.images.values[k][row]));
       if (found.every(Number.isNaN)) return null;
       const texts = found.map((value) => (Number.isNaN(value) ? Page.NOTHING : Page.general(value, 3)));

@@ -85,7 +85,7 @@
       ["Swept", axes.length ? axes.map((axis, k) => [k ? "; " : "", `${axis.title}: `, short(Page.levels(axis.column).map(([value]) => value))]).flat(2) : "one cell"],
       ["Ran", span ? `${day(span[0])} to ${day(span[1])} UTC` : ""],
       ["On", first("hardware")],
-      ["Commit", `${first("git_commit")}${(counts.git_dirty ?? []).some(([value]) => value === "True") ? " (with changes)" : ""}`],
+      ["Commit", `${(counts.git_commit ?? []).map(([value]) => value.slice(0, 12)).join(", ")}${(counts.git_dirty ?? []).some(([value]) => value === "True") ? " (with changes)" : ""}`],
     ];
     return Page.el("dl", { class: "facts" }, rows.filter(([, text]) => text).flatMap(([name, text]) => [Page.el("dt", {}, name), Page.el("dd", {}, text)]));
   }
