@@ -40,7 +40,7 @@ def complete(spec: Mapping[str, Any]) -> Knobs:
     """`spec` with the defaults of its YAML; InputError for an unknown name, knob or kind of source."""
     name = spec.get("name")
     if name not in names():
-        raise InputError(f"data={name!r} is not known; {nearest(name, names())}")
+        raise InputError(f"data={name!r} is not known; {nearest(str(name), names())}")
     defaults = _defaults(name)
     for knob in spec:
         if knob not in defaults:

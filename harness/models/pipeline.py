@@ -77,7 +77,7 @@ class PipelineModel(Model):
     # ---------------------------------------------------------------------------------------------------- text
 
     def too_long(self, prompts: Sequence[str]) -> list[bool]:
-        if not prompts or self.token_limit is None:
+        if not prompts or self.token_limit is None or self.tokenizer is None:
             return [False] * len(prompts)
         rows = self.tokenizer(list(prompts), truncation=False, verbose=False).input_ids
         return [len(row) > self.token_limit for row in rows]

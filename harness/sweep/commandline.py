@@ -260,7 +260,8 @@ def _side_by_side(wanted: Iterable[tuple[str, str]]) -> list[str]:
 
 def _plain(config: Any) -> dict[str, Any]:
     """Plain containers; `${…}` stays, as what it refers to may be set by the command line."""
-    return OmegaConf.to_container(config, resolve=False)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return plain
 
 
 # -------------------------------------------------------------------------------------------------- every combination
@@ -288,7 +289,8 @@ class _Sheet:
                 if key not in PARTS:
                     self._set(values, key, value)
             if resolve:
-                values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+                resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+                values = resolved
             yield values
 
     def _set(self, values: dict[str, Any], key: str, value: Any) -> None:

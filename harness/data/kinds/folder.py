@@ -12,8 +12,8 @@ class Folder(Kind):
         if task == "inpaint" and knobs["masks"] not in (None, "center"):
             from harness.data.masks import check_masks
 
-            known = captions.entries(knobs)[:n_images]
-            check_masks(knobs["masks"], dict.fromkeys(entry.image for entry in known), knobs["path"])
+            known = (entry.image for entry in captions.entries(knobs)[:n_images] if entry.image is not None)
+            check_masks(knobs["masks"], dict.fromkeys(known), knobs["path"])
 
     def remarks(self, knobs: Knobs) -> tuple[str, ...]:
         return captions.remarks(knobs)
