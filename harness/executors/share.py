@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated
 from harness.executors.base import Executor, Message, Record, TakenByAnother, failed
 from harness.store.leases import Leases
+from harness.store.lookup import Lookup
 from harness.store.records import Store
 
 LOOK_S = 1.0  # between two looks at what others are running
 
 
 def run_shared(
-    executor: Executor, store: Store, cells: Sequence[Cell], before: Mapping[str, object]
+    executor: Executor,
+    store: Store,
+    cells: Sequence[Cell],
+    before: Mapping[str, object],
+    *,
+    ending: Callable[[], bool] = lambda: False,
+    waits: bool = True,
 ) -> Iterator[Message]:
     """Run `cells` and record them; `before` is `store.versions()` of the moment when they were chosen.
 
     Yields what the executor says and every record once it is written, and a word on cells that other processes run.
+    `ending`: asked before each cell; once it says True, none is begun. `waits`: whether to stay until the cells that
+    others run are recorded, to take over those of one that dies; without it, whoever has nothing to run leaves.
     """
-    with Leases(store.place) as leases, _sigterm_raises():
+    recorded = Lookup(store)
+    with Leases(store.place) as leases, sigterm_raises():
         todo, known = list(cells), {cell.cell_id: cell for cell in cells}
         told: dict[str, str] = {}
         while todo:
@@ -35,10 +45,12 @@ def run_shared(
             done: list[Cell] = []
 
             def claim(cell: Cell, taken: list[Cell] = taken, done: list[Cell] = done) -> bool:
+                if ending():
+                    return False
                 if not leases.take(cell.cell_id):
                     taken.append(cell)
                     return False
-                if store.versions([cell.cell_id]).get(cell.cell_id) != before.get(cell.cell_id):
+                if recorded(cell.cell_id) != before.get(cell.cell_id):
                     done.append(cell)
                     leases.release(cell.cell_id)
                     return False
@@ -58,9 +70,15 @@ def run_shared(
                 if owner is not None and told.get(cell.cell_id) != str(owner):
                     told[cell.cell_id] = str(owner)
                     yield TakenByAnother(cell.cell_id, f"being run by {owner}", False)
-            todo = taken
+            todo = [] if ending() else taken if waits else [cell for cell in taken if _is_free(leases, cell)]
             if todo:
                 time.sleep(LOOK_S)
+
+
+def _is_free(leases: Leases, cell: Cell) -> bool:
+    """Whether nobody runs the cell that was taken a moment ago: given back, or its owner is certainly gone."""
+    owner = leases.other(cell.cell_id)
+    return owner is None or owner.gone
 
 
 def _write(store: Store, leases: Leases, record: Record, cell: Cell) -> bool:
@@ -81,7 +99,9 @@ def _write(store: Store, leases: Leases, record: Record, cell: Cell) -> bool:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
+    """While it lasts, SIGTERM raises Terminated, so that whatever is held is given back."""
+
     def terminated(number: int, frame: object) -> None:
         raise Terminated
 

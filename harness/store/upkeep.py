@@ -7,7 +7,7 @@ repair    reads everything, sets damaged files aside, restores what can be resto
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -53,22 +53,26 @@ def _compact(store: Store) -> int:
     file_of, shared = store.files_of_cells()
     loose = [cell_id for cell_id, stem in file_of.items() if cell_id == stem]
     if loose or len(shared) > 1:
-        stem = _next_stem(store)
+        made = compaction(last_compaction(store) + 1)  # no file has it, not even one that was set aside
         for name in ("images", "timings", "cells"):  # the cells' file comes last: it makes the others count
-            _write_compacted(store, name, stem)
-        keep = {stem}
+            _write_compacted(store, name, made)
+        keep = {made}
     else:
         keep = set(shared)
     _remove_all_but(store, keep)
     return len(loose)
 
 
-def _next_stem(store: Store) -> str:
-    """A stem that no file has, not even one that was set aside."""
-    prefixes = (*map(layout.records, TABLES), layout.QUARANTINE, layout.EXAMINED)
+def last_compaction(store: Store, tables: Collection[str] = tuple(TABLES)) -> int:
+    """The highest number that a file of many cells has in one of `tables`, or among those set aside; 0: none."""
+    prefixes = (*map(layout.records, tables), layout.QUARANTINE, layout.EXAMINED)
     stems = [layout.stem_of(name) for prefix in prefixes for name in store.place.names(prefix)]
-    numbers = [int(match[1]) for match in map(STEM.search, stems) if match]
-    return f"compacted-{max(numbers, default=0) + 1:06d}"
+    return max((int(match[1]) for match in map(STEM.search, stems) if match), default=0)
+
+
+def compaction(number: int) -> str:
+    """What the files of a compaction are called."""
+    return f"compacted-{number:06d}"
 
 
 def _write_compacted(store: Store, name: str, stem: str) -> None:

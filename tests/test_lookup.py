@@ -1,0 +1,90 @@
+"""One cell's record found without listing the folder, whatever compactions do meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.bench.fake_cells import cell
+from harness.store import layout
+from harness.store.lookup import Lookup
+from harness.store.records import Store
+from harness.store.upkeep import compact
+
+ENDED = 1_900_000_000_000
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = Store(tmp_path)
+    store.check_writable()
+    return store
+
+
+def write(store: Store, seed: int, ended: int = ENDED) -> str:
+    store.write({**cell(seed).columns(), "status": "ok", "ended_at": ended}, [{"image_index": 0}])
+    return cell(seed).cell_id
+
+
+def agrees(lookup: Lookup, store: Store) -> bool:
+    known = store.versions()
+    return all(lookup(cell(seed).cell_id) == known.get(cell(seed).cell_id) for seed in range(6))
+
+
+def test_it_says_what_a_listing_says_through_writes_and_compactions(store):
+    lookup = Lookup(store)
+    assert agrees(lookup, store)
+    for seed in range(3):
+        write(store, seed)
+        assert agrees(lookup, store)
+    compact(store)
+    assert agrees(lookup, store), "gone into a file of many"
+    write(store, 1, ENDED + 1000)
+    assert agrees(lookup, store), "recorded again beside it"
+    write(store, 4)
+    compact(store)
+    assert agrees(lookup, store) and lookup(cell(1).cell_id) is not None
+
+
+def test_a_compaction_under_way_or_killed_hides_no_record(store):
+    write(store, 0)
+    compact(store)
+    write(store, 1)
+    under_way = layout.record("images", "compacted-000002")  # its images are there, its cells are not
+    store.place.put(under_way, store.place.read(layout.record("images", "compacted-000001")))
+    lookup = Lookup(store)
+    assert agrees(lookup, store)
+    compact(store)  # number 3: that one was killed
+    assert agrees(lookup, store)
+
+
+def test_what_was_announced_and_ends_under_that_number_is_seen(store):
+    write(store, 0)
+    compact(store)
+    write(store, 1)
+    store.place.put(layout.record("images", "compacted-000002"), b"")
+    lookup = Lookup(store)
+    assert agrees(lookup, store)
+    store.place.delete(layout.record("images", "compacted-000002"))
+    compact(store)  # number 2, as by the process that had begun it
+    assert agrees(lookup, store) and lookup(cell(1).cell_id) is not None
+
+
+def test_the_folder_is_listed_once_and_not_for_each_cell(store, monkeypatch):
+    write(store, 0)
+    compact(store)
+    lookup, listed = Lookup(store), []
+    names = store.place.names
+    monkeypatch.setattr(store.place, "names", lambda prefix: listed.append(prefix) or names(prefix))
+    for _ in range(3):
+        for seed in range(6):
+            lookup(cell(seed).cell_id)
+        write(store, 5)
+    assert lookup(cell(5).cell_id) is not None
+    assert listed.count(layout.records("cells")) == 4, "the two listings of the first question, and its two numbers"
+
+
+def test_a_damaged_record_is_set_aside_as_ever(store):
+    cell_id = write(store, 0)
+    store.place.put(layout.record("cells", cell_id), b"PAR1 and no more")
+    assert Lookup(store)(cell_id) is None
+    assert store.place.names(layout.QUARANTINE)
