@@ -21,6 +21,7 @@ COMMANDS = {  # word: (module, what it does)
     "check": ("reports.check", "two folders of records: same work, same images, same quality?"),
     "compare": ("harness.compare", "is this checkout slower than another commit?"),
     "reproduce": ("harness.reproduce", "run a recorded cell again and compare bit for bit"),
+    "pilot": ("harness.sweep.pilot", "what a node of a cluster runs of a job's folder (executor=slurm starts it)"),
     "store": ("harness.store", "list, compact or repair records"),
     "show": ("samplers.show", "a sampler's table of coefficients and its order"),
     "tableaux": ("samplers.tableaux", "the Runge-Kutta tableaux and their orders"),

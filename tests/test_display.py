@@ -12,11 +12,10 @@ import pytest
 from rich.console import Console
 
 from harness.bench.fake_cells import SESSION, cell
-from harness.executors.base import Progress, Record
-from harness.executors.share import TakenByAnother
+from harness.executors.base import Notice, Progress, Record, TakenByAnother
 from harness.specs import Settings
 from harness.sweep import plots, run
-from harness.sweep.display import Display, _seconds
+from harness.sweep.display import Display, in_words
 
 ROOT = Path(__file__).resolve().parents[1]
 HOW = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0}
@@ -47,6 +46,7 @@ def test_a_log_file_says_what_begins_and_ends_what_is_loaded_and_how_long_is_lef
     cells = [cell(seed) for seed in range(3)]
     told = Told(cells)
     with told.display:
+        told.show(Notice("starting a worker process"))
         told.show(Progress(cells[0].cell_id, "loading", 0), after=6.5)
         told.show(Progress(cells[0].cell_id, "timing", 0), after=20)
         told.show(Progress(cells[0].cell_id, "images", 4), after=10)
@@ -57,8 +57,8 @@ def test_a_log_file_says_what_begins_and_ends_what_is_loaded_and_how_long_is_lef
         told.show(TakenByAnother(cells[2].cell_id, "recorded by another process meanwhile", True))
     label = cells[0].label
     assert told.lines == [
-        "starting a worker process: torch and the libraries of the model are loaded there",
-        "the worker is ready after 6.5 s",
+        "starting a worker process",
+        "the first cell begins after 6.5 s",
         f"started {cells[0].cell_id} {label}",
         "loading fake (fp32, cpu), data=fake",
         "loaded in 20 s",
@@ -101,7 +101,7 @@ def test_another_model_is_loaded_again_and_said():
 
 
 def test_lengths_of_time_are_said_as_people_do():
-    assert [_seconds(value) for value in (0.04, 9.96, 61, 130, 3600 * 2.5)] == [
+    assert [in_words(value) for value in (0.04, 9.96, 61, 130, 3600 * 2.5)] == [
         "0.0 s",
         "10.0 s",
         "61 s",

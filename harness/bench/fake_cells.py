@@ -20,8 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from harness.cell import Cell
 from harness.executors.base import Record
+from harness.executors.load import named
 from harness.specs import Settings
 from harness.store import layout, places
 
@@ -171,6 +174,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--compact-every", type=int, help="records between compactions while the sweep runs")
     parser.add_argument("--largest-file", type=int, help="bytes, from which on a write fails: a full disk without one")
+    parser.add_argument("--executor", default="local", help="who runs them, as harness.sweep's executor=")
+    parser.add_argument("--knob", action="append", default=[], metavar="KEY=VALUE", help="of the executor")
     asked = parser.parse_args(words)
     from harness.sweep.run import guarded, run
 
@@ -184,7 +189,7 @@ def main(words: Sequence[str] | None = None) -> int:
         {
             "results_dir": str(asked.results),
             "force": asked.force,
-            "executor": {"name": "local"},
+            "executor": named(asked.executor, **dict(map(_knob, asked.knob))),
             "workers": asked.workers,
             "cell_timeout": asked.timeout,
             "retries": asked.retries,
@@ -193,6 +198,11 @@ def main(words: Sequence[str] | None = None) -> int:
         }
     )
     return guarded(lambda: run(cells, settings, session=SESSION).code, debug=False)
+
+
+def _knob(word: str) -> tuple[str, Any]:
+    name, _, value = word.partition("=")
+    return name, yaml.safe_load(value)
 
 
 def _compact_on_the_way(every: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,7 +63,14 @@ class TakenByAnother:
     done: bool
 
 
-Message = Progress | Record | TakenByAnother
+@dataclass(frozen=True)
+class Notice:
+    """A line about the sweep as a whole, worth to stay: what was submitted, where the queue stands."""
+
+    what: str
+
+
+Message = Progress | Record | TakenByAnother | Notice
 TIMED = "timed"  # a worker's word that the cells it was given to time in turn are through
 
 
@@ -86,10 +93,11 @@ class Work:
     store: Store
     cells: Sequence[Cell]
     before: Mapping[str, tuple[str, Any]]  # `store.versions()` when they were chosen
-    workers: int = 1  # worker processes for CPU cells
+    workers: int = 1  # worker processes for CPU cells, of this machine or of each pilot
     cell_timeout: float | None = None
     retries: int = 1
     session: str = SESSION
+    anew: bool = False  # force=true: what is recorded or under way counts for nothing
 
 
 class Kind(ABC):
@@ -98,8 +106,19 @@ class Kind(ABC):
     def check(self, knobs: Knobs) -> None:  # noqa: B027 (nothing can be wrong with one that has no knobs)
         """InputError, one line, for knobs that cannot be and for what is missing on this machine."""
 
+    def cores(self, knobs: Knobs) -> int | None:
+        """Processor cores of the machine that will run a cell, where that is another than this one; None: this one.
+
+        Where it is another, neither device nor threads of a cell may be taken from this machine.
+        """
+        return None
+
+    def waits(self, knobs: Knobs) -> bool:
+        """Whether `run` stays until all cells are recorded."""
+        return True
+
     @abstractmethod
-    def run(self, work: Work, knobs: Knobs) -> Iterator[Message]:
+    def run(self, work: Work, knobs: Knobs) -> Generator[Message, None, None]:
         """Run the cells and record them. Yields the record of each once it is written, and words on the way.
 
         One that sends cells and gets records back is an `Executor`, which harness/executors/share.py runs on a folder

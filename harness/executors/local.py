@@ -225,8 +225,9 @@ class _Worker:
 
 def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None:
     """The worker's life: receive a cell, run it, send its record."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and the end of a sweep are the parent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C and the end of a job reach every process of it; what then becomes of the cell is the parent's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
     module, _, name = session.partition(":")
     runner = getattr(importlib.import_module(module), name)(results_dir)

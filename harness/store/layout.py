@@ -7,10 +7,12 @@
     leases/<cell_id>.<n>.json       who is running which cell (harness/store/leases.py)
     grids/<cell_id>.png             a cell's first images (harness/store/tiles.py); grids/sources/ what they began with
     plans/<plan_id>.json            what a sampler did, once however many cells did the same
+    sweeps/<sweep_id>.json          what a command asked for, and how to give it again (harness/store/sweeps.py)
 
 These are names in a `Place`, which may be a bucket. What follows is on this machine's disk, beside them or elsewhere:
 
     cache/runs/, cache/statistics/  what is dear to compute and can be computed again
+    jobs/<job>/                     what was submitted to a cluster, and what it said (harness/executors/slurm/job.py)
     plots/                          figures and tables of reports
     page.html, page-images/         the page of all records (reports/page.py)
     trackers/                       what tracker=NAME writes on this machine (harness/trackers)
@@ -26,6 +28,7 @@ from typing import Any
 
 CELL_ID = re.compile(r"[0-9a-f]{16}")
 LEASES, GRIDS, PLANS, QUARANTINE, EXAMINED = "leases/", "grids/", "plans/", "quarantine/", "quarantine/examined/"
+SWEEPS = "sweeps/"
 LEASE = re.compile(rf"{LEASES}([0-9a-f]{{16}})\.(\d+)\.json")
 
 
@@ -104,6 +107,13 @@ def plan(plan_id: str) -> str:
     return f"{PLANS}{plan_id}.json"
 
 
+def sweep(sweep_id: str) -> str:
+    """What one command asked for. ValueError unless its id has the form of a cell's."""
+    if not CELL_ID.fullmatch(sweep_id):
+        raise ValueError(f"sweep_id={sweep_id!r} is not valid: 16 hexadecimal digits")
+    return f"{SWEEPS}{sweep_id}.json"
+
+
 # --------------------------------------------------------------------------------------- folders of this machine
 
 
@@ -127,6 +137,11 @@ def borrow_cache(of: Path, into: Path) -> None:
     theirs = cache(of.resolve())
     if os.access(theirs, os.W_OK) and not cache(into).exists():
         cache(into).symlink_to(theirs)
+
+
+def jobs(results: Path | str) -> Path:
+    """Jobs of a cluster, a folder each. The machines that run them share it."""
+    return Path(results) / "jobs"
 
 
 def plots(results: Path) -> Path:

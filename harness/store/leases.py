@@ -71,6 +71,38 @@ class Held:
     content: bytes
 
 
+@dataclass(frozen=True)
+class Running:
+    """A cell that a lease says is being run. `owner`: None where the lease cannot be read."""
+
+    cell_id: str
+    owner: Owner | None
+    age: float  # seconds since the owner was last heard of, by the place's clock
+
+    @property
+    def lost(self) -> bool:
+        """Whether its owner is gone or silent for so long that anyone may take the cell over."""
+        return self.age > STALE_S or (self.owner is not None and self.owner.gone)
+
+
+def running(place: Place) -> list[Running]:
+    """What is being run now, by the valid lease of each cell; sorted by cell."""
+    valid: dict[str, str] = {}
+    for name in place.names(layout.LEASES):
+        match = layout.LEASE.fullmatch(name)
+        if match and _generation(name) >= _generation(valid.get(match[1], "")):
+            valid[match[1]] = name
+    try:
+        now = place.now()
+    except OSError:  # one that may only be read from: then this machine's clock has to do
+        now = time.time()
+    found = []
+    for cell_id, name in sorted(valid.items()):
+        with suppress(FileNotFoundError):  # given back this moment
+            found.append(Running(cell_id, owner_in(place.read(name)), max(0.0, now - place.look(name).changed)))
+    return found
+
+
 class Leases:
     """The leases that this process holds on cells of `place`. A context: leaving it gives all of them back."""
 
@@ -168,7 +200,7 @@ class Leases:
 
     def _owner_of(self, name: str) -> Owner | None:
         try:
-            return _read(self.place.read(name))
+            return owner_in(self.place.read(name))
         except OSError:  # gone
             return None
 
@@ -182,7 +214,7 @@ def _generation(name: str) -> int:
     return int(match[2]) if match else -1
 
 
-def _read(content: bytes) -> Owner | None:
+def owner_in(content: bytes) -> Owner | None:
     """The owner that a lease names; None where it is damaged or of another version: its age alone decides then."""
     try:
         owner = Owner(**json.loads(content))

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from harness.cell import Cell
 from harness.errors import one_line
-from harness.executors.base import Message, Record, TakenByAnother
+from harness.executors.base import Message, Notice, Record, TakenByAnother
 from harness.executors.base import Progress as Word
 
 SHORT_S = 0.5  # a model that is there already is "loaded" in less: not worth a line
@@ -36,7 +36,6 @@ class Display:
         self.bars: _Bars | None = _Bars(self.console, len(cells)) if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
-        self.say("starting a worker process: torch and the libraries of the model are loaded there")
         if self.bars:
             self.bars.start()
         return self
@@ -46,7 +45,9 @@ class Display:
             self.bars.stop()
 
     def show(self, message: Message) -> None:
-        if isinstance(message, TakenByAnother):
+        if isinstance(message, Notice):
+            self.say(message.what)
+        elif isinstance(message, TakenByAnother):
             self._taken(message)
         elif isinstance(message, Word):
             self._word(message)
@@ -65,7 +66,7 @@ class Display:
         cell = self.cells[word.cell_id]
         if word.cell_id not in self.started:
             if not self.started:
-                self.say(f"the worker is ready after {_seconds(self.clock() - self.began)}")
+                self.say(f"the first cell begins after {in_words(self.clock() - self.began)}")
             self.started[word.cell_id] = self.clock()
             self.say(f"started {word.cell_id} {cell.label}")
         self._loading(cell, word.what)
@@ -79,11 +80,11 @@ class Display:
         """What is loaded, where it was not for the cell before, and how long it took."""
         since = self.loading.pop(cell.cell_id, None)
         if since is not None and self.clock() - since >= SHORT_S:
-            self.say(f"loaded in {_seconds(self.clock() - since)}")
+            self.say(f"loaded in {in_words(self.clock() - since)}")
         if what == "loading" and cell.model_key not in self.models:
             self.models.add(cell.model_key)
             self.loading[cell.cell_id] = self.clock()
-            self.say(f"loading {cell.model.name} ({cell.precision}, {cell.device}), data={cell.data.name}")
+            self.say(f"loading {cell.model['name']} ({cell.precision}, {cell.device}), data={cell.data['name']}")
 
     def _record(self, record: Record) -> None:
         row = record.cell
@@ -91,18 +92,16 @@ class Display:
         self.done += 1
         self.work += _work(cell)
         self.left -= _work(cell)
-        took = self.clock() - self.started.get(cell.cell_id, self.began)
+        since = self.started.get(cell.cell_id)  # a cell elsewhere may have begun and ended unseen
+        took = "" if since is None else f" in {in_words(self.clock() - since)}"
         reason = "" if row["status"] == "ok" else f": {row.get('error')}"
-        left = f", about {_seconds(self._seconds_left())} left" if self.done < len(self.cells) else ""
-        self.say(
-            f"{row['status']} {cell.cell_id} {cell.label} in {_seconds(took)}{reason} "
-            f"({self.done} of {len(self.cells)}{left})"
-        )
+        left = f", about {in_words(self._seconds_left())} left" if self.done < len(self.cells) else ""
+        self.say(f"{row['status']} {cell.cell_id} {cell.label}{took}{reason} ({self.done} of {len(self.cells)}{left})")
         self._advance()
 
     def _advance(self) -> None:
         if self.bars:
-            left = f"about {_seconds(self._seconds_left())} left" if self.work and self.done < len(self.cells) else ""
+            left = f"about {in_words(self._seconds_left())} left" if self.work and self.done < len(self.cells) else ""
             self.bars.advance(left)
 
     def _seconds_left(self) -> float:
@@ -129,7 +128,7 @@ class _Bars:
         )
         self.progress = Progress(*columns, console=console, refresh_per_second=2)
         self.cells: TaskID = self.progress.add_task("cells", total=cells)
-        self.images: TaskID = self.progress.add_task("starting the worker", total=None)
+        self.images: TaskID = self.progress.add_task("starting", total=None)
 
     def start(self) -> None:
         self.progress.start()
@@ -150,7 +149,7 @@ def _work(cell: Cell) -> float:
     return cell.n_images * max(1, cell.steps)
 
 
-def _seconds(value: float) -> str:
+def in_words(value: float) -> str:
     """A length of time as people say it."""
     if value < 10:
         return f"{value:.1f} s"

@@ -10,15 +10,16 @@ from harness.executors.base import Record
 from harness.store.records import Store
 
 
-def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: list[Record]) -> None:
-    """The table of this sweep's cells, what failed and why, and where the records are."""
+def summary(store: Store, cells: list[Cell], *, ran: int, missing: int, debug: bool, failures: list[Record]) -> None:
+    """The table of this sweep's cells, what failed and why, how many are `missing`, and where the records are."""
     from harness.verdict import table  # pandas and scipy take a second: after the work, not before its first line
     from harness.verdict.paired import read_cells
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=table.NARROW)
-    table.show(table.end_table(read_cells(store, [cell.cell_id for cell in cells]), store), console)
+    if missing < len(cells):
+        table.show(table.end_table(read_cells(store, [cell.cell_id for cell in cells]), store), console)
     for failure in failures:
         row = failure.cell
         what = f"failed {row['cell_id']} ({row['task']} {row['sampler']} {row['steps']} steps): {row['error']}"
@@ -26,7 +27,9 @@ def summary(store: Store, cells: list[Cell], ran: int, debug: bool, failures: li
         if debug and failure.traceback:
             console.print(failure.traceback, markup=False, highlight=False)
     console.print(
-        f"{ran} cells run, {len(cells) - ran} already recorded, {len(failures)} failed; records in {store.place}/cells",
+        f"{ran} cells run, {len(cells) - ran - missing} already recorded, {len(failures)} failed"
+        + (f", {missing} not recorded yet" if missing else "")
+        + f"; records in {store.place}/cells",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.bounds import SETTINGS, YesOrNo
-from harness.cell import Cell, allowed_cores
+from harness.cell import Cell
 from harness.errors import InputError
+from harness.executors.load import kind_of
 from harness.specs import Settings
+from harness.sweep.machine import Machine
 from harness.sweep.settle import ask, once
 
 
@@ -36,10 +38,10 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
     settings = check_settings(asked.settings)
     cells: dict[str, Cell] = {}
     remembered = once()
+    executor = kind_of(settings.executor)
+    machine = Machine(executor.cores(settings.executor), settings.workers)
     for values in asked.values:
-        if values["threads"] is None and settings.workers > 1:
-            values = {**values, "threads": max(1, allowed_cores() // settings.workers)}
-        cell = ask(values, remembered)
+        cell = ask(values, remembered, machine)
         cells.setdefault(cell.cell_id, cell)
     remarks = (remark for cell in cells.values() for remark in remembered(data_remarks, cell.data))
     return Asked(cells, settings, [*asked.notes, *dict.fromkeys(remarks)])

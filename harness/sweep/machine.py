@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,13 +12,44 @@ from harness.cell import allowed_cores
 from harness.errors import InputError
 
 VALID = "valid: auto, cpu, cuda, cuda:N, mps"
+ELSEWHERE = ("cpu", "cuda")  # a GPU of a cluster's machine has no number: its worker sees no other
 
 
-def device(given: Any) -> str:
-    """The device that `given` means, `auto` resolved. InputError for one that is not here."""
-    if not isinstance(given, str):
-        raise InputError(f"device={given!r} is not valid; {VALID}")
-    return _device(given)
+@dataclass(frozen=True)
+class Machine:
+    """The machine that a cell will run on. `cores`: those of one of a cluster; None: it is this machine.
+
+    >>> Machine(cores=8, workers=2).threads(None, "cpu")
+    4
+    """
+
+    cores: int | None = None
+    workers: int = 1  # processes that run cells there at once, and divide its cores
+
+    def device(self, given: Any) -> str:
+        """The device that `given` means, `auto` resolved. InputError for one that is not there."""
+        if not isinstance(given, str):
+            raise InputError(f"device={given!r} is not valid; {VALID}")
+        if self.cores is None:
+            return _device(given)
+        if given not in ELSEWHERE:
+            raise InputError(
+                f"device={given!r} is not valid where cells run on other machines than this one; give device=cuda "
+                "(the GPU that a worker is given there) or device=cpu"
+            )
+        return given
+
+    def check_precision(self, precision: str, device: str) -> None:
+        """InputError for a precision that the device does not have; another machine's GPU cannot be asked from here."""
+        if self.cores is None:
+            _check_precision(precision, device)
+
+    def threads(self, given: Any, device: str) -> int | None:
+        """By default a worker's share of the cores; None on a GPU, whose images do not depend on the CPU's threads."""
+        if given is not None:
+            return AXIS["threads"].valid(given)
+        cores = allowed_cores() if self.cores is None else self.cores
+        return max(1, cores // self.workers) if device == "cpu" or self.workers > 1 else None
 
 
 @cache
@@ -42,7 +74,7 @@ def _device(given: str) -> str:
 
 
 @cache
-def check_precision(precision: str, device: str) -> None:
+def _check_precision(precision: str, device: str) -> None:
     """InputError for a precision that the device does not have."""
     if device.startswith("cuda") and precision == "bf16":
         import torch
@@ -51,10 +83,3 @@ def check_precision(precision: str, device: str) -> None:
             raise InputError(f"precision=bf16 is beyond {torch.cuda.get_device_name(device)}; use fp32 or fp16")
     if device == "mps" and precision == "bf16":
         raise InputError("precision=bf16 is not supported on mps; use fp32 or fp16")
-
-
-def threads(given: Any, device: str) -> int | None:
-    """By default all cores allowed on the CPU, whose rounding and times depend on them; a GPU's images do not."""
-    if given is not None:
-        return AXIS["threads"].valid(given)
-    return allowed_cores() if device == "cpu" else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated, one_line
-from harness.executors.base import SESSION, Message, Record, TakenByAnother, Work
+from harness.executors.base import SESSION, Message, Record, Work
 from harness.executors.load import kind_of
 from harness.specs import Settings
 from harness.sweep.enumerate import ordered
@@ -30,11 +31,13 @@ class Outcome:
 
 def run(cells: list[Cell], settings: Settings, session: str = SESSION) -> Outcome:
     """Run what is not recorded, show it, and say how it ended. `session`: what workers use, in tests."""
+    from harness.store import sweeps
     from harness.store.records import Store
     from harness.store.upkeep import compact_if_large
 
-    executor = kind_of(settings.executor)
-    executor.check(settings.executor)
+    knobs = settings.executor
+    kind = kind_of(knobs)
+    kind.check(knobs)
     store = Store(Path(settings.results_dir))
     store.check_writable()
     before = store.versions()
@@ -42,46 +45,50 @@ def run(cells: list[Cell], settings: Settings, session: str = SESSION) -> Outcom
     pending = [c for c in ordered(cells) if settings.force or before.get(c.cell_id, ("", None))[0] != "ok"]
     there = len(cells) - len(pending)
     print(f"{len(cells)} cells: {there} recorded already, {len(pending)} to run; results in {store.place}", flush=True)
-    failures, others = [], 0
+    records: list[Record] = []
     if pending:
-        work = Work(store, pending, before, settings.workers, settings.cell_timeout, settings.retries, session)
-        failures, others = _shown(executor.run(work, settings.executor), pending, store, settings)
+        try:
+            sweeps.keep(store.place, cells, knobs.name)
+        except OSError as error:
+            raise store.unwritable(error) from error
+        how = (settings.workers, settings.cell_timeout, settings.retries, session, settings.force)
+        records = _shown(kind.run(Work(store, pending, before, *how), knobs), pending, store, settings)
         compact_if_large(store)
-    ran = len(pending) - others
 
     from harness.sweep.end_table import summary
 
-    summary(store, cells, ran=ran, debug=settings.debug, failures=failures)
-    failed = any(status == "failed" for status, _ in store.versions([c.cell_id for c in cells]).values())
-    return Outcome(1 if failed else 0, ran)
+    failures = [record for record in records if record.cell["status"] != "ok"]
+    now = store.versions([cell.cell_id for cell in cells])
+    missing = len(cells) - len(now)
+    summary(store, cells, ran=len(records), missing=missing, debug=settings.debug, failures=failures)
+    failed = any(status == "failed" for status, _ in now.values()) or (missing and kind.waits(knobs))
+    return Outcome(1 if failed else 0, len(records))
 
 
 def _shown(
-    messages: Iterable[Message], cells: list[Cell], store: Store, settings: Settings
-) -> tuple[list[Record], int]:
-    """Show what an executor says and tell the tracker; the cells that failed, and how many another process recorded."""
+    messages: Generator[Message, None, None], cells: list[Cell], store: Store, settings: Settings
+) -> list[Record]:
+    """Show what an executor says and tell the tracker; the records among it."""
     from harness.store import layout
     from harness.sweep.display import Display
     from harness.trackers.load import Tracking
 
-    failures: list[Record] = []
-    others = 0
+    records: list[Record] = []
     labels = {cell.cell_id: cell.label for cell in cells}
     results = Path(settings.results_dir)
-    with Display(cells) as display:
+    # An interruption between two messages ends the executor here and now, with what it holds and has submitted.
+    with Display(cells) as display, closing(messages):
         with Tracking(settings.tracker, store.place, layout.trackers(results), results.resolve().name) as tracking:
             for message in messages:
                 display.show(message)
-                if isinstance(message, TakenByAnother):
-                    others += message.done
-                elif isinstance(message, Record):
+                if isinstance(message, Record):
                     tracking.write(message.cell, labels[message.cell["cell_id"]])
-                    failures += [message] if message.cell["status"] != "ok" else []
+                    records.append(Record(message.cell, traceback=message.traceback))  # all else is on the disk
                 for line in tracking.told():
                     display.say(line)
         for line in tracking.told():
             display.say(line)
-    return failures, others
+    return records
 
 
 def guarded(work: Callable[[], int], debug: bool) -> int:

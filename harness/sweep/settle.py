@@ -15,10 +15,12 @@ from harness.metrics import load as metrics
 from harness.models.guidance import Guidance
 from harness.models.load import kind_of
 from harness.specs import DataSpec, GuidanceSpec, ModelSpec, SamplerSpec, ScheduleSpec, TaskSpec
-from harness.sweep import choices, machine, way
+from harness.sweep import choices, way
+from harness.sweep.machine import Machine
 from harness.tasks.load import load as load_task
 from samplers import registry
 
+HERE = Machine()
 Once = Callable[..., Any]  # once(function, *arguments): computed at the first call with equal arguments
 
 
@@ -35,17 +37,21 @@ def once() -> Once:
     return remembered
 
 
-def ask(values: Mapping[str, Any], once: Once = lambda work, *arguments: work(*arguments)) -> Cell:
-    """The cell that `values` (a composed conf/sweep.yaml) asks for. Raises InputError; imports no torch."""
+def ask(
+    values: Mapping[str, Any],
+    once: Once = lambda work, *arguments: work(*arguments),
+    machine: Machine = HERE,
+) -> Cell:
+    """The cell that `values` (a composed conf/sweep.yaml) asks for, to run on `machine`. Raises InputError."""
     try:
-        return _ask(values, once)
+        return _ask(values, once, machine)
     except InputError:
         raise
     except (TypeError, AttributeError, ValueError, OverflowError, KeyError) as error:
         raise choices.of_wrong_kind(values) or error from error
 
 
-def _ask(values: Mapping[str, Any], once: Once) -> Cell:
+def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     check_knobs(values)
     task, model = TaskSpec(values["task"]), ModelSpec(knob_paths.found("model", values["model"]))
     kind = kind_of(model)
