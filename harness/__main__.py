@@ -15,6 +15,7 @@ COMMANDS = {  # word: (module, what it does)
     "sweep": ("harness.sweep", "run the cells of a command line that are not yet recorded"),
     "plot": ("reports.plot", "tables and figures of the records"),
     "page": ("reports.page", "one HTML file of all records: trade-offs, images, comparisons"),
+    "status": ("harness.status", "what runs where, how far it is, what failed and why, and how to go on"),
     "watch": ("harness.watch", "the same page on this machine while a sweep runs"),
     "pick": ("reports.pick", "the cells within a budget that nothing beats, and what ties with them"),
     "compare-cells": ("reports.compare", "two cells, or two values of an axis, with paired differences"),
