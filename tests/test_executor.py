@@ -35,7 +35,7 @@ def command(folder: Path, *words: str) -> list[str]:
 
 
 def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(folder, *words), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command(folder, *words), cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
@@ -45,7 +45,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def until(condition, seconds: float = 60) -> None:
+def until(condition, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -239,7 +239,7 @@ def test_cells_that_are_refused_do_not_run(tmp_path):
 def test_two_sweeps_share_the_work(tmp_path):
     words = ("--cells", "30", "--work", "0.05")
     first, second = start(tmp_path, *words), start(tmp_path, *words)
-    outs = [process.communicate(timeout=60) for process in (first, second)]
+    outs = [process.communicate(timeout=600) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outs
     ran = [{line.split()[1] for line in out.splitlines() if line.startswith("ok ")} for out, _ in outs]
     assert len(ran[0]) + len(ran[1]) == 30 and not ran[0] & ran[1] and min(map(len, ran)) > 0
@@ -254,7 +254,7 @@ def test_a_sweep_waits_for_the_cell_that_another_runs_and_takes_it_over_when_tha
     assert f"being run by pid {first.pid}" in line
     first.kill()
     first.wait()
-    out, _ = second.communicate(timeout=60)
+    out, _ = second.communicate(timeout=600)
     assert second.returncode == 0 and "1 cells run, 1 already recorded" in out
     assert len(Store(tmp_path).recorded()) == 2 and not leftovers(tmp_path)
 
@@ -265,7 +265,7 @@ def test_an_interrupted_sweep_leaves_nothing_behind(tmp_path, how, code):
     until(lambda: recorded(tmp_path) >= 3)
     workers = psutil.Process(process.pid).children()
     process.send_signal(how)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == code and "goes on from here" in err and "Traceback" not in out + err
     assert not leftovers(tmp_path)
     until(lambda: not [worker for worker in workers if alive(worker)])
