@@ -104,13 +104,15 @@ def test_img2img_leaves_more_of_the_source_at_low_strength(session, cells):
     assert psnr[0] > psnr[1] > psnr[2] and psnr[0] > -250
 
 
-@pytest.mark.parametrize("model", ["embedded", "embedded_inpaint"])
-def test_inpainting_changes_the_inside_and_keeps_the_outside(session, cells, model):
+@pytest.mark.parametrize("model, loss", [("embedded", 1.3), ("embedded_inpaint", 3.5)])
+def test_inpainting_changes_the_inside_and_keeps_the_outside(session, cells, model, loss):
+    """Outside the mask blending leaves the VAE's own loss; a UNet of 9 channels draws it again, as it has learnt to."""
     made = generator(session, cells("task=inpaint", f"model={model}", "steps=8", "sampler=dpmpp")[0]).batch(range(4))
-    error = (made.images.float() - made.sources.float()).square().mean(1, keepdim=True)
-    inside = made.masks.bool()
-    assert error[~inside].mean() < 250, "outside the mask only the VAE's own loss"
-    assert made.images.float()[inside.expand(-1, 3, -1, -1)].std() > 1
+    inside, sources = made.masks.bool(), made.sources.float()
+    decoded = session.model.decode(session.model.encode_images(made.sources)).float()
+    error, own = ((images - sources).square().mean(1, keepdim=True) for images in (made.images.float(), decoded))
+    assert error[~inside].mean() < loss * own[~inside].mean()
+    assert error[inside].mean() > 5 * own[inside].mean()
 
 
 def test_source_statistics_of_a_failed_cell_are_not_kept(session, cells):

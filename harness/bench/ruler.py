@@ -167,7 +167,7 @@ def drawings_are_better(records: Records) -> Iterator[Finding]:
 
 
 SLIGHT = (("blur", 0.5, "blur of 0.5 pixels"), ("noise", 2.0, "noise of 2/255"))
-GROWING = {"blur": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), "noise": (1.0, 2.0, 4.0, 8.0, 16.0)}
+GROWING = {"blur": (0.35, 0.5, 0.75, 1.0, 1.5, 2.0), "noise": (1.0, 2.0, 4.0, 8.0, 16.0)}
 
 
 class Drawings:

@@ -176,8 +176,8 @@ HEADS = {
     "size_1": len(world.SIZES),
 }
 
-# What the extractor names. Patterns of small objects are finer than a latent's four pixels, so the autoencoder loses
-# them whatever the sampler does: asking generated images for their material would judge the autoencoder.
+# What the extractor names. Trained beside the others, the heads of materials stay at chance. Trained before them they
+# learn (99 % of drawings, 91 % of decoded ones), and those of colours stay at chance: this trunk has not had both yet.
 SEEN = {name: names for name, names in HEADS.items() if not name.startswith("material")}
 
 

@@ -53,6 +53,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 SHADOW_SHIFT = 0.42  # how far a shadow falls from the light, over the radius
 SHADOW_EDGE = 2.5  # half the width of its soft edge, pixels
+WINDOW = 46  # pixels: holds the largest object with its shadow, wherever its centre lies in a pixel
 
 COLOUR_NAMES, SIZE_NAMES, LIGHT_NAMES = tuple(COLOURS), tuple(SIZES), tuple(LIGHTS)
 GROUND_NAMES, POSITION_NAMES = tuple(GROUNDS), tuple(POSITIONS)
@@ -210,7 +211,7 @@ def _polygon(vertices: list[tuple[float, float]], x: torch.Tensor, y: torch.Tens
         ax_, ay_, bx_, by_ = ax * r, ay * r, bx * r, by * r
         ex, ey, px, py = bx_ - ax_, by_ - ay_, x - ax_, y - ay_
         t = ((px * ex + py * ey) / (ex * ex + ey * ey)).clamp(0, 1)
-        best = torch.minimum(best, (px - t * ex) ** 2 + (py - t * ey) ** 2)
+        best = torch.minimum(best, (px - t * ex).square() + (py - t * ey).square())
         inside ^= ((ay_ > y) != (by_ > y)) & (x < ex * (y - ay_) / torch.where(ey == 0, 1e-9, ey) + ax_)
     return torch.where(inside, -best.sqrt(), best.sqrt())
 
@@ -338,8 +339,8 @@ _PATTERNS = {  # share of the second tone in the paint
 }
 
 
-def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Share of the second tone in object `k`'s paint, (N, H, W) in [0, 1]; x and y are offsets from its centre."""
+def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor, window: _Window) -> torch.Tensor:
+    """Share of the second tone in object `k`'s paint, (N, W, W) in [0, 1]; x and y are offsets from its centre."""
     out = torch.zeros_like(x)
     for code, name in enumerate(MATERIALS):
         rows = np.flatnonzero(world.material[:, k] == code)
@@ -347,24 +348,51 @@ def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor) -> torch.T
             out[rows] = _PATTERNS[name](x[rows], y[rows])
         elif name == "speckled" and len(rows):
             grain = torch.from_numpy(_white(world.number[rows], 26 + k)).float()
-            grain = torch.nn.functional.avg_pool2d(grain.unsqueeze(1), 3, 1, 1)[:, 0]
+            grain = window.take(rows).cut(torch.nn.functional.avg_pool2d(grain.unsqueeze(1), 3, 1, 1))[:, 0]
             out[rows] = _soft(grain / 0.19 - 0.7, 1.5)  # 0.19 is its spread
     return out
 
 
-def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> torch.Tensor:
-    """`canvas` with object `k`, which every drawing must have, and its soft shadow on it."""
-    n = len(world)
-    grid = torch.arange(IMAGE_SIZE, dtype=torch.float32) + 0.5
+class _Window:
+    """A square of WINDOW pixels in each image, round a centre (N, 2) and inside the image.
+
+    An object fills a seventh of its image on average: drawing only its square costs half, and gives the same pixels.
+    """
+
+    def __init__(self, centre: np.ndarray) -> None:
+        corner = np.clip(np.floor(centre).astype(np.int64) - WINDOW // 2, 0, IMAGE_SIZE - WINDOW)
+        self.columns, self.rows = (torch.from_numpy(corner[:, [k]]) + torch.arange(WINDOW) for k in (0, 1))
+
+    def take(self, which: np.ndarray) -> _Window:
+        part = object.__new__(_Window)
+        part.columns, part.rows = self.columns[which], self.rows[which]
+        return part
+
+    def _at(self, channels: int) -> tuple[torch.Tensor, ...]:
+        images, planes = torch.arange(len(self.rows)).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1)
+        return images, planes, self.rows[:, None, :, None], self.columns[:, None, None, :]
+
+    def cut(self, images: torch.Tensor) -> torch.Tensor:
+        """The squares of images (N, C, 64, 64)."""
+        return images[self._at(images.shape[1])]
+
+    def put(self, images: torch.Tensor, squares: torch.Tensor) -> None:
+        """Write the squares back."""
+        images[self._at(images.shape[1])] = squares
+
+
+def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> None:
+    """Draw object `k`, which every drawing must have, and its soft shadow on `canvas`."""
+    n, window = len(world), _Window(world.centre[:, k])
     centre, radius = torch.from_numpy(world.centre[:, k]).float(), torch.from_numpy(world.radius[:, k]).float()
-    x = (grid.view(1, 1, -1) - centre[:, 0].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
-    y = (grid.view(1, -1, 1) - centre[:, 1].view(-1, 1, 1)).expand(n, IMAGE_SIZE, IMAGE_SIZE)
+    x = (window.columns + 0.5 - centre[:, :1]).unsqueeze(1).expand(n, WINDOW, WINDOW)
+    y = (window.rows + 0.5 - centre[:, 1:]).unsqueeze(2).expand(n, WINDOW, WINDOW)
     shape, r = world.shape[:, k], radius.view(-1, 1, 1)
     lx, ly, lz = (part.view(-1, 1, 1) for part in _toward_light(world).unbind(1))
 
     shadow = _signed_distance(shape, x + SHADOW_SHIFT * lx * r, y + SHADOW_SHIFT * ly * r, r)
     dark = 0.62 * (0.5 - shadow / (2 * SHADOW_EDGE)).clamp(0, 1)
-    canvas = canvas * (1 - dark).unsqueeze(1)
+    ground = window.cut(canvas) * (1 - dark).unsqueeze(1)
 
     distance = _signed_distance(shape, x, y, r)
     nx, ny = _slope(world, k, distance, r)
@@ -376,11 +404,11 @@ def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> torch.Tensor:
 
     base = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[torch.from_numpy(world.colour[:, k])]
     base = (base * torch.from_numpy(world.shade[:, k : k + 1]).float()).view(n, 3, 1, 1)
-    second = _pattern(world, k, x, y).unsqueeze(1)
+    second = _pattern(world, k, x, y, window).unsqueeze(1)
     paint = base * (1 - second) + (0.22 * base + 0.78 * 250) * second
     solid = paint * lit.unsqueeze(1) + (200 * shiny * gloss).unsqueeze(1)
     cover = (0.5 - distance).clamp(0, 1).unsqueeze(1)
-    return canvas * (1 - cover) + cover * solid.clamp(0, 255)
+    window.put(canvas, ground * (1 - cover) + cover * solid.clamp(0, 255))
 
 
 def render(world: Scenes) -> torch.Tensor:
@@ -388,5 +416,7 @@ def render(world: Scenes) -> torch.Tensor:
     canvas = empty(world)
     for k in (0, 1):
         rows = np.flatnonzero(world.objects > k)
-        canvas[rows] = _draw_object(world.take(rows), k, canvas[rows])
+        part = canvas[rows]
+        _draw_object(world.take(rows), k, part)
+        canvas[rows] = part
     return canvas.clamp(0, 255).round().to(torch.uint8)

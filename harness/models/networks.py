@@ -41,7 +41,7 @@ def load_parts(spec: Spec, found: Place, dtype: torch.dtype, vae_dtype: torch.dt
     fast = torch.channels_last
     return Parts(
         unet=unet.to(device).to(memory_format=fast),
-        vae=vae.to(device).to(vae_dtype).to(memory_format=fast),
+        vae=vae.to(device).to(memory_format=fast),
         text_encoder=text_encoder.to(device),
         tokenizer=tokenizer,
     )
