@@ -106,7 +106,7 @@ def test_it_goes_on_where_another_executor_stopped(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["executor=tyo"], "did you mean 'toy'? valid: local, toy"),
+        (["executor=tyo"], "did you mean 'toy'? valid: local"),
         (["executor=toy", "executor.backward=true"], "did you mean 'executor.backwards'"),
         (["executor.backwards=true"], "executor local has no knob 'executor.backwards'; executor=toy has it"),
         (["executor=toy,local"], "executor says how the whole sweep runs and takes one value"),
