@@ -208,12 +208,14 @@ def test_the_first_command_of_the_readme_runs(tmp_path):
     assert (tmp_path / drawn.split()[2]).exists()
 
 
-def test_what_is_recorded_is_listed(tmp_path, capsys):
+def test_what_is_recorded_is_listed(tmp_path, capsys, monkeypatch):
     from harness.bench.fake_cells import cell
     from harness.store.__main__ import main
     from harness.store.records import Store
 
     Store(tmp_path).write({**cell(0).columns(), "status": "ok"})
+    Store(tmp_path / "results").write({**cell(0).columns(), "status": "ok"})  # the folder where none is named
+    monkeypatch.chdir(tmp_path)
     for _, command in OTHERS:
         if "harness.store" in command:
             for words in alternatives(split(command)[3:]):

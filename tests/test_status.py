@@ -20,7 +20,9 @@ from harness.store.records import Store
 from harness.sweep.status import Look, lines, main
 
 HOUR = 3600.0
-ELSEWHERE = Owner("node7", "another boot", 4321, 1.0, time.time() - 600)
+def elsewhere() -> Owner:
+    return Owner("node7", "another boot", 4321, 1.0, time.time() - 600)
+
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def results(tmp_path) -> Path:
     for seed, error in enumerate(errors):
         status = {"status": "failed", "error": error} if error else {"status": "ok"}
         store.write({**cells[seed].columns(), **status, "ended_at": time.time() - HOUR + 300 * (seed + 1)})
-    lease(tmp_path, cells[8].cell_id, ELSEWHERE)
+    lease(tmp_path, cells[8].cell_id, elsewhere())
     return tmp_path
 
 
@@ -73,7 +75,7 @@ def test_it_says_where_a_cell_runs_since_when_and_when_it_was_heard_of(results):
 
 
 def test_a_silent_owner_is_called_lost_and_counts_as_nobody(results):
-    lease(results, cell(8).cell_id, ELSEWHERE, age=STALE_S + 60)
+    lease(results, cell(8).cell_id, elsewhere(), age=STALE_S + 60)
     text = said(results)
     assert "heard of 3 min ago: lost" in text and "0 running, 2 not begun; nothing of it is running" in text
 
@@ -112,7 +114,7 @@ def test_files_of_others_break_nothing_and_say_no_terminal_commands(results):
 
 
 def test_a_lease_that_was_taken_over_is_its_new_owners(tmp_path):
-    lease(tmp_path, cell(0).cell_id, ELSEWHERE, age=STALE_S + 1)
+    lease(tmp_path, cell(0).cell_id, elsewhere(), age=STALE_S + 1)
     with Leases(tmp_path) as leases:
         assert leases.take(cell(0).cell_id)
         (one,) = running(places.at(tmp_path))
