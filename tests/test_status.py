@@ -20,9 +20,10 @@ from harness.store.records import Store
 from harness.sweep.status import Look, lines, main
 
 HOUR = 3600.0
+
+
 def elsewhere() -> Owner:
     return Owner("node7", "another boot", 4321, 1.0, time.time() - 600)
-
 
 
 @pytest.fixture
