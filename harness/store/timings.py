@@ -55,9 +55,13 @@ def paired_seconds(
     timings_a: pd.DataFrame | pd.Series, timings_b: pd.DataFrame | pd.Series
 ) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of both cells, (n,) each, over the rounds that both have."""
-    a, b = (rows if rows.ndim == 1 else by_round(rows) for rows in (timings_a, timings_b))
+    a, b = map(_arranged, (timings_a, timings_b))
     both = a.index.intersection(b.index)
     return a.loc[both].to_numpy(float), b.loc[both].to_numpy(float)
+
+
+def _arranged(rows: pd.DataFrame | pd.Series) -> pd.Series:
+    return by_round(rows) if rows.ndim == 2 else rows  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
 def by_round(rows: pd.DataFrame) -> pd.Series:
