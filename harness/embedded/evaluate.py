@@ -47,27 +47,24 @@ def right(extractor: nets.Extractor, images: torch.Tensor, scenes: world.Scenes)
     return out
 
 
-@torch.inference_mode()
-def reconstruction(model, count: int = 512) -> float:
-    """Mean PSNR in dB of encoding and decoding real drawings."""
+def reconstruction(model, count: int = 512, cycles: tuple[int, int] = (16, 32)) -> tuple[float, float]:
+    """What encoding and decoding leave of real drawings: mean PSNR in dB, and the power of detail between so many
+    cycles an image over that of the drawings.
+
+    A decoder that only lowers the squared error keeps a third of the detail; its images are blurred whatever the
+    sampler does.
+    """
     images = world.render(world.split_scenes(count, held_out=True, start=CHECK_START))
-    error = (decode_encoded(model, images).double() - images.double()).pow(2).mean((1, 2, 3))
-    return (10 * torch.log10(255**2 / error)).mean().item()
+    decoded = decode_encoded(model, images)
+    error = (decoded.double() - images.double()).pow(2).mean((1, 2, 3))
+    psnr = (10 * torch.log10(255**2 / error)).mean().item()
+    return psnr, _detail(decoded, cycles) / _detail(images, cycles)
 
 
 @torch.inference_mode()
 def decode_encoded(model, images: torch.Tensor) -> torch.Tensor:
     """What the autoencoder makes of images, uint8 (N, 3, 64, 64): the best that any sampler can show."""
     return torch.cat([model.decode(model.encode_images(part)) for part in images.split(64)])
-
-
-def detail_kept(model, count: int = 512, cycles: tuple[int, int] = (16, 32)) -> float:
-    """Power of detail between so many cycles an image after encoding and decoding, over that of the drawings.
-
-    A decoder that only lowers the squared error keeps a third of it; its images are blurred whatever the sampler does.
-    """
-    images = world.render(world.split_scenes(count, held_out=True, start=CHECK_START))
-    return _detail(decode_encoded(model, images), cycles) / _detail(images, cycles)
 
 
 def _detail(images: torch.Tensor, cycles: tuple[int, int]) -> float:
@@ -155,8 +152,9 @@ def main() -> None:
     model = load({"name": "embedded", "path": str(args.weights), "height": 64, "width": 64}, "fp32", "cpu")
     extractor = load_extractor(args.weights)
     console = Console(width=140)
-    kept = f"{100 * detail_kept(model):.0f} % of the power of fine detail"
-    console.print(f"VAE: {reconstruction(model):.2f} dB on 512 held-out drawings, {kept}")
+    psnr, detail = reconstruction(model)
+    kept = f"{100 * detail:.0f} % of the power of fine detail"
+    console.print(f"VAE: {psnr:.2f} dB on 512 held-out drawings, {kept}")
     image, text = retrieval(args.weights)
     console.print(
         f"open_clip retrieval among 64 captions: {100 * image:.1f} % image→text, {100 * text:.1f} % text→image"

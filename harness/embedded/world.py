@@ -339,7 +339,7 @@ _PATTERNS = {  # share of the second tone in the paint
 }
 
 
-def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor, window: _Window) -> torch.Tensor:
+def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Share of the second tone in object `k`'s paint, (N, W, W) in [0, 1]; x and y are offsets from its centre."""
     out = torch.zeros_like(x)
     for code, name in enumerate(MATERIALS):
@@ -348,7 +348,8 @@ def _pattern(world: Scenes, k: int, x: torch.Tensor, y: torch.Tensor, window: _W
             out[rows] = _PATTERNS[name](x[rows], y[rows])
         elif name == "speckled" and len(rows):
             grain = torch.from_numpy(_white(world.number[rows], 26 + k)).float()
-            grain = window.take(rows).cut(torch.nn.functional.avg_pool2d(grain.unsqueeze(1), 3, 1, 1))[:, 0]
+            grain = torch.nn.functional.avg_pool2d(grain.unsqueeze(1), 3, 1, 1)
+            grain = _Window(world.centre[rows, k]).cut(grain)[:, 0]
             out[rows] = _soft(grain / 0.19 - 0.7, 1.5)  # 0.19 is its spread
     return out
 
@@ -362,11 +363,6 @@ class _Window:
     def __init__(self, centre: np.ndarray) -> None:
         corner = np.clip(np.floor(centre).astype(np.int64) - WINDOW // 2, 0, IMAGE_SIZE - WINDOW)
         self.columns, self.rows = (torch.from_numpy(corner[:, [k]]) + torch.arange(WINDOW) for k in (0, 1))
-
-    def take(self, which: np.ndarray) -> _Window:
-        part = object.__new__(_Window)
-        part.columns, part.rows = self.columns[which], self.rows[which]
-        return part
 
     def _at(self, channels: int) -> tuple[torch.Tensor, ...]:
         images, planes = torch.arange(len(self.rows)).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1)
@@ -404,7 +400,7 @@ def _draw_object(world: Scenes, k: int, canvas: torch.Tensor) -> None:
 
     base = torch.tensor(list(COLOURS.values()), dtype=torch.float32)[torch.from_numpy(world.colour[:, k])]
     base = (base * torch.from_numpy(world.shade[:, k : k + 1]).float()).view(n, 3, 1, 1)
-    second = _pattern(world, k, x, y, window).unsqueeze(1)
+    second = _pattern(world, k, x, y).unsqueeze(1)
     paint = base * (1 - second) + (0.22 * base + 0.78 * 250) * second
     solid = paint * lit.unsqueeze(1) + (200 * shiny * gloss).unsqueeze(1)
     cover = (0.5 - distance).clamp(0, 1).unsqueeze(1)
