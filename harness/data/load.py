@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 import yaml
@@ -14,6 +12,7 @@ from harness import paths
 from harness.data import kinds
 from harness.data.base import Data, Kind, Knobs
 from harness.errors import InputError, nearest
+from harness.kinds import kind
 
 CONF = paths.CONF / "data"
 SOURCES = ("own", "other")
@@ -30,10 +29,8 @@ def _defaults(name: str) -> Knobs:
 
 def kind_of(knobs: Knobs) -> Kind:
     """The `KIND` of harness/data/kinds/KIND.py: of the kind that the YAML names, or of the YAML's own name."""
-    name, valid = knobs.get("kind", knobs.get("name")), [module.name for module in iter_modules(kinds.__path__)]
-    if name not in valid:
-        raise InputError(f"data={name!r} is not known; {nearest(str(name), valid)}")
-    return import_module(f"{kinds.__name__}.{name}").KIND
+    name = knobs.get("kind", knobs.get("name"))
+    return kind(kinds, name, f"data={name!r} is not known")
 
 
 def complete(spec: Mapping[str, Any]) -> Knobs:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 import yaml
@@ -11,6 +9,7 @@ import yaml
 from harness.errors import InputError, nearest
 from harness.executors import kinds
 from harness.executors.base import Kind, Knobs
+from harness.kinds import kind
 from harness.paths import CONF
 
 
@@ -28,7 +27,4 @@ def named(name: str, **changes: Any) -> Knobs:
 
 def kind_of(knobs: Knobs) -> Kind:
     """The `KIND` of harness/executors/kinds/NAME.py."""
-    name, valid = knobs["name"], [module.name for module in iter_modules(kinds.__path__)]
-    if name not in valid:
-        raise InputError(f"executor={name!r} is not known; {nearest(str(name), valid)}")
-    return import_module(f"{kinds.__name__}.{name}").KIND
+    return kind(kinds, knobs["name"], f"executor={knobs['name']!r} is not known")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 import yaml
@@ -12,6 +10,7 @@ import yaml
 from harness import paths
 from harness.axes import PRECISIONS
 from harness.errors import InputError, nearest
+from harness.kinds import kind
 from harness.models import kinds
 from harness.models.base import Kind, Model, Spec
 from harness.models.guidance import Guidance
@@ -44,10 +43,8 @@ def named(name: str, **changes: Any) -> Spec:
 
 def kind_of(spec: Spec) -> Kind:
     """The `KIND` of harness/models/kinds/KIND.py for the kind that a spec names."""
-    name, valid = spec.get("kind", USUAL), [module.name for module in iter_modules(kinds.__path__)]
-    if name not in valid:
-        raise InputError(f"model.kind={name!r} is not valid; {nearest(str(name), valid)}")
-    return import_module(f"{kinds.__name__}.{name}").KIND
+    name = spec.get("kind", USUAL)
+    return kind(kinds, name, f"model.kind={name!r} is not valid")
 
 
 def check(spec: Spec, task: str | None = None) -> Any:
