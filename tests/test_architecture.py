@@ -99,6 +99,13 @@ def test_rooms_form_no_circle():
     TopologicalSorter(rooms()).prepare()  # raises CycleError, which names the rooms of the circle
 
 
+def test_modules_form_no_circle():
+    """Nor do two files that import each other late, in a function or for their types alone."""
+    paths = files("harness", "samplers", "reports")
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    TopologicalSorter({name: imported(path) & names.keys() - {name} for name, path in names.items()}).prepare()
+
+
 def test_nobody_imports_reports_but_commands():
     assert not [name for name, known in rooms().items() if "reports" in known]
     assert {name for name, known in rooms().items() if name == "harness" and known} == set(), "the ground floor"

@@ -208,18 +208,18 @@ def _facts(spec: Spec) -> Facts:
     downscale = 2 ** (len(vae.get("block_out_channels", [64])) - 1)
     side = unet.get("sample_size") or 64
     own = [side, side] if isinstance(side, int) else side
-    height, width = (_pixels(spec, name, own[k] * downscale, downscale) for k, name in enumerate(("height", "width")))
+    height, width = (pixels(spec, name, own[k] * downscale, downscale) for k, name in enumerate(("height", "width")))
     return Facts(int(unet.get("in_channels", 4)), int(vae.get("latent_channels", 4)), downscale, (height, width))
 
 
-def _pixels(spec: Spec, name: str, own: int, downscale: int) -> int:
-    given = spec.get(name)
+def pixels(spec: Spec, side: str, own: int, multiple: int) -> int:
+    """The height or width of the images, whichever `side` names: what the model is given, or else its own."""
+    given = spec.get(side)
     if given is None:
         return own
-    if isinstance(given, bool) or not isinstance(given, int) or given < downscale or given % downscale:
+    if isinstance(given, bool) or not isinstance(given, int) or given < multiple or given % multiple:
         raise InputError(
-            f"model.{name}={given!r} is not valid: give a multiple of {downscale} (the VAE's factor), or null for "
-            f"the model's own {own}"
+            f"model.{side}={given!r} is not valid: give a multiple of {multiple}, or null for the model's own {own}"
         )
     return given
 

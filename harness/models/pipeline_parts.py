@@ -10,11 +10,10 @@ from harness.errors import InputError
 from harness.models import pickles
 from harness.models.base import Spec
 from harness.models.networks import naming, quiet, whole
+from harness.models.pipeline_files import UNUSED, Facts
 
 if TYPE_CHECKING:
     import torch
-
-    from harness.models.kinds.pipeline import Facts
 
 
 def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, device: str) -> Any:
@@ -42,8 +41,6 @@ def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, de
 
 def _part(spec: Spec, folder: Path, name: str, entry: Any, dtype: torch.dtype) -> Any:
     """One part, or the plain setting that the index has by this name."""
-    from harness.models.kinds.pipeline import UNUSED
-
     if not isinstance(entry, list) or len(entry) != 2:
         return entry
     if entry[0] is None or name in UNUSED:

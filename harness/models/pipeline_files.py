@@ -1,0 +1,120 @@
+"""What the files of a pipeline of diffusers say of it, and where they are. No torch at its top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, nearest
+from harness.models import families, locate
+from harness.models.base import Spec
+from harness.models.families import Family
+from harness.models.files import read_json, safetensors_shapes
+
+LIBRARIES = ("diffusers", "transformers")  # whose classes an index may name
+UNUSED = ("safety_checker", "watermark")  # parts that judge or mark a finished image, and are never loaded
+PATTERNS = ("*.json", "tokenizer*/*", "*/*.model")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the configuration files of a pipeline say."""
+
+    folder: Path
+    index: Mapping[str, Any]  # model_index.json
+    family: Family
+    size: tuple[int, int]  # pixels, height x width
+    downscale: int
+    channels: int  # of its latents
+    noise: Mapping[str, Any]  # scheduler_config.json
+    ways: tuple[str, ...]  # in which it can be guided, the customary first
+
+
+def place(spec: Spec, weights: bool) -> Path:
+    """The folder of the pipeline; of a hub's its configuration is fetched, and with `weights` those too."""
+    if not spec.get("path"):
+        raise InputError(f"model {spec.get('name')} needs model.path=: the folder of a diffusers pipeline, or a hub id")
+    given = str(spec["path"])
+    if given == "embedded":
+        return locate.EMBEDDED
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix in (".safetensors", ".ckpt", ".bin", ".pt"):
+        raise InputError(
+            f"model.path={given}: model=pipeline takes the folder of a pipeline or a hub id; a single file of Stable "
+            "Diffusion 1.x or 2.x is for model=diffusers"
+        )
+    ending = f"*/*.{spec['variant']}*.safetensors" if spec.get("variant") else "*/*.safetensors"
+    return locate.hub_folder(spec, given, (*PATTERNS, ending) if weights else PATTERNS)
+
+
+def facts(spec: Spec) -> Facts:
+    """What the files say; InputError for a class that is not known, a part that is not there, a size that cannot be."""
+    try:
+        return _facts(spec)
+    except InputError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise InputError(f"model {spec.get('name')}: a value in its configuration is not valid ({error})") from error
+
+
+def _facts(spec: Spec) -> Facts:
+    folder = place(spec, weights=False)
+    index = read_json(folder / "model_index.json")
+    family = families.family_of(index.get("_class_name"), str(folder / "model_index.json"))
+    _check_parts(spec, folder, index, family)
+    noise = read_json(folder / "scheduler" / "scheduler_config.json")
+    kind = index["scheduler"][1]
+    if kind not in families.SCHEDULERS:
+        raise InputError(
+            f"model {spec.get('name')}: its {kind} has levels that are not known here; "
+            f"{nearest(str(kind), families.SCHEDULERS)}"
+        )
+    network = read_json(folder / family.network / "config.json")
+    vae = read_json(folder / family.vae / "config.json")
+    downscale = downscale_of(vae)
+    side = family.side or network.get("sample_size") or 64
+    own = [side, side] if isinstance(side, int) else list(side)[-2:]
+    height, width = (
+        locate.pixels(spec, name, own[k] * downscale, downscale * family.multiple)
+        for k, name in enumerate(("height", "width"))
+    )
+    channels = int(vae.get("latent_channels") or vae.get("z_dim") or 4)
+    ways = family.guidance
+    if ways[0] == families.DISTILLED and network.get("guidance_embeds") is not True:  # FLUX schnell is told none
+        ways = (families.NONE, *ways[1:])
+    return Facts(folder, index, family, (height, width), downscale, channels, {**noise, "_class_name": kind}, ways)
+
+
+def _check_parts(spec: Spec, folder: Path, index: Mapping[str, Any], family: Family) -> None:
+    """Every part that is named is of diffusers or transformers and there, its weights in whole .safetensors files."""
+    for name, entry in index.items():
+        if not isinstance(entry, list) or name in UNUSED or entry[:1] == [None]:
+            continue
+        if len(entry) != 2 or entry[0] not in LIBRARIES or not str(entry[1]).isidentifier():
+            raise InputError(
+                f"{folder / 'model_index.json'}: {name} is {entry!r}; a part must be of {' or '.join(LIBRARIES)}"
+            )
+        part = folder / name
+        if not part.is_dir():
+            raise InputError(f"model {spec.get('name')}: {folder} has no {name}/, which its model_index.json names")
+        if (part / "config.json").is_file() and "snapshots" not in part.parts:
+            files = sorted(part.glob(f"*.{spec['variant']}*.safetensors" if spec.get("variant") else "*.safetensors"))
+            if not files and not (name.startswith("tokenizer") or "processor" in name or "extractor" in name):
+                raise InputError(f"model {spec.get('name')}: {part} has no .safetensors file of weights")
+            for file in files:
+                safetensors_shapes(file)
+    for name in (family.network, family.vae, "scheduler"):
+        if not isinstance(index.get(name), list) or index[name][0] is None:
+            raise InputError(f"model {spec.get('name')}: its model_index.json names no {name}")
+
+
+def downscale_of(vae: Mapping[str, Any]) -> int:
+    """Pixels a latent, each way, by a VAE's configuration."""
+    if vae.get("temperal_downsample") is not None:  # AutoencoderKLQwenImage and Wan's; their word
+        return 2 ** len(vae["temperal_downsample"])
+    blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [64]
+    return 2 ** (len(blocks) - 1)
