@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.cell import Cell
 from harness.measure import remembered
 from harness.measure.cost import Marks, count_flops
-from harness.measure.remembered import Remembered, Text
+from harness.measure.remembered import Remembered
 from harness.models import blame
 from harness.models.base import Conditioning, Denoise, Model, Truth
 from harness.models.guidance import Guidance
@@ -38,12 +38,23 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a batch starts from, apart from its text."""
+class Given:
+    """The images of a batch as the data have them."""
 
+    indices: Sequence[int]
     prompts: list[str]
     sources: Tensor | None
     masks: Tensor | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The same images as the model takes them."""
+
+    given: Given
+    cond: Conditioning
+    uncond: Conditioning | None  # None where no unconditional prediction is made
+    source_latents: Tensor | None = None  # None: the task encodes the sources, if it has any
 
 
 class Generator:
@@ -85,30 +96,28 @@ class Generator:
     @torch.inference_mode()
     def batch(self, indices: Sequence[int]) -> Made:
         """The images `indices` of the cell. What was encoded before is taken from the session's memory."""
-        given = self._inputs(indices)
-        before = self.model.calls
-        images, latents = self._make(
-            indices, given, *self._remembered_text(given), self._remembered_sources(indices, given)
-        )
+        inputs, before = self._remembered(indices), self.model.calls
+        images, latents = self._make(inputs)
         # One call is one for the whole batch; an adaptive solver walks image by image.
         calls = (self.model.calls - before) * (1 if self.adaptive else len(indices))
+        given = inputs.given
         return Made(images, latents, given.prompts, given.sources, given.masks, calls)
 
     @torch.inference_mode()
     def timed(self, indices: Sequence[int], marks: Marks) -> None:
         """The same work for the clock: nothing remembered, a mark after each part."""
-        given = self._inputs(indices)
+        given = self._given(indices)
         marks.mark("start")
-        text = self._text(given)
+        inputs = self._encoded(given)
         marks.mark("text")
-        self._make(indices, given, *text, None, marks)
+        self._make(inputs, marks)
         marks.mark("decode")
 
     @torch.inference_mode()
     def reference(self, indices: Sequence[int], levels: NoiseLevels, plan: Plan) -> tuple[Tensor, Tensor]:
         """Latents of the same prompts, sources and noise along other levels: at their end, and one x0-step after it."""
-        given = self._inputs(indices)
-        start = self._start(indices, given, self._remembered_sources(indices, given), levels)
+        inputs = self._remembered(indices)
+        start = self._start(inputs, levels)
         ends: list[Tensor] = []  # of the plan; the stage that is put behind it leads to a clean state
 
         def after_stage(x: Tensor, level: Level) -> Tensor:
@@ -119,79 +128,56 @@ class Generator:
                 x = start.after_stage(x, level)
             return x
 
-        clean = self._run(to_clean(plan), start, *self._remembered_text(given), after_stage)
+        clean = self._run(to_clean(plan), start, inputs, after_stage)
         return start.finish(ends[0]), start.finish(clean)
 
     @torch.inference_mode()
     def exact(self, indices: Sequence[int], truth: Truth) -> Tensor:
         """Where the exact solution takes the same starts: float64, at the cell's last level."""
-        given = self._inputs(indices)
-        start = self._start(indices, given, None, self.levels)
-        ends = self.levels[0], self.levels[self.levels.steps]
-        return truth.exact(start.state, *self._remembered_text(given), self.guidance, *ends)
+        inputs = self._remembered(indices)
+        return self._exact(inputs, self._start(inputs, self.levels), truth, self.levels[self.levels.steps])
 
     @torch.inference_mode()
     def exact_but_last(self, indices: Sequence[int], truth: Truth) -> Tensor:
         """Where a run ends that is exact up to the last level but one and then, as all do, takes its x0 for clean."""
-        given = self._inputs(indices)
-        start = self._start(indices, given, None, self.levels)
-        text, before = self._remembered_text(given), self.levels[self.levels.steps - 1]
-        state = truth.exact(start.state, *text, self.guidance, self.levels[0], before)
-        return self._denoiser(start, *text)(state, before)
+        inputs, before = self._remembered(indices), self.levels[self.levels.steps - 1]
+        start = self._start(inputs, self.levels)
+        return self._denoiser(start, inputs)(self._exact(inputs, start, truth, before), before)
 
-    def _make(
-        self,
-        indices: Sequence[int],
-        given: Inputs,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        source_latents: Tensor | None,
-        marks: Marks | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def _exact(self, inputs: Inputs, start: Start, truth: Truth, last: Level) -> Tensor:
+        return truth.exact(start.state, inputs.cond, inputs.uncond, self.guidance, self.levels[0], last)
+
+    def _make(self, inputs: Inputs, marks: Marks | None = None) -> tuple[Tensor, Tensor]:
         """uint8 images and their latents. FloatingPointError that names the part which first gave NaN or infinity."""
         try:
-            return self._from_text(indices, given, cond, uncond, source_latents, marks)
+            return self._from_text(inputs, marks)
         except FloatingPointError as error:
 
             def again() -> None:
-                self._from_text(indices, given, *self._text(given), None)
+                self._from_text(self._encoded(inputs.given))
 
             raise FloatingPointError(blame.first_to_fail(self.model, again) or str(error)) from error
 
-    def _from_text(
-        self,
-        indices: Sequence[int],
-        given: Inputs,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        source_latents: Tensor | None,
-        marks: Marks | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        start = self._start(indices, given, source_latents, self.levels)
+    def _from_text(self, inputs: Inputs, marks: Marks | None = None) -> tuple[Tensor, Tensor]:
+        start = self._start(inputs, self.levels)
         latents = start.state
         if self.levels is not None:
             on_call = None if marks is None else lambda k: marks.mark("prepare" if k < 0 else "step")
-            latents = start.finish(self._walk(start, cond, uncond, on_call))
+            latents = start.finish(self._walk(start, inputs, on_call))
         if marks is not None:
             marks.mark("denoise")
         return start.paste(self.model.decode(latents)), latents
 
-    def _walk(
-        self,
-        start: Start,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        on_call: Callable[[int], None] | None,
-    ) -> Tensor:
+    def _walk(self, start: Start, inputs: Inputs, on_call: Callable[[int], None] | None) -> Tensor:
         """From the first level to the last, by whoever the cell says does the arithmetic."""
         if self.plan is not None and self.cell.implementation == "native":
-            return self._run(self.plan, start, cond, uncond, start.after_stage, on_call)
+            return self._run(self.plan, start, inputs, start.after_stage, on_call)
         if not self.adaptive:
-            denoise = self._denoiser(start, cond, uncond)
+            denoise = self._denoiser(start, inputs)
             return self._step(denoise, start.state, start.noise, start.after_stage, on_call)
         ends = []  # image by image: the steps that one image takes must not depend on its batch
-        for k, told in enumerate(cond.joined(start.shown)):
-            denoise = self.model.denoiser(told, uncond, self.guidance)
+        for k, told in enumerate(inputs.cond.joined(start.shown)):
+            denoise = self.model.denoiser(told, inputs.uncond, self.guidance)
             ends.append(self._step(denoise, start.state[k : k + 1], start.noise.only(k), None, on_call))
         return torch.cat(ends)
 
@@ -199,16 +185,15 @@ class Generator:
         self,
         plan: Plan,
         start: Start,
-        cond: Conditioning,
-        uncond: Conditioning | None,
+        inputs: Inputs,
         after_stage: Hook | None = None,
         on_call: Callable[[int], None] | None = None,
     ) -> Tensor:
-        told = cond.joined(start.shown)
-        return self.model.run(plan, start.state, start.noise, told, uncond, self.guidance, after_stage, on_call)
+        told = inputs.cond.joined(start.shown)
+        return self.model.run(plan, start.state, start.noise, told, inputs.uncond, self.guidance, after_stage, on_call)
 
-    def _denoiser(self, start: Start, cond: Conditioning, uncond: Conditioning | None) -> Denoise:
-        return self.model.denoiser(cond.joined(start.shown), uncond, self.guidance)
+    def _denoiser(self, start: Start, inputs: Inputs) -> Denoise:
+        return self.model.denoiser(inputs.cond.joined(start.shown), inputs.uncond, self.guidance)
 
     def _step(
         self, denoise: Denoise, x: Tensor, streams: noise.NoiseStreams, after_stage: Hook | None, on_call: Any
@@ -220,41 +205,41 @@ class Generator:
         step = peers.load(self.cell.implementation).run
         return step(self.sampler, self.levels, denoise, x, streams, after_stage, on_call)
 
-    def _start(
-        self, indices: Sequence[int], given: Inputs, source_latents: Tensor | None, levels: NoiseLevels | None
-    ) -> Start:
-        streams = noise.KINDS[self.cell.noise](self.cell.seed, indices, self.model.latent_shape, self.model.device)
+    def _start(self, inputs: Inputs, levels: NoiseLevels | None) -> Start:
+        given = inputs.given
+        kind = noise.KINDS[self.cell.noise]
+        streams = kind(self.cell.seed, given.indices, self.model.latent_shape, self.model.device)
         return self.task.start(
-            self.model, levels, streams, given.sources, given.masks, source_latents, self.cell.strength
+            self.model, levels, streams, given.sources, given.masks, inputs.source_latents, self.cell.strength
         )
 
     # ------------------------------------------------------------------------------------------- what goes into it
-
-    def _inputs(self, indices: Sequence[int]) -> Inputs:
-        name = self.task.name
-        return Inputs(
-            prompts=self.data.prompts(indices),
-            sources=self.data.sources(indices, name) if self.task.needs_sources else None,
-            masks=self.data.masks(indices) if self.task.needs_masks else None,
-        )
 
     @property
     def _guided(self) -> bool:
         """Whether an unconditional prediction is made."""
         return self.guidance.on and self.model.has_unconditional
 
-    def _text(self, given: Inputs) -> Text:
-        """Encoded anew."""
-        return remembered.text(self.model, given.prompts, self.cell.negative_prompt if self._guided else None)
+    def _given(self, indices: Sequence[int]) -> Given:
+        return Given(
+            indices=indices,
+            prompts=self.data.prompts(indices),
+            sources=self.data.sources(indices, self.task.name) if self.task.needs_sources else None,
+            masks=self.data.masks(indices) if self.task.needs_masks else None,
+        )
 
-    def _remembered_text(self, given: Inputs) -> Text:
-        return self.known.text(self.model, given.prompts, self.cell.negative_prompt, self._guided)
+    def _encoded(self, given: Given) -> Inputs:
+        """With the text encoded anew, and the sources left to the task."""
+        return Inputs(given, *remembered.text(self.model, given.prompts, self.cell.negative_prompt, self._guided))
 
-    def _remembered_sources(self, indices: Sequence[int], given: Inputs) -> Tensor | None:
+    def _remembered(self, indices: Sequence[int]) -> Inputs:
+        """With all that the session's memory has."""
+        given = self._given(indices)
+        text = self.known.text(self.model, given.prompts, self.cell.negative_prompt, self._guided)
         if given.sources is None:
-            return None
+            return Inputs(given, *text)
         keys = [(self.task.name, self.data.fingerprint, index) for index in indices]
-        return self.known.sources(self.model, keys, given.sources)
+        return Inputs(given, *text, self.known.sources(self.model, keys, given.sources))
 
     # --------------------------------------------------------------------------------------------------- the cost
 
@@ -273,18 +258,18 @@ class Generator:
     @torch.inference_mode()
     def _count_flops(self) -> tuple[int, int, int]:
         """FLOPs of encoding one prompt (and the negative one), of one denoiser call and of decoding, for one image."""
-        given = self._inputs([0])
-        text = count_flops(lambda: self._text(given))
+        given = self._given([0])
+        text = count_flops(lambda: self._encoded(given))
         levels = self.levels or self._schedule(1)
-        start = self._start([0], given, None, levels)
-        both = self._text(given)
+        inputs = self._encoded(given)
+        start = self._start(inputs, levels)
 
         def calls(number: int) -> int:
             """FLOPs of a run of so many calls, each of the whole way from the first level to the second."""
             way = first_order(levels[0], levels[1])
             stage = Stage(levels[0], levels[1], way[:1], way[1:])
             plan = Plan(levels[0], (stage,) * number, Capabilities(1, number))
-            return count_flops(lambda: self._run(plan, start, *both))
+            return count_flops(lambda: self._run(plan, start, inputs))
 
         before = self.model.calls
         once = calls(1)

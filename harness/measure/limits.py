@@ -41,17 +41,18 @@ DEPENDS_ON = tuple(axis.name for axis in axes.changing(axes.LIMIT, axes.ROUNDING
 def compared(context: Context, cell: Cell, generator: Generator, folder: Path) -> Context:
     """The `context` with what final latents are compared with; without, where nothing is known."""
     truth, levels = generator.model.truth, generator.levels
-    if truth is None or levels is None:
-        limit = ReferenceRun(cell, generator, folder) if has_limit(generator) else None
-        return replace(context, reference_latents=limit, reference_name=DEFINITION)
-    exact = ExactRun(cell, generator, folder, truth)
-    return replace(
-        context,
-        exact_latents=exact,
-        exact_floor=ExactButLast(cell, generator, folder, truth) if ends_clean(generator) else None,
-        exact_name=exact.definition,
-        law=None if generator.guidance.on else truth.law(levels[levels.steps]),
-    )
+    if truth is not None and levels is not None:
+        exact = ExactRun(cell, generator, folder, truth)
+        return replace(
+            context,
+            exact_latents=exact,
+            exact_floor=ExactButLast(cell, generator, folder, truth) if ends_clean(generator) else None,
+            exact_name=exact.definition,
+            law=None if generator.guidance.on else truth.law(levels[levels.steps]),
+        )
+    if not has_limit(generator):
+        return context
+    return replace(context, reference_latents=ReferenceRun(cell, generator, folder), reference_name=DEFINITION)
 
 
 def has_limit(generator: Generator) -> bool:

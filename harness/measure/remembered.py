@@ -13,9 +13,9 @@ from harness.models.base import Conditioning, Model
 Text = tuple[Conditioning, Conditioning | None]  # a row a prompt, and one of the negative prompt where it is asked for
 
 
-def text(model: Model, prompts: Sequence[str], negative: str | None) -> Text:
-    """`negative`: the negative prompt; None where no unconditional prediction is made."""
-    if negative is None:
+def text(model: Model, prompts: Sequence[str], negative: str, guided: bool) -> Text:
+    """Encoded anew; the negative prompt, too, where it is what an image is `guided` away from."""
+    if not guided:
         return model.encode_text(prompts), None
     own = model.encode_negative(negative)
     if own is not None:

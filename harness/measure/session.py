@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ class Session:
         began = time.perf_counter()
         row: Row = {**cell.columns(), "started_at": _now(), "load_average": cost.load_average()}
         report("loading", 0)
-        generator = self._generator(cell, self._model(cell))
+        model = self._model(cell)
+        generator = self._generator(cell, model)
         row.update(load_s=self.load_s, **generator.columns(), **cost.environment())
         row["hardware"] = cost.hardware(cell.device)
         if generator.plan is not None and cell.implementation == "native":
@@ -102,21 +104,15 @@ class Session:
         report("timing", 0)
         runs: dict[str, Callable[[cost.Marks], None]] = {}
         for cell in cells:
-            same = (cell.model_key, cell.timing, cell.timing_batch) == (
-                first.model_key,
-                first.timing,
-                first.timing_batch,
-            )
+            same = all(getattr(cell, k) == getattr(first, k) for k in ("model_key", "timing", "timing_batch"))
             if same and cell.cell_id not in self.timed:
                 try:
-                    runs[cell.cell_id] = self._timed_run(cell, self._generator(cell, model))
+                    generator = self._generator(cell, model)
+                    runs[cell.cell_id] = partial(generator.timed, range(cell.timing_batch))
                 except Exception:
                     if cell is first:
                         raise  # any other fails by itself in its own turn
         self.timed |= rounds.time_block(runs, cost.PRESETS[first.timing], first.device)
-
-    def _timed_run(self, cell: Cell, generator: Generator) -> Callable[[cost.Marks], None]:
-        return lambda marks: generator.timed(range(cell.timing_batch), marks)
 
     # ---------------------------------------------------------------------- one cell, piece by piece (harness.compare)
 
