@@ -298,6 +298,17 @@ def test_force_runs_again_what_is_recorded_and_keeps_one_row(tmp_path):
     assert len(pd.read_parquet(tmp_path / "cells")) == 3
 
 
+def test_what_failed_is_tried_again_and_what_is_recorded_is_not(tmp_path):
+    words = ("--cells", "2", "--fault", "kill:1", "--retries", "0")
+    assert sweep(tmp_path, *words).returncode == 1
+    before = Store(tmp_path).versions()
+    again = sweep(tmp_path, *words)
+    assert again.returncode == 0 and "1 cells run, 1 already recorded" in again.stdout
+    after = Store(tmp_path).versions()
+    assert [key for key in after if after[key] == before[key]] == [cell(0).cell_id]
+    assert set(Store(tmp_path).recorded().values()) == {"ok"}
+
+
 # ---------------------------------------------------------------------------------------- records that do not fit
 
 

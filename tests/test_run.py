@@ -13,7 +13,8 @@ from harness.measure import cost, rounds
 from harness.measure.session import Session
 from harness.sweep.enumerate import enumerate_cells
 
-WORDS = ["n_images=4", "batch_size=4", "timing=off", "reference_count=100", "metrics=[discretisation]", "threads=1"]
+WORDS = ["n_images=2", "batch_size=2", "timing=off", "reference_count=100", "metrics=[]", "threads=1"]
+LIMIT = "metrics=[discretisation]"  # costs 200 steps for every seed, guidance and level where a run enters
 
 
 @pytest.fixture(autouse=True)
@@ -49,15 +50,15 @@ def generator(session: Session, cell):
 def test_an_image_does_not_depend_on_its_batch(session, cells):
     for word in ("sampler=dpmpp", "sampler=ddim sampler.eta=1.0", "sampler=euler sampler.s_churn=10"):
         made = generator(session, cells("steps=3", *word.split())[0])
-        together = made.batch([0, 1, 2, 3]).images.int()
-        alone = torch.cat([made.batch([index]).images for index in (0, 1, 2, 3)]).int()
+        together = made.batch([0, 3]).images.int()
+        alone = torch.cat([made.batch([index]).images for index in (0, 3)]).int()
         assert (together - alone).abs().max() <= 2, word
-        assert (together[0] - together[2]).abs().max() > 20
+        assert (together[0] - together[1]).abs().max() > 20
 
 
 def test_discretisation_error_falls_with_steps_and_high_order_wins(session, cells):
     error = {}
-    for cell in cells("sampler=euler,dpmpp,unipc,ddim", "steps=5,10,20"):
+    for cell in cells("sampler=euler,dpmpp,unipc,ddim", "steps=5,10,20", LIMIT):
         error[cell.sampler["name"], cell.steps] = run(session, cell)["discretisation_error"]
     for name in ("euler", "dpmpp", "unipc", "ddim"):
         assert error[name, 5] > error[name, 10] > error[name, 20] > 0, (name, error)
@@ -66,7 +67,7 @@ def test_discretisation_error_falls_with_steps_and_high_order_wins(session, cell
 
 
 def test_the_reference_run_is_made_once_for_all_samplers(session, cells):
-    first, second = cells("steps=2", "sampler=euler,dpmpp", "seed=77")
+    first, second = cells("steps=2", "sampler=euler,dpmpp", LIMIT)
     run(session, first)
     before = session.model.calls
     run(session, second)
@@ -74,7 +75,7 @@ def test_the_reference_run_is_made_once_for_all_samplers(session, cells):
 
 
 def test_a_stochastic_sampler_has_no_discretisation_error(session, cells):
-    row = run(session, cells("steps=2", "sampler=ddim", "sampler.eta=1.0")[0])
+    row = run(session, cells("steps=2", "sampler=ddim", "sampler.eta=1.0", LIMIT)[0])
     assert row["stochastic"] and row.get("discretisation_error") is None
 
 
@@ -124,7 +125,7 @@ def test_source_statistics_of_a_failed_cell_are_not_kept(session, cells):
 
 def test_lower_precision_gives_nearly_the_same_images(session, cells):
     fp32, bf16 = cells("steps=4", "precision=fp32,bf16")
-    one, other = (generator(session, cell).batch(range(4)).images.float() for cell in (fp32, bf16))
+    one, other = (generator(session, cell).batch(range(2)).images.float() for cell in (fp32, bf16))
     error = (one - other).square().mean()
     assert error > 0 and 10 * np.log10(255**2 / error) > 20
 

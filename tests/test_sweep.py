@@ -36,6 +36,18 @@ def sweep(folder: Path, *words: str, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, **kwargs)
 
 
+@pytest.fixture
+def here(monkeypatch, capfd):
+    """The same command without a process of its own (its workers are): the exit code and what was said."""
+
+    def run(folder: Path, *words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["harness.sweep", *SMALL, *words, f"results_dir={folder}"])
+        capfd.readouterr()
+        return main(), capfd.readouterr().out
+
+    return run
+
+
 # ------------------------------------------------------------------------------------------------- enumeration
 
 
@@ -203,18 +215,13 @@ def test_every_cell_leaves_a_whole_record(swept):
     assert "reports/plot.py" in done.stdout
 
 
-def test_the_same_command_again_runs_nothing_and_force_runs_again(swept):
+def test_the_same_command_again_runs_nothing(swept, here):
     folder, _ = swept
     words = ("sampler=dpmpp,euler", "steps=2,3", "timing=quick", "metrics=[fid,clip_score]")
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.parquet")}
-    again = sweep(folder, *words)
-    assert again.returncode == 0 and "0 cells run, 4 already recorded" in again.stdout
+    code, said = here(folder, *words)
+    assert code == 0 and "0 cells run, 4 already recorded" in said
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.parquet")}
-    ended = pd.read_parquet(folder / "cells").set_index(["sampler", "steps"]).ended_at
-    forced = sweep(folder, "sampler=euler", "steps=3", *words[2:], "force=true")
-    assert "1 cells run" in forced.stdout
-    now = pd.read_parquet(folder / "cells").set_index(["sampler", "steps"]).ended_at
-    assert len(now) == 4 and [*now.index[now != ended[now.index]]] == [("euler", 3)]
 
 
 def test_a_cell_that_fails_does_not_take_the_others(tmp_path):
@@ -224,17 +231,12 @@ def test_a_cell_that_fails_does_not_take_the_others(tmp_path):
     (folder / "1.png").write_bytes(b"not a picture")
     (folder / "captions.csv").write_text("file_name,caption\n0.png,a red square\n1.png,nothing\n")
     words = ["task=img2img", "data=folder", f"data.path={folder}", "steps=2", "n_images=1,2", "sampler=euler,ddim"]
-    done = sweep(tmp_path / "results", *words)
+    done = sweep(tmp_path / "results", *words, "metrics=[]")
     rows = pd.read_parquet(tmp_path / "results" / "cells")
     assert done.returncode == 1 and "Traceback" not in done.stdout
     assert rows.groupby("n_images").status.unique().map(list).to_dict() == {1: ["ok"], 2: ["failed"]}
     assert rows[rows.status == "failed"].error.str.contains("1.png").all()
     assert done.stdout.count("failed ") >= 2
-    # What failed is tried again, what is recorded is not.
-    Image.new("RGB", (64, 64), "blue").save(folder / "1.png")
-    Image.open(folder / "1.png").load()
-    again = sweep(tmp_path / "results", *words)
-    assert again.returncode == 0, again.stdout
 
 
 def test_a_killed_worker_costs_its_own_cell_only(tmp_path):
@@ -265,35 +267,42 @@ def until(condition, seconds: float = 240) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, how):
+def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, here):
     words = [*QUICK, "steps=2", "seed=range(0,40)"]
     command = [sys.executable, "-m", "harness.sweep", *SMALL, *words, f"results_dir={tmp_path}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until(lambda: len(recorded(tmp_path)) >= 2)
-    process.send_signal(how)
-    assert process.wait(timeout=200) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    for how, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        kept = set(recorded(tmp_path))
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        until(lambda kept=kept: len(set(recorded(tmp_path)) - kept) >= 2)
+        process.send_signal(how)
+        assert process.wait(timeout=200) == code
+        assert kept < set(recorded(tmp_path))
     kept = pd.read_parquet(tmp_path / "cells")
-    assert 2 <= len(kept) < 40 and set(kept.status) == {"ok"}
-    again = sweep(tmp_path, *words)
-    assert again.returncode == 0
-    assert f"{40 - len(kept)} cells run, {len(kept)} already recorded" in again.stdout
+    assert 4 <= len(kept) < 40 and set(kept.status) == {"ok"}
+    code, said = here(tmp_path, *words)
+    assert code == 0 and f"{40 - len(kept)} cells run, {len(kept)} already recorded" in said
+    ended = pd.read_parquet(tmp_path / "cells").set_index("seed").ended_at
+    assert len(ended) == 40 and (ended[kept.seed].values == kept.ended_at.values).all()
+    code, said = here(tmp_path, *QUICK, "steps=2", "seed=7", "force=true")
+    assert code == 0 and "1 cells run" in said
+    now = pd.read_parquet(tmp_path / "cells").set_index("seed").ended_at
+    assert len(now) == 40 and [*now.index[now != ended[now.index]]] == [7]
 
 
-def test_workers_and_batches_make_the_same_images(tmp_path):
+def test_workers_and_batches_make_the_same_images(tmp_path, here):
     """A stochastic sampler gives an image the same noise whoever makes it, beside whatever else."""
+    from harness.measure.session import Session
     from harness.store.records import Store
 
-    found = []
-    for workers, batch in ((1, 16), (2, 7)):
-        folder = tmp_path / str(workers)
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.sweep", "model=gmm", "sampler=euler_a,dpmpp_2m_sde", "steps=4",
-             "timing=off", "n_images=16", f"batch_size={batch}", f"workers={workers}", "metrics=[law]",
-             "device=cpu", "threads=1", "plots=false", f"results_dir={folder}"],
-            cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        rows = Store(folder).images().merge(Store(folder).cells()[["cell_id", "sampler"]], on="cell_id")
-        found.append({(row.sampler, row.image_index): row.image_sha256 for row in rows.itertuples()})
-    assert len(found[0]) == 32 and found[0] == found[1]
+    words = ["model=gmm", "sampler=euler_a,dpmpp_2m_sde", "steps=4", "n_images=16", "metrics=[law]", "device=cpu"]
+    asked, alone = cells(*SMALL, *words, "batch_size=16"), Session(tmp_path / "alone")
+    one = {
+        (cell.sampler["name"], image["image_index"]): image["image_sha256"]
+        for cell in asked
+        for image in alone.run(cell, lambda what, images: None).images
+    }
+    store = Store(tmp_path / "two")
+    code, _ = here(tmp_path / "two", *words, "batch_size=7", "workers=2")
+    rows = store.images().merge(store.cells()[["cell_id", "sampler"]], on="cell_id")
+    two = {(row.sampler, row.image_index): row.image_sha256 for row in rows.itertuples()}
+    assert code == 0 and len(one) == 32 and one == two
