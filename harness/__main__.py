@@ -31,6 +31,8 @@ COMMANDS = {  # word: (module, what it does)
     "parity-pipeline": ("harness.parity_pipeline", "whole pipelines beside those of diffusers"),
     "overhead": ("harness.overhead", "the arithmetic of a step beside the peers'"),
     "gits": ("harness.gits", "a model's reference trajectory for the gits schedule"),
+    "learn": ("harness.learn", "plans fitted to a model, beside the best that is made by hand"),
+    "learned-figure": ("reports.learned", "the figure of a recorded learning run"),
     "train": ("harness.embedded.train", "train the embedded model again"),
     "evaluate": ("harness.embedded.evaluate", "the figures of the embedded model's card"),
     "bench.fake_cells": ("harness.bench.fake_cells", "a sweep of cells that compute nothing and break when asked"),

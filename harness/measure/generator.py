@@ -74,13 +74,14 @@ class Generator:
 
     def columns(self) -> dict[str, Any]:
         """What the record says of the run itself."""
-        height, width = self.model.size
+        cell, (height, width) = self.cell, self.model.size
         declared = None if self.levels is None else self.sampler.declares(self.steps_run)
         return {
             "steps_run": None if self.adaptive else self.steps_run,
             "order": None if declared is None else declared.order,
             "stochastic": self.stochastic,
             "plan": None if self.plan is None else str(self.plan),
+            "plan_elsewhere": self.sampler.solver.elsewhere(cell.model.name, cell.model_fingerprint, cell.cfg),
             "height": height,
             "width": width,
         }

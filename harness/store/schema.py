@@ -20,7 +20,7 @@ from harness.axes import AXES, PARTS, Column
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 3  # the version of these columns, which every file says
+VERSION = 4  # the version of these columns, which every file says
 SCHEMA_VERSION = max(VERSION, *(axis.since for axis in AXES))
 STATUSES = ("ok", "failed", "skipped")
 ARROW_TYPES = {
@@ -77,6 +77,7 @@ ASKED = [
     Column("steps_run", "int", "steps", "steps that really ran (fewer where strength < 1)"),
     Column("plan", "text", "", "the sampler's plan: its table of coefficients"),
     Column("plan_id", "text", "", "the plan's file in results/plans, exact and to be run again: the hash of its text"),
+    Column("plan_elsewhere", "text", "", "what a learned plan was made for, where that is not this model and cfg"),
     Column("prompts_truncated", "int", "prompts", "prompts longer than the tokenizer's limit, cut; null: no tokenizer"),
     Column("mask_share", "float", "share", "mean share of pixels repainted (inpaint), 0..1; at the images' size"),
 ]

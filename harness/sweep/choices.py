@@ -13,7 +13,7 @@ from harness.errors import InputError, nearest
 from harness.paths import CONF
 from harness.specs import DataSpec, ModelSpec, SamplerSpec, ScheduleSpec
 
-OF_A_FILE = "plan_file"  # the solver that brings its own levels: schedule=auto stands for those
+OF_A_FILE = ("plan_file", "learned")  # solvers that bring their own levels: schedule=auto stands for those
 
 
 @cache
@@ -33,6 +33,21 @@ def meant(kind: str, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]
         model = ModelSpec(values["model"])
         name = model.default_data if kind == "data" else _auto_schedule(SamplerSpec(values["sampler"]), model)
     return (section, section["name"]) if name is None else (read(kind, name), name)
+
+
+def learned(sampler: SamplerSpec, model: ModelSpec, fingerprint: str, cfg: float, calls: Any) -> SamplerSpec:
+    """The sampler, and where it is a learned one, the plan for this model, guidance scale and number of calls.
+
+    InputError where there is none, which says what there is.
+    """
+    if sampler["solver"] != "learned" or sampler["file"] is not None:
+        return sampler
+    from samplers.solvers.learned import chosen
+
+    try:
+        return sampler.with_(file=chosen(model.name, fingerprint, cfg, calls))
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def settled(sampler: SamplerSpec, schedule: ScheduleSpec, model: ModelSpec) -> tuple[SamplerSpec, ScheduleSpec]:
@@ -60,14 +75,14 @@ def _schedule(asked: ScheduleSpec, sampler: SamplerSpec, model: ModelSpec) -> Sc
     if asked.name != "auto":
         return asked
     usual = read("schedule", _auto_schedule(sampler, model))
-    if sampler["solver"] == OF_A_FILE:
+    if sampler["solver"] in OF_A_FILE:
         return ScheduleSpec({**_over(usual, asked), "file": sampler["file"], "sha256": sampler["sha256"]})
     return ScheduleSpec(_over(_over(usual, model.auto_schedule), asked))
 
 
 def _auto_schedule(sampler: SamplerSpec, model: ModelSpec) -> str:
     """The levels of the sampler's own file, the model's customary schedule, or the sampler's."""
-    if sampler["solver"] == OF_A_FILE:
+    if sampler["solver"] in OF_A_FILE:
         return "file"
     return model.auto_schedule.get("name", sampler.default_schedule)
 

@@ -15,9 +15,10 @@ from harness.bounds import SETTINGS, YesOrNo
 from harness.cell import Cell
 from harness.errors import InputError
 from harness.executors.load import kind_of
-from harness.specs import Settings
+from harness.specs import SamplerSpec, Settings
 from harness.sweep.machine import Machine
 from harness.sweep.settle import ask, once
+from samplers import registry
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,15 @@ def enumerate_cells(words: Sequence[str]) -> Asked:
     for values in asked.values:
         cell = ask(values, remembered, machine)
         cells.setdefault(cell.cell_id, cell)
-    remarks = (remark for cell in cells.values() for remark in remembered(data_remarks, cell.data))
-    return Asked(cells, settings, [*asked.notes, *dict.fromkeys(remarks)])
+    found = cells.values()
+    remarks = (remark for cell in found for remark in remembered(data_remarks, cell.data))
+    told = (remembered(_elsewhere, cell.sampler, cell.model.name, cell.model_fingerprint, cell.cfg) for cell in found)
+    return Asked(cells, settings, [*asked.notes, *dict.fromkeys(filter(None, (*remarks, *told)))])
+
+
+def _elsewhere(sampler: SamplerSpec, model: str, fingerprint: str, cfg: float) -> str | None:
+    """That a learned plan was made for another model or guidance scale than the cell's, where it was."""
+    return registry.sampler(sampler).solver.elsewhere(model, fingerprint, cfg)
 
 
 def check_settings(settings: Settings) -> Settings:

@@ -56,10 +56,12 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     task, model = TaskSpec(values["task"]), ModelSpec(knob_paths.found("model", values["model"]))
     kind = kind_of(model)
     once(kind.check, model, task.name)
-    asked = SamplerSpec(values["sampler"]), ScheduleSpec(values["schedule"])
-    sampler, schedule = once(choices.settled, *asked, model)
-    data = choices.data(DataSpec(values["data"]), model)
     guidance = _guidance(values, model)
+    fingerprint = once(kind.fingerprint, model)
+    calls = values["steps"] if values["nfe"] is None else values["nfe"]
+    asked = choices.learned(SamplerSpec(values["sampler"]), model, fingerprint, guidance.scale, calls)
+    sampler, schedule = once(choices.settled, asked, ScheduleSpec(values["schedule"]), model)
+    data = choices.data(DataSpec(values["data"]), model)
     how = once(load_task, task)
     strength = _strength(values["strength"], task)
     device = machine.device(values["device"])
@@ -77,7 +79,7 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     settled: dict[str, Any] = {
         "task": task,
         "model": model,
-        "model_fingerprint": once(kind.fingerprint, model),
+        "model_fingerprint": fingerprint,
         "sampler": sampler,
         "schedule": schedule,
         "data": data,

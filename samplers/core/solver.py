@@ -61,6 +61,13 @@ class Solver:
         """
         return {}
 
+    def elsewhere(self, model: str, fingerprint: str, cfg: float) -> str | None:
+        """What a reader must know where the method was made for another model or guidance scale than these.
+
+        None where it is at home, and for every method that was made for none.
+        """
+        return None
+
     def _one_of(self, knob: str, valid: Iterable[Any]) -> None:
         """ValueError unless the knob has one of these values, which are words or whole numbers."""
         given, choices = getattr(self, knob), list(valid)

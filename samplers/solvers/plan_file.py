@@ -1,7 +1,8 @@
 """A plan read from a file as a sampler: `sampler=plan sampler.file=my.json` runs the very coefficients in it.
 
 The file may hold any plan in the format of samplers/core/plan_json.py: one that `python -m samplers.show --json` wrote,
-one that a sweep kept beside its records (results/plans), or one that was made by hand or by an optimiser.
+one that a sweep kept beside its records (results/plans), one that `python -m harness.learn` fitted to a model, or one
+that was made by hand.
 """
 
 from __future__ import annotations
@@ -74,6 +75,17 @@ class PlanFile(Solver):
                 f"{type(process).__name__}: its state is scaled otherwise"
             )
         return levels
+
+    def elsewhere(self, model: str, fingerprint: str, cfg: float) -> str | None:
+        learned = read(self.file, self.sha256).learned
+        if learned is None or (learned["model_fingerprint"] == fingerprint and learned["cfg"] == cfg):
+            return None
+        other = [] if learned["model_fingerprint"] == fingerprint else [f"model={model} (weights {fingerprint})"]
+        other += [] if learned["cfg"] == cfg else [f"cfg={cfg:g}"]
+        return (
+            f"{self.file} was learned for model={learned['model']} (weights {learned['model_fingerprint']}) at "
+            f"cfg={learned['cfg']:g}, not for {' and '.join(other)}: it may be worse here than a textbook sampler"
+        )
 
 
 def read(file: str, sha256: str | None = None) -> plan_json.SavedPlan:
