@@ -190,9 +190,9 @@ class Source:
         if truth is not None:
             top, low = (self.process.level(ratio) for ratio in (self.process.ratio_max, self.process.ratio_min))
             cond, uncond = self._text(split.first, len(split))
-            for name, end in (("clean", CLEAN), ("lowest", low)):
-                solved = truth.exact(split.start(top), cond, uncond, self.guidance, top, end)
-                found[name] = solved.cpu().numpy()
+            lowest = truth.exact(split.start(top), cond, uncond, self.guidance, top, low)
+            clean = truth.exact(lowest, cond, uncond, self.guidance, low, CLEAN)
+            found |= {"clean": clean.cpu().numpy(), "lowest": lowest.cpu().numpy()}
         return found if keep_way else {name: found[name] for name in ("clean", "lowest")}
 
     def _teacher(self, split: Split, steps: int) -> dict[str, np.ndarray]:
