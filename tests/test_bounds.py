@@ -34,7 +34,7 @@ ENDS = {
     for axis in AXES
     if isinstance(axis.check, (bounds.Whole, bounds.Number))
 }
-HERE = {"diffusers", "sd15", "sd21", "sd_inpaint", "folder", "plan", "file"}  # these need files
+HERE = {"diffusers", "sd15", "sd21", "sd_inpaint", "folder", "plan", "learned", "file"}  # these need files
 HERE |= {path.stem for path in (CONF / "model").glob("*.yaml") if "kind: pipeline" in path.read_text()}
 
 

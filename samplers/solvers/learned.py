@@ -29,8 +29,8 @@ class Learned(PlanFile):
     file: str | None = None  # type: ignore[assignment]  # None: not chosen yet
 
     def declares(self, steps: int) -> Capabilities:
-        self._needs_file()
-        return super().declares(steps)
+        """What the file declares; of one that is not chosen yet what every learned plan does."""
+        return Capabilities(order=1, nfe=steps) if self.file is None else super().declares(steps)
 
     def plan(self, levels: NoiseLevels) -> Plan:
         self._needs_file()
