@@ -173,7 +173,7 @@ class Source:
     def _text(self, first: int, count: int) -> remembered.Text:
         prompts = self.data.prompts(range(first, first + count))
         guided = self.guidance.on and self.model.has_unconditional
-        return remembered.text(self.model, prompts, self.cell.negative_prompt if guided else None)
+        return remembered.text(self.model, prompts, self.cell.negative_prompt, guided)
 
     def _key(self, split: Split, keep_way: bool) -> str:
         cell = self.cell
