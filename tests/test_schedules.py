@@ -51,7 +51,7 @@ def _levels_fall_to_the_end(name, process, end, steps, case):
     levels = schedules.build(name, process, steps, end=end)
     assert (levels.steps, len(levels)) == (steps, steps + 1), case
     assert (np.diff(levels.ratio) < 0).all() and (np.diff(levels.time) <= 1e-9).all(), case
-    assert levels.ratio[-1] == pytest.approx(0 if end == "zero" else process.ratio_min, rel=1e-12), case
+    assert levels.ratio[-1] == pytest.approx(0 if end == "zero" else process.ratio_min, rel=1e-12, abs=0), case
     assert levels.time[-1] == pytest.approx(0 if end == "zero" else process.time_min, abs=1e-9), case
     if np.isinf(levels.ratio[0]):
         assert name == "flow_shift" and isinstance(process, RectifiedFlow), case
@@ -352,7 +352,7 @@ def test_rectified_flow_is_exact_between_and_beyond_its_timesteps():
     assert np.abs(alpha - (1 - t)).max() < 3e-16 and np.abs(sigma - t).max() < 3e-16
     assert np.abs(flow.time(flow.ratio(1000 * t)) - 1000 * t).max() < 3e-13
     tiny = flow.level(1e-12)  # no digits are lost where 1 − α would lose them
-    assert tiny.sigma == pytest.approx(1e-12, rel=1e-11)
+    assert tiny.sigma == pytest.approx(1e-12, rel=1e-11, abs=0)
     noise, clean = flow.level(np.inf), flow.level(0.0)
     assert noise == (0, 1, 1000) and noise.ratio == np.inf and noise.lam == -np.inf
     assert clean == (1, 0, 0) and clean.lam == np.inf
