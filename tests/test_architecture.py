@@ -140,6 +140,14 @@ def test_a_worker_process_does_not_load_hydra():
     assert not loaded_after("import harness.sweep.__main__, harness.executors.local") & {"torch", "hydra", "omegaconf"}
 
 
+def test_a_cell_of_a_formula_loads_no_library_of_networks():
+    code = "import sys, tempfile; from harness.sweep.enumerate import enumerate_cells as of\n"
+    code += "from harness.measure.session import Session\n"
+    code += "words = ['model=gmm', 'steps=2', 'n_images=2', 'timing=off', 'metrics=[law]', 'device=cpu', 'threads=1']\n"
+    code += "Session(tempfile.mkdtemp()).run(*of(words).cells.values(), lambda *said: None)"
+    assert not loaded_after(code) & {"diffusers", "transformers", "torchvision", "torch._dynamo", "torch._inductor"}
+
+
 def test_hydra_is_driven_through_its_public_functions():
     """Only what its documentation names, and nothing of it, of the arguments or of the environment is patched."""
     text = (COMMANDLINE).read_text()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +185,11 @@ def count_flops(work: Callable[[], object]) -> int:
 @cache
 def environment() -> Row:
     """Where this process runs: libraries, machine, commit. The same for every cell of a worker."""
-    import diffusers
     import torch
 
     return {
         "torch_version": torch.__version__,
-        "diffusers_version": diffusers.__version__,
+        "diffusers_version": version("diffusers"),  # which takes seconds to import, and a formula has no use for it
         "python_version": platform.python_version(),
         "platform": platform.platform(),
         "hostname": platform.node(),
