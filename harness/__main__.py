@@ -33,6 +33,7 @@ COMMANDS = {  # word: (module, what it does)
     "gits": ("harness.gits", "a model's reference trajectory for the gits schedule"),
     "learn": ("harness.learn", "plans fitted to a model, beside the best that is made by hand"),
     "learned-figure": ("reports.learned", "the figure of a recorded learning run"),
+    "race": ("harness.race", "a sweep in rounds of images, in which cells that are beaten stop"),
     "train": ("harness.embedded.train", "train the embedded model again"),
     "evaluate": ("harness.embedded.evaluate", "the figures of the embedded model's card"),
     "bench.fake_cells": ("harness.bench.fake_cells", "a sweep of cells that compute nothing and break when asked"),

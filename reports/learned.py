@@ -30,9 +30,10 @@ def draw(told: Mapping[str, Any], path: Path) -> list[Path]:
 def drawing(told: Mapping[str, Any], name: str) -> Drawing:
     """Two panels, one a measure: both test sets of the hand-made side and of the learned, with their intervals."""
     plans = sorted(told["plans"], key=lambda plan: plan["nfe"])
+    count = told["images"]["test"]["images"]
     note = (
-        f"Two test sets of {told['images']['test']['images']} images each, which nothing was fitted to or chosen by; "
-        "bars: 95 %. The hand-made one is the best of every sampler, schedule and knob on other images."
+        f"Distance to the limit of many steps on two test sets of {count} images, which nothing was fitted to or chosen "
+        "by; bars: 95 %. The hand-made one is the best of every sampler, schedule and knob on other images."
     )
     figure = titled(f"Plans learned for {told['model']} at CFG {told['cfg']:g}", [note], 3.4)
     for panel, (measure, heading) in zip(figure.subplots(1, 2), PANELS, strict=True):
@@ -45,7 +46,7 @@ def drawing(told: Mapping[str, Any], name: str) -> Drawing:
         panel.set_xlabel("denoiser calls")
         value_axis(panel.xaxis, [plan["nfe"] for plan in plans], log=True)
         log_axis(panel.yaxis)
-    figure.axes[0].set_ylabel("error, relative to the limit of many steps")
+    figure.axes[0].set_ylabel("relative error")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return Drawing(name, figure)
 

@@ -68,7 +68,7 @@ def test_the_trajectory_is_cubic_between_its_levels():
 
 def test_splits_share_no_prompt_and_no_noise(tmp_path, few_rivals):
     asked, (cell,), _ = learn.read([*WORDS, f"results_dir={tmp_path}"])
-    run = learn.Learning(asked, cell, learn.Ledger(tmp_path / "steps.json"), tmp_path / "cache")
+    run = learn.Learning(asked, cell, tmp_path / "steps", tmp_path / "cache")
     splits = [run.train, run.validation, *run.tests]
     prompts = [range(one.first, one.first + len(one)) for one in splits]
     assert sum(map(len, prompts)) == len(set().union(*prompts)) == 24 + 16 + 2 * 16

@@ -166,13 +166,15 @@ class Ledger:
         return self.steps[name]["found"]
 
     def seconds(self, *prefixes: str) -> float:
-        return sum(step["seconds"] for name, step in self.steps.items() if name.startswith(prefixes))
+        """Of the steps by these names, and of those below them."""
+        below = tuple(f"{prefix}/" for prefix in prefixes)
+        steps = self.steps.items()
+        return sum(step["seconds"] for name, step in steps if name in prefixes or name.startswith(below))
 
 
-def _key(asked: Asked, cell: Cell) -> str:
-    """Names what decides the steps: all but the numbers of calls, where they are written, and who else is looked at."""
-    own = {name: value for name, value in asdict(asked).items() if name not in ("nfe", "out", "neighbours")}
-    return hashlib.sha256(json.dumps([VERSION, own, cell.cell_id], sort_keys=True).encode()).hexdigest()[:16]
+def _key(*what: Any) -> str:
+    """Names what decides some steps."""
+    return hashlib.sha256(json.dumps([VERSION, *what], sort_keys=True).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------------------------------------------- the command
@@ -181,10 +183,9 @@ def _key(asked: Asked, cell: Cell) -> str:
 def learn(asked: Asked, cell: Cell, results: Path, draw: Draw | None = None) -> list[Path]:
     """The plans' files, one a number of calls. Everything on the way goes to `results`."""
     torch.set_num_threads(cell.cpu_threads)
-    key = _key(asked, cell)
     folder = layout.learned(results)
     out = folder if asked.out is None else Path(asked.out).expanduser()
-    run = Learning(asked, cell, Ledger(folder / "steps" / f"{key}.json"), layout.cache(results) / "learned")
+    run = Learning(asked, cell, folder / "steps", layout.cache(results) / "learned")
     name = f"{cell.model['name']}_cfg{cell.cfg:g}"
     run.say(f"{name}: steps kept in {run.ledger.path}")
     paths = []
@@ -211,8 +212,9 @@ def learn(asked: Asked, cell: Cell, results: Path, draw: Draw | None = None) -> 
 class Learning:
     """What is learned for one model, guidance scale and precision."""
 
-    def __init__(self, asked: Asked, cell: Cell, ledger: Ledger, cache: Path) -> None:
-        self.asked, self.cell, self.ledger, self.cache = asked, cell, ledger, cache
+    def __init__(self, asked: Asked, cell: Cell, steps: Path, cache: Path) -> None:
+        """`steps`: the folder that steps are kept in; `cache`: that of what the teacher finds."""
+        self.asked, self.cell, self.cache = asked, cell, cache
         self.source = Source(cell, cache)
         self.process = self.source.process
         first = 2 * asked.test + asked.train_seed * (asked.images + asked.validation)
@@ -221,7 +223,11 @@ class Learning:
         self.say(f"teacher: {TEACHER}, {asked.images} + {asked.validation} images")
         self.train = self.source.split(seed, first, asked.images, keep_way=True)
         self.validation = self.source.split(seed, first + asked.images, asked.validation)
-        self.off = ledger.once("teacher", lambda: self.source.teacher_error(self.validation))
+        # The hand-made side depends on the validation images alone, so that other ways to learn meet the same race.
+        own = {name: value for name, value in asdict(asked).items() if name not in ("nfe", "out", "neighbours")}
+        self.ledger = Ledger(steps / f"{_key(own, cell.cell_id)}.json")
+        self.races = Ledger(steps / f"race-{_key(self.validation.said(), cell.cell_id)}.json")
+        self.off = self.ledger.once("teacher", lambda: self.source.teacher_error(self.validation))
         self.say(f"teacher: off by {self.off:.2g} itself")
         self._tests: list[Split] = []
         self._found: dict[int, Table] = {}
@@ -241,7 +247,7 @@ class Learning:
 
     def rivals(self, calls: int) -> list[dict[str, Any]]:
         """The finalists of the race: words, plan as text, and errors on the validation images; best first."""
-        return self.ledger.once(f"{calls}/rivals", lambda: self._race(calls))
+        return self.races.once(f"{calls}", lambda: self._race(calls))
 
     def _race(self, calls: int) -> list[dict[str, Any]]:
         count = len(self.validation)
@@ -408,7 +414,7 @@ class Learning:
             "loss": "mean of log(e^2 + (median e / 2)^2) over the training images",
             "cpu_seconds": {
                 "fit": round(self.ledger.seconds(f"{calls}/starts", f"{calls}/levels", f"{calls}/all"), 1),
-                "competitors": round(self.ledger.seconds(f"{calls}/rivals"), 1),
+                "competitors": round(self.races.seconds(f"{calls}"), 1),
             },
             **judged.to_plain(),
             "commit": cost.commit()["git_commit"],
@@ -431,7 +437,7 @@ class Learning:
                     "nfe": calls,
                     **self.judged(calls).to_plain(),
                     "fit_seconds": self.ledger.seconds(f"{calls}/starts", f"{calls}/levels", f"{calls}/all"),
-                    "race_seconds": self.ledger.seconds(f"{calls}/rivals"),
+                    "race_seconds": self.races.seconds(f"{calls}"),
                     "starts_at": float(np.exp(self.optimised(calls).logs[0])),
                 }
                 for calls in self.asked.nfe

@@ -16,7 +16,7 @@ These are names in a `Place`, which may be a bucket. What follows is on this mac
     plots/                          figures and tables of reports
     page.html, page-images/         the page of all records (reports/page.py)
     trackers/                       what tracker=NAME writes on this machine (harness/trackers)
-    parity/, gits/, learned/, gate/, overhead.parquet    what other commands write unless told otherwise
+    parity/, gits/, learned/, races/, gate/, overhead.parquet    what other commands write unless told otherwise
 """
 
 from __future__ import annotations
@@ -172,6 +172,11 @@ def gits(results: Path, model: str) -> Path:
 def learned(results: Path) -> Path:
     """Plans that `harness.learn` makes, its reports, and in steps/ what it goes on from."""
     return results / "learned"
+
+
+def races(results: Path) -> Path:
+    """How the races of `harness.race` ended, a file each."""
+    return results / "races"
 
 
 def speed_pairs(results: Path) -> Path:
