@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
@@ -115,21 +116,28 @@ def _pairs(
     one: pd.DataFrame, two: pd.DataFrame, must: list[str], wish: list[str]
 ) -> tuple[list[tuple[object, object]], int]:
     """Pairs that agree in `must`; of several candidates the one that agrees in `wish` as well, else none."""
-    keyed = [side.assign(key=list(map(tuple, side[must].astype(str).to_numpy()))) for side in (one, two)]
-    # The same question asked again (on another device, say): the latest answer.
-    keyed = [side.sort_values("ended_at").drop_duplicates(["key", *wish, *_own(side)], keep="last") for side in keyed]
-    groups = dict(list(keyed[1].groupby("key", sort=False)))
+    keyed = [_keyed(side, must, wish) for side in (one, two)]
+    often, there = Counter(keyed[0]["key"]), dict[tuple, list[object]]()
+    for place, key in keyed[1]["key"].items():
+        there.setdefault(key, []).append(place)
+    wished = [dict(zip(side.index, map(tuple, side[wish].to_numpy()), strict=True)) for side in keyed]
     pairs = []
     order = [column for column in ("sampler", "schedule", "cfg", "strength", "steps") if column in must]
-    for place, row in keyed[0].sort_values(order, kind="stable").iterrows():
-        candidates = groups.get(row["key"])
-        if candidates is None:
-            continue
-        if len(candidates) > 1 or (keyed[0]["key"] == row["key"]).sum() > 1:
-            candidates = candidates[(candidates[wish] == row[wish]).all(axis=1)] if wish else candidates.iloc[:0]
+    for place, key in keyed[0].sort_values(order, kind="stable")["key"].items():
+        candidates = there.get(key, [])
+        if len(candidates) > 1 or often[key] > 1:
+            candidates = [other for other in candidates if wish and wished[1][other] == wished[0][place]]
         if len(candidates) == 1:
-            pairs.append((place, candidates.index[0]))
+            pairs.append((place, candidates[0]))
     return pairs, len(one) + len(two) - 2 * len(pairs)
+
+
+def _keyed(side: pd.DataFrame, must: list[str], wish: list[str]) -> pd.DataFrame:
+    """The columns that pairs are found by, and what must agree as one `key`."""
+    needed = side[list(dict.fromkeys(["ended_at", *must, *wish, *_own(side)]))]
+    needed = needed.assign(key=list(map(tuple, needed[must].astype(str).to_numpy())))
+    # The same question asked again (on another device, say): the latest answer.
+    return needed.sort_values("ended_at").drop_duplicates(["key", *wish, *_own(side)], keep="last")
 
 
 def _own(side: pd.DataFrame) -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -142,9 +143,11 @@ def _choice(
 ) -> Choice:
     cost = cost or (BUDGETS[next(iter(budgets))][0] if budgets else "nfe")
     best = rows.index[rows["cell_id"] == rows["to"]][0]
-    tied = [place for place in rows.index[rows["tied"]] if place != best]
-    tied.sort(key=lambda place: _cost(cells.loc[place], cost))
-    cheapest = min([best, *tied], key=lambda place: _cost(cells.loc[place], cost))
+    costs = cells[cost].astype(float).fillna(np.inf)
+    tied = list(
+        costs.loc[[place for place in rows.index[rows["tied"]] if place != best]].sort_values(kind="stable").index
+    )
+    cheapest = costs.loc[[best, *tied]].idxmin()
     lines = [f"{by.heading}{where}: {_fully(cells.loc[best], called.of(best))}: {_told(cells.loc[best], by, budgets)}"]
     if len(rows) == 1:
         lines.append("it is the only cell within the budget")
@@ -152,7 +155,7 @@ def _choice(
     worse = len(rows) - len(tied) - 1
     if tied:
         lines.append(f"cannot be told from it ({len(tied)} of {len(rows) - 1} others): {called.list(tied)}")
-        if cheapest != best and _cost(cells.loc[cheapest], cost) < _cost(cells.loc[best], cost):
+        if costs[cheapest] < costs[best]:
             lines.append(
                 f"the cheapest of them: {_fully(cells.loc[cheapest], called.of(cheapest))}: "
                 f"{_told(cells.loc[cheapest], by, budgets)}"
@@ -160,10 +163,6 @@ def _choice(
     else:
         lines.append(f"all {worse} others within the budget are worse for sure")
     return Choice(best, tied, cheapest, lines)
-
-
-def _cost(row: pd.Series, column: str) -> float:
-    return float(row[column]) if pd.notna(row[column]) else float("inf")
 
 
 def _fully(row: pd.Series, name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # Fixtures that several files share: of the whole session, so made once.
-pytest_plugins = ["metric_world"]
+pytest_plugins = ["metric_world", "browsing"]
 
 # A shell that runs the tests in the background makes them deaf to Ctrl-C, and whatever they start; some send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

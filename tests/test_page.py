@@ -16,12 +16,17 @@ import pytest
 import records
 from PIL import Image
 
+from harness.store import layout
 from harness.store.records import Store
 from harness.store.tiles import load_grid
 from reports import compare, matching, page
 from reports.paired import differences, front, read_images
 from reports.records import load
-from reports.web import build, columns, payload, pictures, provenance, verdicts
+from reports.web import build, columns, payload, pictures, plans, provenance, verdicts
+from samplers import registry, schedules
+from samplers.conditions import residuals
+from samplers.core import plan_json
+from samplers.core.levels import DiscreteVP, NoiseLevels
 
 HOSTILE = "</script><script>document.title='run'</script>\u202egnp.exe \"'><img src=x onerror=alert(1)>"
 LONG = "word" * 2500
@@ -147,6 +152,24 @@ def test_levels_of_an_axis_are_what_compare_says_of_them(cells, results):
     for part in ("difference", "low", "high", "p"):
         np.testing.assert_allclose(ours[part].astype(float), said[part].astype(float), rtol=1e-9)
     assert list(ours["verdict"]) == list(said["verdict"])
+
+
+def test_order_conditions_of_a_plan_are_those_of_its_coefficients(html, results):
+    header, _ = block_of(html)
+    checked = 0
+    for plan in header["plans"]:
+        saved = plan_json.loads(Store(results).place.read(layout.plan(plan["id"])))
+        levels = NoiseLevels(saved.alpha, saved.sigma, saved.time, DiscreteVP.scaled_linear())
+        expected = residuals(levels, saved.plan)[:, :4].T
+        np.testing.assert_allclose(np.array(plan["missed"], float), expected, rtol=1e-5)
+        checked += np.isfinite(expected).any()
+    assert checked >= 4
+
+
+def test_a_plan_that_draws_noise_has_no_order_conditions():
+    levels = schedules.build("karras", DiscreteVP.scaled_linear(), 6)
+    plan = registry.build_plan(registry.load("euler_a"), levels)
+    assert plan.draws and plans._missed(plan_json.dumps(plan, levels).encode()) is None
 
 
 def test_the_images_are_the_recorded_ones(results, cells):

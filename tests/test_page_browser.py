@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
-import shutil
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import records
+from browsing import counted, needed, rows, values_of
 
 from harness.store.records import Store
 from reports import page as command
+from reports.records import load
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WAIT_MS = 60_000
 HOSTILE = "</script><script>document.title='run'</script>\u202egnp.exe \"'><img src=x onerror=alert(1)>"
 LONG = "word" * 2500
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="no playwright: uv sync --group browser"),
-]
+pytestmark = needed
 
 
 @pytest.fixture(scope="module")
@@ -46,51 +42,21 @@ def address(folder) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def opened(browser, address):
-    """Opens the page; at the end nothing was asked of a network and nothing was said in the console."""
-    told: list[str] = []
-    contexts = []
-
-    def open_(fragment: str = "", at: str = address, **options):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda message: told.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: told.append(f"error: {error}"))
-        own = ("data:", "blob:", "file:" if at == address else at)
-        page.on("request", lambda r: None if r.url.startswith(own) else told.append(r.url))
-        page.goto(at + fragment)
-        page.wait_for_selector("html[data-ready=yes]")
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert told == []
+def many(tmp_path_factory) -> str:
+    """The page of 150 cells, more than a table has in sight; KID in thousandths, two groups that nobody compares."""
+    folder = tmp_path_factory.mktemp("many")
+    store = Store(folder)
+    for k in range(150):
+        row = records.cell_row(
+            ("euler", "dpmpp", "unipc")[k % 3], 4 + k // 3, seed=int(k % 3 == 2), kid=0.002 + k / 1e5
+        )
+        records.write(store, row, pictures=False)
+    assert command.main(["--results", str(folder), "--images", "none"]) == 0
+    return (folder / "page.html").as_uri()
 
 
-def rows(page) -> int:
-    return int(page.text_content("#count").split()[0])
-
-
-def counted(page, text: str) -> None:
-    """Wait until the count of cells says so; `wait_for_function` evaluates text, which the page forbids."""
-    page.locator("#count", has_text=text).wait_for()
-
-
-def test_filters_sort_and_a_link_that_keeps_them(opened):
-    page = opened("#view=table")
+def test_filters_sort_and_a_link_that_keeps_them(opened, address):
+    page = opened(address, "#view=table")
     assert rows(page) == 8
     page.click("#more")
     page.get_by_role("group", name="sampler", exact=True).get_by_label("euler").uncheck()
@@ -104,12 +70,12 @@ def test_filters_sort_and_a_link_that_keeps_them(opened):
     values = page.locator(f"table.cells tbody tr td:nth-child({place})").all_text_contents()
     numbers = [float(text.split()[0]) for text in values if text[0].isdigit()]
     assert len(numbers) >= 4 and numbers == sorted(numbers)
-    again = opened(page.evaluate("location.hash"))
+    again = opened(address, page.evaluate("location.hash"))
     assert rows(again) == 5 and again.get_attribute("th[aria-sort=ascending]", "aria-sort") == "ascending"
 
 
-def test_a_brush_selects_cells_in_every_view(opened):
-    page = opened("#view=tradeoff&x=latency_s&y=fid")
+def test_a_brush_selects_cells_in_every_view(opened, address):
+    page = opened(address, "#view=tradeoff&x=latency_s&y=fid")
     box = page.locator(".u-over").first.bounding_box()
     page.mouse.move(box["x"] + 3, box["y"] + box["height"] * 0.5)
     page.mouse.down()
@@ -124,8 +90,8 @@ def test_a_brush_selects_cells_in_every_view(opened):
     assert page.locator("table.cells tbody tr").count() == 8
 
 
-def test_from_a_point_to_its_images_and_a_wipe_between_two(opened):
-    page = opened("#view=tradeoff&x=latency_s&y=fid")
+def test_from_a_point_to_its_images_and_a_wipe_between_two(opened, address):
+    page = opened(address, "#view=tradeoff&x=latency_s&y=fid")
     at = page.evaluate(
         """() => {
             const box = document.querySelector('.u-over').getBoundingClientRect(), u = Page.lastChart;
@@ -161,8 +127,8 @@ def test_from_a_point_to_its_images_and_a_wipe_between_two(opened):
     assert loaded
 
 
-def test_two_cells_and_two_levels_are_compared(opened):
-    page = opened("#view=compare")
+def test_two_cells_and_two_levels_are_compared(opened, address):
+    page = opened(address, "#view=compare")
     text = page.text_content("#view-compare")
     assert "B − A" in text and "FID" in text and page.locator("#view-compare .verdict").count() >= 2
     page.get_by_role("button", name="Two levels of an axis").click()
@@ -170,8 +136,8 @@ def test_two_cells_and_two_levels_are_compared(opened):
     assert page.get_by_role("region", name="Pairs").locator("tbody tr").count() >= 2
 
 
-def test_a_table_is_copied_whole_and_harmless(opened):
-    page = opened("#view=table")
+def test_a_table_is_copied_whole_and_harmless(opened, address):
+    page = opened(address, "#view=table")
     everything = "Page.copies[{!r}](Page.data, ['label', 'model', 'fid'], Page.rows)"
     csv = page.evaluate(everything.format("csv"))
     assert csv.count("\r\n") == 9 and csv.startswith("cell_id,label,model,fid")
@@ -185,8 +151,8 @@ def test_a_table_is_copied_whole_and_harmless(opened):
         assert page.evaluate("navigator.clipboard.readText()").startswith(begins)
 
 
-def test_hostile_text_is_shown_and_never_run(opened):
-    page = opened("#view=errors")
+def test_hostile_text_is_shown_and_never_run(opened, address):
+    page = opened(address, "#view=errors")
     assert "<img src=x onerror=alert(1)>" in page.text_content("pre") and LONG in page.text_content("pre")
     for view in page.evaluate("Object.keys(Page.views)"):
         page.evaluate("Page.open", view)
@@ -198,32 +164,87 @@ def test_hostile_text_is_shown_and_never_run(opened):
     assert page.title().endswith("sampler sweep") and page.locator("img[src=x]").count() == 0
 
 
-def test_everything_is_reached_by_keys_alone(opened):
-    page = opened()
-    page.focus("#tab-overview")
+def here(page) -> str:
+    """What has the focus, as a selector would say it."""
+    return page.evaluate(
+        """() => { const on = document.activeElement;
+                  return on.id ? `#${on.id}` : on.className ? `${on.tagName}.${on.className}` : on.tagName; }"""
+    )
+
+
+def tab_to(page, wanted: str, most: int = 120) -> None:
+    """Tab on until `wanted` matches what has the focus."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if page.evaluate("(wanted) => document.activeElement.matches(wanted)", wanted):
+            return
+    raise AssertionError(f"{wanted} was not reached by Tab, the last was {here(page)}")
+
+
+def test_from_a_point_to_a_wipe_and_a_sorted_table_by_keys_alone(opened, address):
+    page = opened(address, "#x=latency_s&y=fid")
+    page.keyboard.press("Tab")
+    assert here(page) == "#skip"
+    tab_to(page, "#tab-overview")
     page.keyboard.press("ArrowRight")
-    assert page.get_attribute("#tab-tradeoff", "aria-selected") == "true"
-    page.focus("#view-tradeoff .chart")
+    assert page.get_attribute("#tab-tradeoff", "aria-selected") == "true" and here(page) == "#tab-tradeoff"
+    tab_to(page, ".chart")
     page.keyboard.press("ArrowRight")
-    assert page.text_content("#said")
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline == "solid"
+    assert "FID" in page.text_content("#said"), "what is under the keys is spoken"
     page.keyboard.press("b")
-    assert page.evaluate("Page.state.b")
-    page.focus("#view-tradeoff .chart")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
+    cheapest = page.evaluate("Page.state.b")
+    tab_to(page, ".chart")
+    page.keyboard.press("ArrowLeft")  # the last point
     page.keyboard.press("Enter")
-    page.wait_for_selector("#view-images:not([hidden])")
+    page.wait_for_selector("#view-images:not([hidden]) .pair")
+    assert page.evaluate("Page.state.a") not in (None, cheapest)
+    tab_to(page, "[role=group][aria-label='How to compare'] [aria-pressed=false]")
+    assert page.text_content(":focus") == "Wipe"
+    page.keyboard.press("Enter")
+    tab_to(page, "input.wiper")
+    page.keyboard.press("Home")
+    assert page.evaluate("document.activeElement.getAttribute('aria-valuetext')") == "0 % A"
+    for _ in range(300):  # back to the tabs
+        page.keyboard.press("Shift+Tab")
+        if here(page) == "#tab-images":
+            break
+    page.keyboard.press("ArrowLeft")
+    assert page.get_attribute("#tab-table", "aria-selected") == "true"
+    tab_to(page, "th[aria-sort] button")
+    page.keyboard.press("Space")
+    assert page.locator("th[aria-sort=ascending]").count() == 1
+
+
+@pytest.mark.parametrize(
+    "fragment", ["#view=overview", "#view=tradeoff&colour=steps&facet=sampler", "#view=table", "#view=compare"]
+)
+def test_tab_goes_through_everything_in_the_order_of_the_page_with_a_visible_focus(opened, address, fragment):
+    page = opened(address, fragment)
+    page.evaluate("document.getElementById('more').click()")  # the mouse would say where Tab begins
+    page.evaluate(
+        """() => { window.reached = [];
+            window.all = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex]")].filter(
+                (one) => one.tabIndex >= 0 && !one.disabled && one.getClientRects().length &&
+                    !one.closest("details:not([open]) > :not(summary)"));
+            addEventListener("focusin", (event) => {
+                const style = getComputedStyle(event.target);
+                reached.push([all.indexOf(event.target), style.outlineStyle, parseFloat(style.outlineWidth)]); }); }"""
+    )
+    count = page.evaluate("all.length")
+    for _ in range(count):
+        page.keyboard.press("Tab")
+    reached = page.evaluate("reached")
+    assert [at for at, _, _ in reached] == list(range(count)) and count > 30
+    assert all(style == "solid" and width >= 2 for _, style, width in reached)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, scheme):
+def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, address, scheme):
     axe = importlib.util.find_spec("axe_playwright_python")
     if axe is None:
         pytest.skip("no axe-core: uv sync --group browser")
     script = (Path(axe.origin).parent / "axe.min.js").read_text(encoding="utf-8")
-    page = opened("", viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page = opened(address, "", viewport={"width": 360, "height": 740}, color_scheme=scheme)
     page.evaluate(script)
     for view in page.evaluate("Object.keys(Page.views)"):
         page.evaluate("Page.open", view)
@@ -233,3 +254,149 @@ def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, scheme):
         assert not serious, (view, serious)
     ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (ground == "rgb(18, 22, 28)") == (scheme == "dark")
+
+
+def test_the_budget_is_dragged_and_its_answer_follows(opened, address):
+    page = opened(address)
+    best, within = (page.locator(".cards").first.locator(".card").nth(k) for k in (0, 1))
+    box = page.locator("#budget").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    said = set()
+    for part in (0.4, 0.2, 0.02, 0.98):
+        page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2)
+        said.add((page.text_content("output[for=budget]"), within.text_content()))
+    page.mouse.up()
+    assert len(said) == 4, "the hand lost the slider"
+    assert within.locator(".who").text_content() == best.locator(".who").text_content()
+    page.focus("#budget")
+    page.keyboard.press("Home")
+    latencies = values_of(page, "latency_s")
+    cheapest = min((value, i) for i, value in enumerate(latencies) if value is not None)[1]
+    assert within.locator(".who").text_content() == page.evaluate("(i) => Page.data.nameOf(i)", cheapest)
+    again = opened(address, page.evaluate("location.hash"))
+    assert again.text_content("output[for=budget]") == page.text_content("output[for=budget]")
+
+
+def test_answers_are_those_of_the_groups_that_are_left(opened, many):
+    page = opened(many)
+    assert page.locator(".cards").count() == 2 and "2 groups" in page.text_content("#view-overview")
+    page.evaluate("Page.set({ filters: { seed: { among: ['1'] } } })")
+    assert page.locator(".cards").count() == 1 and "unipc" in page.text_content(".cards .who")
+    page.evaluate("Page.set({ filters: { fid: { least: 1e6, most: null } } })")
+    assert page.locator(".cards").count() == 0 and "No cell that is left" in page.text_content("#view-overview")
+
+
+def test_a_scaled_measure_is_drawn_and_filtered_as_it_is_written(opened, many):
+    page = opened(many, "#view=tradeoff&x=nfe&y=kid")
+    low, high = page.evaluate("[Page.lastChart.scales.y.min, Page.lastChart.scales.y.max]")
+    assert 1 < low < 2 and 3 < high < 4, "KID ×1000"
+    page.evaluate("Page.set({ filters: { kid: { least: 0.003, most: null } } })")
+    low, _ = page.evaluate("[Page.lastChart.scales.y.min, Page.lastChart.scales.y.max]")
+    assert 2.9 < low < 3
+
+
+def test_the_table_stays_where_it_was_and_its_chooser_open(opened, many):
+    page = opened(many, "#view=table")
+    page.evaluate("document.querySelector('.scroll.tall').scrollTop = 2400")
+    row = page.get_by_role("button", name="A: ").nth(12)
+    name = row.get_attribute("aria-label")
+    row.click()
+    assert page.evaluate("document.querySelector('.scroll.tall').scrollTop") == 2400
+    assert page.locator(".chip").text_content().startswith(name)
+    page.locator(".chooser summary").click()
+    for column in ("threads", "precision"):
+        box = page.locator(".chooser").get_by_label(column, exact=True)
+        before = box.is_checked()
+        box.click()
+        assert page.locator(".chooser").get_by_label(column, exact=True).is_checked() != before
+    page.get_by_role("button", name="FID", exact=True).click()
+    assert page.evaluate("document.querySelector('.scroll.tall').scrollTop") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_paper_is_white_and_has_every_row(opened, many, scheme):
+    page = opened(many, "#view=table&f.sampler=%5B%22euler%22%2C%22dpmpp%22%5D", color_scheme=scheme)
+    assert page.locator("table.cells tbody tr").count() < 100
+    page.emulate_media(media="print", color_scheme=scheme)
+    page.wait_for_selector("table.cells tbody tr >> nth=99")
+    assert page.locator("table.cells tbody tr").count() == 100
+    assert page.evaluate("getComputedStyle(document.documentElement).color") == "rgb(0, 0, 0)"
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    shown = page.locator("nav, #search, #theme, .controls, .chooser").evaluate_all(
+        "(all) => all.filter((one) => one.getClientRects().length).length"
+    )
+    assert shown == 0 and page.locator("#count").is_visible()
+    assert page.evaluate(
+        "document.querySelector('.scroll.tall').scrollHeight <= document.querySelector('.scroll.tall').clientHeight"
+    )
+    assert page.pdf().count(b"/Type /Page\n") >= 3
+    page.evaluate("Page.open", "tradeoff")
+    ink = page.evaluate("Page.ink('--text')")
+    page.emulate_media(media="screen", color_scheme=scheme)
+    assert ink == "#000" and page.evaluate("Page.ink('--text')") == ("#e6edf3" if scheme == "dark" else "#1b1f24")
+
+
+def test_dark_and_light_are_switched_by_hand_and_charts_follow(opened, address):
+    page = opened(address, "#view=tradeoff", color_scheme="light")
+    light = page.evaluate("[Page.colour(0), Page.ink('--text')]")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(18, 22, 28)"
+    dark = page.evaluate("[Page.colour(0), Page.ink('--text')]")
+    assert light != dark
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate("[Page.colour(0), Page.ink('--text')]") == light
+
+
+def test_a_link_keeps_the_whole_view_and_a_broken_one_breaks_nothing(opened, address):
+    page = opened(address, "#view=tradeoff&x=nfe&y=clip_score&colour=steps&shape=sampler&facet=sampler&logx=1&logy=0")
+    page.evaluate(
+        "Page.set({ brush: [{ column: 'nfe', least: 4, most: 11 }, { column: 'clip_score', least: 0, most: 99 }] })"
+    )
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy link to this view").click()
+    page.locator("#said", has_text="Link copied").wait_for(state="attached")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.startswith(address)
+    again = opened(address, link.removeprefix(address))
+    assert again.evaluate("[...Page.selected].length") == page.evaluate("[...Page.selected].length") == 4
+    for label, value in (
+        ("Up", "clip_score"),
+        ("Across", "nfe"),
+        ("Colour", "steps"),
+        ("Shape", "sampler"),
+        ("Facets", "sampler"),
+    ):
+        assert again.get_by_label(label, exact=True).input_value() == value
+    assert again.get_by_label("log across").is_checked() and not again.get_by_label("log up").is_checked()
+    assert again.locator("#view-tradeoff figure").count() == page.locator("#view-tradeoff figure").count() == 3
+    broken = (
+        "&f.steps=%5B1,&f.fid=a..b&brush=fid:x..y;z&columns=nothing,&a=ffff&level=99&curve=77&facet=nothing&x=nothing"
+    )
+    for view in page.evaluate("Object.keys(Page.views)"):
+        lost = opened(
+            address, f"#view={view}{broken}&y=label&sort=nothing&image=-1&row=nothing&budget=x&by=nothing&q=%25"
+        )
+        assert lost.get_attribute(f"#tab-{view}", "aria-selected") == "true"
+    assert opened(address, "#view=nothing").get_attribute("#tab-overview", "aria-selected") == "true"
+
+
+def test_what_is_copied_are_the_cells_in_sight_as_they_are_recorded(opened, address, folder):
+    page = opened(
+        address, "#view=table&sort=fid&f.sampler=%5B%22dpmpp%22%5D&columns=sampler,steps,fid,latency_s,ended_at"
+    )
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy CSV").click()
+    page.locator("#said", has_text="CSV copied").wait_for(state="attached")
+    found = list(csv.DictReader(StringIO(page.evaluate("navigator.clipboard.readText()"))))
+    assert [row["sampler"] for row in found] == ["dpmpp"] * 3 and list(found[0]) == [
+        "cell_id",
+        "sampler",
+        "steps",
+        "fid",
+        "latency_s",
+        "ended_at",
+    ]
+    recorded = load(folder).set_index("cell_id")["fid"]
+    values = [float(row["fid"]) for row in found]
+    assert values == sorted(values) and values == pytest.approx([recorded[row["cell_id"]] for row in found], rel=1e-6)

@@ -43,15 +43,15 @@ class Block:
         with np.errstate(over="ignore", under="ignore"):
             return self.ref(array.astype(np.float32))
 
-    def codes(self, values: Sequence[object]) -> dict[str, Any]:
+    def codes(self, values: Sequence[object] | pd.Series) -> dict[str, Any]:
         """Text (None: null) as its distinct values and a code each."""
-        codes, levels = pd.factorize(np.asarray(values, dtype=object))
+        codes, levels = pd.factorize(np.asarray(values, dtype=object))  # what is missing has the code -1
         return {"levels": [str(level) for level in levels], "codes": self.ref(codes.astype(np.int32))}
 
     def column(self, values: pd.Series, kind: str) -> dict[str, Any]:
         """A column of a table, `kind` as in harness/store/schema.py; one value in all rows is said once."""
         if kind in ("text", "json"):
-            return self.codes([None if pd.isna(value) else str(value) for value in values])
+            return self.codes(values.astype(object).map(str, na_action="ignore"))
         if kind == "bool":
             flags = [NULL_BOOL if pd.isna(value) else int(value) for value in values]
             return {"flags": self.ref(np.array(flags, np.uint8))}

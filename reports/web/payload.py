@@ -32,7 +32,7 @@ VERDICTS = ("", "better", "worse", "cannot be told apart", "equal", "not compara
 
 def build(cells: pd.DataFrame, store: Store, shown: Pictures, title: str, way: str) -> bytes:
     """The block of `cells` (rows as `reports.records.load` gives them)."""
-    cells = cells.reset_index(drop=True)
+    cells = consolidated(cells)
     block = Block()
     known = verdicts.evidence(cells, store)
     best = verdicts.to_best(known)
@@ -59,6 +59,12 @@ def build(cells: pd.DataFrame, store: Store, shown: Pictures, title: str, way: s
     }
     header["notes"] = [*incomparable(known.good), *known.notes]
     return block.packed(header)
+
+
+def consolidated(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells, numbered, in one block of memory a kind: a row or a sorted part of 250 columns costs a tenth then."""
+    texts = [name for name in cells if isinstance(cells[name].dtype, pd.StringDtype)]
+    return cells.astype(dict.fromkeys(texts, object)).reset_index(drop=True).copy()
 
 
 def _columns(cells: pd.DataFrame, block: Block) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The plans of the cells, read from results/plans: weights call by call, and which cells share one."""
+"""The plans of the cells, read from results/plans: weights call by call, order conditions, which cells share one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import pandas as pd
 from harness.store import layout
 from harness.store.records import Store
 from reports.figures.coefficients import MOST_BYTES, Weights, parsed
+from samplers.conditions import residuals
+from samplers.core import plan_json
+from samplers.core.levels import NoiseLevels, RectifiedFlow
 
 MOST = 400  # plans in a file
 DIGITS = 6
+DEGREES = 4  # of the solutions that are put into a plan's order conditions
 
 
 def read(cells: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
@@ -36,8 +40,9 @@ def _weights(store: Store, plan_id: str) -> dict[str, Any] | None:
         name = layout.plan(plan_id)
         if store.place.look(name).size > MOST_BYTES:
             return None
-        plan = json.loads(store.place.read(name))
-        return _said(plan, parsed(plan))
+        text = store.place.read(name)
+        plan = json.loads(text)
+        return {**_said(plan, parsed(plan)), "missed": _missed(text)}
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         return None
 
@@ -54,6 +59,16 @@ def _said(plan: dict[str, Any], weights: Weights) -> dict[str, Any]:
         "sums": _rounded(sums[1]),
         "order": plan.get("capabilities", {}).get("order"),
     }
+
+
+def _missed(text: bytes) -> Any:
+    """What each step misses of solutions of degree 1, 2, …: (DEGREES, steps); None where noise is drawn."""
+    try:
+        saved = plan_json.loads(text)
+        levels = NoiseLevels(saved.alpha, saved.sigma, saved.time, RectifiedFlow())  # all given: no process is asked
+        return _rounded(residuals(levels, saved.plan)[:, :DEGREES].T)
+    except ValueError:
+        return None
 
 
 def _last(used: np.ndarray) -> int:

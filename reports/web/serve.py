@@ -96,7 +96,7 @@ class Site:
                 raise InputError("the two cells share no prompts and noise, or no measure: nothing is paired")
             block = Block()
             found = payload.pair_rows(rows, verdicts.latency_ratios(self._known, both, self.store), block)
-            return block.packed({"pairs": found, "rows": 0, "columns": []})
+            return block.packed({"pairs": found})
 
     def _current(self) -> str:
         """Of the files of cells; while the last block is young, that of the block."""

@@ -22,7 +22,7 @@ from harness.verdict.paired import Images, compared, differences, groups_of
 from reports import compare, matching
 from reports.paired import front, read_images
 
-COSTS = ("latency_s", "nfe", "peak_memory_mib", "images_per_s")
+COSTS = ("latency_s", "nfe", "peak_memory_mib", "images_per_s", "flops")
 RANKED = 40_000  # cells × measures that are compared with the best; of more only those of every table
 LED = 40_000  # cells × measures × costs for which fronts are looked for
 COMPARED = 12_000  # pairs × measures that are in the file

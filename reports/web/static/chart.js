@@ -8,11 +8,18 @@
   const charts = new Set();
   const NEAR = 14; // pixels within which a point is meant
 
-  Page.dark = () => document.documentElement.dataset.theme === "dark" ||
-    (document.documentElement.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
-  Page.colour = (k) => (Page.dark() ? DARK : COLOURS)[k % COLOURS.length];
+  Page.printing = () => matchMedia("print").matches; // on paper it is light, and nothing is out of sight
+  Page.dark = () => !Page.printing() && (document.documentElement.dataset.theme === "dark" ||
+    (document.documentElement.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches));
+  // Asked once a drawing and not once a mark: of thousands of marks the browser's answers would cost more than the ink.
+  let colours = COLOURS, inks = new Map();
+  Page.themed = () => { colours = Page.dark() ? DARK : COLOURS; inks = new Map(); };
+  Page.colour = (k) => colours[k % colours.length];
   Page.shapeOf = (k) => SHAPES[k % SHAPES.length];
-  Page.ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  Page.ink = (name) => {
+    if (!inks.has(name)) inks.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+    return inks.get(name);
+  };
 
   Page.marker = (ctx, shape, x, y, r, colour, hollow) => {
     ctx.beginPath();

@@ -14,7 +14,7 @@
 
   function cells(holder, data) {
     const rows = Page.shownRows().filter((i) => data.ok[i]), a = Page.cell("a") ?? rows[0] ?? null, b = Page.cell("b") ?? rows.find((i) => i !== a) ?? null;
-    holder.append(Page.el("div", { class: "controls" }, chooser(data, rows, "a", a), chooser(data, rows, "b", b), Page.button("Swap", () => Page.set({ a: data.idOf(b), b: data.idOf(a) }))));
+    holder.append(Page.el("div", { class: "controls" }, Page.chooser("A", "a", a, rows), Page.chooser("B", "b", b, rows), Page.button("Swap", () => Page.set({ a: data.idOf(b), b: data.idOf(a) }))));
     if (a === null || b === null || a === b) return void holder.append(Page.el("p", {}, "Choose two cells."));
     const told = Page.el("div", { "aria-live": "polite" });
     holder.append(told);
@@ -26,11 +26,6 @@
       return;
     }
     told.append(Page.el("p", {}, "This pair is not in this file, or the two share no prompts and noise. The same comparison: "), Page.el("code", {}, `python reports/compare.py ${data.idOf(a).slice(0, 8)} ${data.idOf(b).slice(0, 8)}`));
-  }
-
-  function chooser(data, rows, side, now) {
-    const shown = [...new Set([...(now === null ? [] : [now]), ...rows.slice(0, 600)])];
-    return Page.select(side.toUpperCase(), shown.map((i) => [data.idOf(i), data.nameOf(i)]), now === null ? "" : data.idOf(now), (id) => Page.set({ [side]: id }));
   }
 
   // The rows of a pair, turned where it is recorded the other way round: B − A becomes what was asked.

@@ -31,7 +31,7 @@ const Page = {};
     const buffer = await inflated(bytes);
     const size = new DataView(buffer).getUint32(0, true);
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
-    return withColumns(resolved(header, buffer, 4 + size));
+    return resolved(header, buffer, 4 + size);
   };
 
   Page.embedded = () => Page.unpack(fromBase64(document.getElementById("data").textContent));
@@ -47,7 +47,8 @@ const Page = {};
     };
   }
 
-  function withColumns(data) {
+  // The block of a whole page, with its columns by name.
+  Page.withColumns = (data) => {
     data.column = new Map();
     for (const column of data.columns) {
       column.get = reader(column);
@@ -76,7 +77,7 @@ const Page = {};
     });
     data.text = new Array(data.rows);
     return data;
-  }
+  };
 
   // All that a person may search a cell by, made when it is first asked for. Hashes are left out: a short number is in many.
   Page.searchable = (data, i) => {

@@ -46,6 +46,9 @@
     return (what && what.scale !== 1) || ["relative", "share", name, "images"].includes(unit) ? "" : unit;
   };
 
+  // What is shown of a measure is its value times this: shares as per cent, KID in thousandths.
+  Page.scale = (data, name) => data.measure.get(name.endsWith("~best") ? name.slice(0, -5) : name)?.scale ?? 1;
+
   // A value with the half-width of its own interval, or both ends where it is lopsided.
   Page.withInterval = (data, name, i) => {
     const what = data.measure.get(name), text = Page.withUnit(data, name, i);

@@ -5,7 +5,7 @@
   const SHEET = 12, BLINK_MS = 600;
   const FIRST = ["clip_score", "discretisation_error", "exact_distance", "attributes_all", "lpips", "feature_distance", "psnr"];
   const addresses = new Map();
-  let blinking = 0;
+  let blinking = 0, paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   // The address of a cell's row of tiles.
   Page.picture = (i, kind = "") => {
@@ -40,12 +40,13 @@
     const any = Object.keys(data.images.tiles).length;
     if (!any || data.images.way === "none") return void Page.fill(holder, Page.el("p", {}, data.images.way === "none" ? "This file was made without images (--images none)." : "No cell has images."));
     const a = Page.cell("a") ?? have[0] ?? null, b = Page.cell("b");
-    const controls = Page.el("div", { class: "controls" }, chooser("A", "a", a), chooser("B", "b", b));
+    const controls = Page.el("div", { class: "controls" }, Page.chooser("A", "a", a, have), Page.chooser("B", "b", b, have, [["", "none"]]));
     if (a === null || !(a in data.images.tiles)) return void Page.fill(holder, controls, Page.el("p", {}, a === null ? "Choose a cell." : "This cell has no images."), sheet(data, have));
     const both = b !== null && b !== a && b in data.images.tiles;
     const measure = imageColumn(data, state.order);
     controls.append(Page.select("Order", orders(data, both), state.order ?? (both ? "differ" : "made"), (value) => Page.set({ order: value })));
     if (both) controls.append(Page.toggle("How to compare", HOW, state.how ?? "side", (how) => Page.set({ how })));
+    if (both && state.how === "blink") controls.append(...blinkers());
     const shown = ordered(data, a, both ? b : null, state.order ?? (both ? "differ" : "made"), measure);
     const list = Page.el("div", { class: "pairs" }, shown.map((row) => (both ? pair(data, a, b, row, state.how ?? "side") : single(data, a, row))));
     Page.fill(holder, controls, Page.el("p", { class: "note" }, words(data, a, both ? b : null)), list, sheet(data, have));
@@ -57,16 +58,11 @@
     return `A: ${data.nameOf(a)}. B: ${data.nameOf(b)}. The same prompts and noise.${lossy}`;
   }
 
-  function chooser(letter, side, now) {
-    const data = Page.data, rows = [...new Set([...(now === null ? [] : [now]), ...Page.shownRows().filter((i) => i in data.images.tiles).slice(0, 600)])];
-    const none = side === "b" ? [["", "none"]] : [];
-    return Page.select(letter, [...none, ...rows.map((i) => [data.idOf(i), data.nameOf(i)])], now === null ? "" : data.idOf(now), (id) => Page.set({ [side]: id || undefined }));
-  }
-
   function orders(data, both) {
     const columns = data.images.columns.map((column, k) => [`worst:${column.name}`, `worst ${column.name.replaceAll("_", " ")} first`]);
     const differ = both ? [["differ", "most different first"], ...data.images.columns.map((c) => [`differ:${c.name}`, `most different ${c.name.replaceAll("_", " ")} first`])] : [];
-    return [...differ, ["made", "as made"], ["failed", "prompts it missed first"], ...columns];
+    const failed = data.images.columns.some((c) => c.name === "attributes_all") ? [["failed", "prompts it missed first"]] : [];
+    return [...differ, ["made", "as made"], ...failed, ...columns];
   }
 
   function imageColumn(data, order) {
@@ -135,7 +131,7 @@
       });
       seen.append(input);
     }
-    if (how === "blink") blink();
+    if (how !== "difference") seen.append(letters(how, size));
     return Page.el("figure", { class: how === "side" ? "pair" : "pair beside" }, seen, told(text, data, [["A", ra], ["B", rb]]));
   }
 
@@ -144,14 +140,24 @@
     input.setAttribute("aria-valuetext", `${input.value} % A`);
   }
 
-  function blink() {
-    clearInterval(blinking);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    let on = false;
-    blinking = setInterval(() => {
-      on = !on;
-      document.querySelectorAll(".stage.blink").forEach((stage) => stage.classList.toggle("b", on));
-    }, BLINK_MS);
+  // Which picture is whose, below the stage: where they are wiped A is on the left, where they blink the one in sight.
+  function letters(how, size) {
+    const row = Page.el("div", { class: `letters ${how}`, "aria-hidden": "true" }, Page.el("span", {}, "A"), Page.el("span", {}, "B"));
+    row.style.width = `${how === "side" ? 2 * size + 6 : size}px`;
+    return row;
+  }
+
+  // What moves by itself can be stopped, and turned by hand; who asked for less motion finds it stopped.
+  function blinkers() {
+    const flip = () => document.querySelectorAll(".stage.blink").forEach((stage) => stage.classList.toggle("b"));
+    const start = () => { clearInterval(blinking); if (!paused) blinking = setInterval(flip, BLINK_MS); };
+    const pause = Page.button("Pause", () => {
+      paused = !paused;
+      pause.setAttribute("aria-pressed", String(paused));
+      start();
+    }, { "aria-pressed": String(paused) });
+    start();
+    return [pause, Page.button("A ⇄ B", flip, { "aria-label": "Show the other of A and B" })];
   }
 
   // The prompt and the values of an image: what a reader asks for first, the rest on demand.
@@ -186,9 +192,14 @@
     const indices = [...new Set(have.flatMap((i) => data.images.tiles[i]))].sort((p, q) => p - q);
     const image = indices.includes(Number(state.image)) ? Number(state.image) : indices[0];
     const level = (name, i) => String(data.column.get(name).get(i) ?? Page.NOTHING);
-    const across = Page.levels(column).map(([value]) => value).filter((value) => have.some((i) => level(column, i) === value)).slice(0, SHEET);
-    const down = Page.levels(row).map(([value]) => value).filter((value) => have.some((i) => level(row, i) === value)).slice(0, SHEET);
-    const pick = (x, y) => have.find((i) => level(column, i) === x && level(row, i) === y && data.images.tiles[i].includes(image));
+    const first = new Map(); // the first cell of each pair of values
+    for (const i of have) if (data.images.tiles[i].includes(image)) {
+      const key = JSON.stringify([level(column, i), level(row, i)]);
+      if (!first.has(key)) first.set(key, i);
+    }
+    const some = (name) => { const here = new Set(have.map((i) => level(name, i))); return Page.levels(name).map(([value]) => value).filter((value) => here.has(value)); };
+    const [across, down] = [some(column), some(row)].map((values) => values.slice(0, SHEET)), left = some(column).length > SHEET || some(row).length > SHEET;
+    const pick = (x, y) => first.get(JSON.stringify([x, y]));
     const choices = axes.map((axis) => [axis.column, axis.title]), sample = (data.byCell.get(have[0]) ?? []).find((r) => data.images.index[r] === image);
     const cell = (x, y) => {
       const i = pick(x, y);
@@ -201,6 +212,7 @@
       Page.el("div", { class: "controls" }, Page.select("Across", choices, column, (value) => Page.set({ column: value })), Page.select("Down", choices, row, (value) => Page.set({ row: value })),
         Page.select("Image", indices.map((index) => [String(index), String(index)]), String(image), (value) => Page.set({ image: value }))),
       Page.el("p", { class: "note" }, Page.el("bdi", {}, short(prompt(data, sample, image)))),
+      left ? Page.el("p", { class: "note" }, `The first ${SHEET} values of an axis: filter to see others.`) : null,
       Page.el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Images over two axes" }, Page.el("table", {}, Page.el("caption", { class: "unseen" }, "Images over two axes"),
         Page.el("thead", {}, Page.el("tr", {}, Page.el("td", {}), across.map((x) => Page.el("th", { scope: "col" }, x)))),
         Page.el("tbody", {}, down.map((y) => Page.el("tr", {}, Page.el("th", { scope: "row" }, y), across.map((x) => cell(x, y))))))));

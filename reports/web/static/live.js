@@ -16,7 +16,8 @@
       try {
         const state = await (await fetch("state")).json();
         progress(state);
-        if (state.version !== version) {
+        if (!state.cells) Page.fill(document.getElementById("view-overview"), Page.el("p", {}, "No cell has ended yet: this page fills by itself."));
+        else if (state.version !== version) {
           const answer = await fetch("data");
           if (answer.ok) {
             version = state.version;

@@ -18,13 +18,23 @@
     draw();
   };
 
-  function draw() {
+  // A view is made anew when something is chosen. What a person had unfolded, scrolled to and focused stays so.
+  const ANEW = ["filters", "q", "brush", "sort", "descending"]; // with other cells in another order a table begins at its top
+  function draw(changes = {}) {
     const holder = $(`view-${open}`), focus = document.activeElement?.closest("main") ? place(document.activeElement, holder) : null;
+    const unfolded = new Set([...holder.querySelectorAll("details[open]")].map(folded(holder)));
+    const scrolled = ANEW.some((name) => name in changes) ? [] : [...holder.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
+    holder.style.minHeight = `${holder.offsetHeight}px`; // half made it is shorter, and the window would scroll up
+    Page.themed();
     Page.views[open](holder);
+    for (const part of holder.querySelectorAll("details")) if (unfolded.has(folded(holder)(part))) part.open = true;
+    holder.querySelectorAll(".scroll").forEach((box, k) => { if (scrolled[k]) [box.scrollLeft, box.scrollTop] = scrolled[k]; });
+    holder.style.minHeight = "";
     if (focus) restored(holder, focus);
   }
 
-  // A view is made anew when something is chosen: who was on its third select stays there.
+  const folded = (holder) => (part) => [...holder.querySelectorAll("details")].indexOf(part);
+  // Who was on the third select stays there.
   const reachable = (holder) => [...holder.querySelectorAll("button, select, input, summary, [tabindex='0']")];
   const place = (element, holder) => ({ tag: element.tagName, at: reachable(holder).filter((one) => one.tagName === element.tagName).indexOf(element) });
   function restored(holder, { tag, at }) {
@@ -62,10 +72,10 @@
   }
 
   function between(data, name) {
-    const now = Page.state.filters[name] ?? {}, unit = Page.unit(data, name);
+    const now = Page.state.filters[name] ?? {}, unit = Page.unit(data, name), scale = Page.scale(data, name);
     const input = (side, word) => {
-      const box = Page.el("input", { type: "number", step: "any", value: now[side] ?? "", "aria-label": `${Page.heading(data, name)} ${word}`, onchange: () => {
-        const filter = { ...(Page.state.filters[name] ?? {}), [side]: box.value === "" ? null : Number(box.value) };
+      const box = Page.el("input", { type: "number", step: "any", value: now[side] === undefined || now[side] === null ? "" : Number((now[side] * scale).toPrecision(7)), "aria-label": `${Page.heading(data, name)} ${word}`, onchange: () => {
+        const filter = { ...(Page.state.filters[name] ?? {}), [side]: box.value === "" ? null : Number(box.value) / scale };
         changed(name, filter.least === null && filter.most === null ? null : filter);
       } });
       return box;
@@ -86,7 +96,7 @@
     Page.fill($("picked"), chips);
   }
 
-  Page.onchange(() => { bar(); draw(); });
+  Page.onchange((changes) => { bar(); draw(changes); });
 
   function listen() {
     let waiting = 0;
@@ -123,7 +133,7 @@
       document.documentElement.dataset.theme = Page.dark() ? "light" : "dark";
       draw();
     });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => draw());
     addEventListener("hashchange", () => { read(); });
   }
 
@@ -137,7 +147,7 @@
 
   function show(data) {
     const first = !Page.data;
-    Page.data = data;
+    Page.data = Page.withColumns(data);
     $("title").textContent = data.title;
     $("subtitle").textContent = `${data.rows} cells, written ${new Date(data.made).toISOString().slice(0, 16).replace("T", " ")} UTC`;
     $("tab-errors").textContent = `Errors (${data.ok.filter((ok) => !ok).length})`;

@@ -11,17 +11,29 @@
     Page.fill(holder, answers(data), facts(data, count), notes(data));
   };
 
+  // The answers are the reports', of whole groups of cells; filters leave out groups of which nothing is shown.
   function answers(data) {
     const box = Page.el("div", { class: "answers" });
     if (!data.overview.length) return Page.el("p", {}, "No cell has a measured quality yet.");
     const by = data.overview.find((one) => one.measure === Page.state.by) ?? data.overview[0];
     const limits = by.steps.slice(1), group = data.best.get(by.measure).group, size = new Map();
     group.forEach((one) => size.set(one, (size.get(one) ?? 0) + 1));
-    const free = by.steps[0].choices.slice().sort((p, q) => size.get(group[q.best]) - size.get(group[p.best]));
-    const at = limits.length ? nearest(limits, Page.state.budget) : -1;
+    const shown = new Set(Page.shownRows().map((i) => group[i])), narrowed = Page.shownRows().length < data.rows;
+    const free = by.steps[0].choices.filter((one) => shown.has(group[one.best])).sort((p, q) => size.get(group[q.best]) - size.get(group[p.best]));
+    const cards = Page.el("div");
     box.append(Page.el("div", { class: "controls" },
       Page.select("Best by", data.overview.map((one) => [one.measure, Page.heading(data, one.measure)]), by.measure, (value) => Page.set({ by: value })),
-      limits.length ? slider(limits, at) : null));
+      limits.length ? slider(limits, nearest(limits, Page.state.budget), (at) => choices(cards, data, by, limits, free, at)) : null), cards);
+    choices(cards, data, by, limits, free, limits.length ? nearest(limits, Page.state.budget) : -1);
+    if (!free.length) box.append(Page.el("p", {}, `No cell that is left has a measured ${Page.heading(data, by.measure)}.`));
+    else if (narrowed) box.append(Page.el("p", { class: "note" }, "These are the answers of all cells of a group, also of those that the filters leave out: their statistics were computed when this page was made."));
+    if (free.length > 1) box.append(Page.el("p", { class: "note" }, `${free.length} groups of cells cannot be compared with one another (other models, tasks, seeds, …): a row each; filter to one.`));
+    return box;
+  }
+
+  // The cards alone are made anew when the slider moves, so that the hand keeps hold of it.
+  function choices(holder, data, by, limits, free, at) {
+    const group = data.best.get(by.measure).group;
     const rows = free.map((best) => {
       const within = at >= 0 ? limits[at].choices.find((one) => group[one.best] === group[best.best]) : null;
       return Page.el("div", { class: "cards" },
@@ -29,10 +41,7 @@
         limits.length ? card(data, `Best within ${Page.general(limits[at].limit, 3)} s`, within, within?.best, by.measure, within ? tiedWords(within) : "") : null,
         card(data, "Cheapest that cannot be told from the best", best, best.cheapest, by.measure, ""));
     });
-    box.append(...rows.slice(0, GROUPS));
-    if (rows.length > GROUPS) box.append(Page.el("details", {}, Page.el("summary", {}, `${rows.length - GROUPS} smaller groups`), rows.slice(GROUPS)));
-    if (free.length > 1) box.append(Page.el("p", { class: "note" }, `${free.length} groups of cells cannot be compared with one another (other models, tasks, seeds, …): a row each; filter to one.`));
-    return box;
+    Page.fill(holder, rows.slice(0, GROUPS), rows.length > GROUPS ? Page.el("details", {}, Page.el("summary", {}, `${rows.length - GROUPS} smaller groups`), rows.slice(GROUPS)) : null);
   }
 
   function nearest(limits, budget) {
@@ -42,14 +51,20 @@
     return found;
   }
 
-  function slider(limits, at) {
-    const input = Page.el("input", {
-      type: "range", id: "budget", min: 0, max: limits.length - 1, step: 1, value: at,
-      "aria-valuetext": `${Page.general(limits[at].limit, 3)} seconds`,
-      oninput: () => Page.set({ budget: String(limits[Number(input.value)].limit) }),
-    });
-    return Page.el("span", { class: "field wide" }, Page.el("label", { for: "budget" }, "Latency budget"), input,
-      Page.el("output", { for: "budget" }, `≤ ${Page.general(limits[at].limit, 3)} s`));
+  function slider(limits, at, moved) {
+    const told = Page.el("output", { for: "budget" });
+    const say = (k) => {
+      told.textContent = `≤ ${Page.general(limits[k].limit, 3)} s`;
+      input.setAttribute("aria-valuetext", `${Page.general(limits[k].limit, 3)} seconds`);
+    };
+    const input = Page.el("input", { type: "range", id: "budget", min: 0, max: limits.length - 1, step: 1, value: at, oninput: () => {
+      const k = Number(input.value);
+      Page.set({ budget: String(limits[k].limit) }, true);
+      say(k);
+      moved(k);
+    } });
+    say(at);
+    return Page.el("span", { class: "field wide" }, Page.el("label", { for: "budget" }, "Latency budget"), input, told);
   }
 
   function tiedWords(choice) {

@@ -23,6 +23,7 @@
     curves(box, `Weights of states, ${title}`, "weights of states", plan.states, plan);
     curves(box, `Weights of outputs, ${title}`, "weights of outputs", plan.outputs, plan);
     if (plan.noise.some(Boolean)) curves(box, `Fresh noise, ${title}`, "share of noise that is fresh", [plan.noise], plan);
+    if (plan.missed) missed(box, title, plan.missed);
     const most = Math.max(plan.states.length, plan.outputs.length);
     box.append(Page.legend(Array.from({ length: most }, (_, k) => ({ text: k ? `${k} call${k > 1 ? "s" : ""} ago` : "this call", colour: Page.colour(k), shape: Page.shapeOf(k) }))));
     const worst = Math.max(...plan.sums.map((sum) => (sum === null ? 0 : Math.abs(sum - 1))));
@@ -47,6 +48,30 @@
         });
       },
     });
+  }
+
+  // The order conditions, step by step: a line a degree of the solution.
+  function missed(holder, title, rows) {
+    const steps = rows[0].length, met = 1e-12, value = (one) => Math.max(one, met); // below is rounding
+    const known = rows.flat().filter((one) => one !== null);
+    if (!known.length) return;
+    const label = "missed by a step", middle = rows.map((row) => median(row.slice(Math.floor(steps / 4), Math.ceil((3 * steps) / 4)).filter((one) => one !== null)));
+    Page.chart(holder, {
+      label: `Order conditions, ${title}`, height: 190, x: { title: "step", whole: true, ends: [-0.6, steps - 0.4] }, y: { title: label, log: true, ends: Page.ends(known.map(value), true) },
+      draw: (ctx, px, py) => rows.forEach((row, k) => {
+        const points = row.map((one, step) => [step, one]).filter(([, one]) => one !== null).map(([step, one]) => [px(step), py(value(one))]);
+        Page.lineTo(ctx, points, Page.colour(k));
+        for (const [x, y] of points) Page.marker(ctx, Page.shapeOf(k), x, y, 3.2 * devicePixelRatio, Page.colour(k), false);
+      }),
+    });
+    holder.append(Page.legend(rows.map((_, k) => ({ text: `degree ${k + 1}`, colour: Page.colour(k), shape: Page.shapeOf(k) }))),
+      Page.el("p", { class: "note" }, "Order conditions: what a step misses, when all that it reads is exact, of a solution that is a polynomial of that degree in log SNR and of size 1. " +
+        `In the middle half: ${middle.map((one, k) => `degree ${k + 1} ${one === null ? "unknown" : one < met ? "to rounding" : Page.general(one, 2)}`).join(", ")}.`));
+  }
+
+  function median(values) {
+    const sorted = values.slice().sort((p, q) => p - q);
+    return sorted.length ? sorted[Math.floor(sorted.length / 2)] : null;
   }
 
   // Calls in which both have the same coefficients over the same level.

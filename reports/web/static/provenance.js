@@ -4,10 +4,9 @@
   const TEXTS = 200; // failed cells that are listed
 
   Page.views.provenance = (holder) => {
-    const data = Page.data, told = data.provenance, a = Page.cell("a") ?? Page.shownRows()[0] ?? null, rows = Page.shownRows().slice(0, 600);
-    const options = [...new Set([...(a === null ? [] : [a]), ...rows])].map((i) => [data.idOf(i), data.nameOf(i)]);
+    const data = Page.data, told = data.provenance, a = Page.cell("a") ?? Page.shownRows()[0] ?? null;
     Page.fill(holder, Page.el("h2", {}, "All cells"), Page.table("All cells", ["what", "value (cells)"], Object.entries(told.counts).map(([name, values]) => [name.replaceAll("_", " "), values.map(([value, n]) => `${value} (${n})`).join(", ")])),
-      Page.el("h2", {}, "One cell"), a === null ? null : Page.el("div", { class: "controls" }, Page.select("Cell", options, data.idOf(a), (id) => Page.set({ a: id }))), a === null ? null : one(data, a));
+      Page.el("h2", {}, "One cell"), a === null ? null : Page.el("div", { class: "controls" }, Page.chooser("Cell", "a", a, Page.shownRows())), a === null ? null : one(data, a));
   };
 
   function one(data, i) {

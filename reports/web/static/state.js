@@ -3,6 +3,7 @@
 (() => {
   const PLAIN = ["view", "x", "y", "colour", "shape", "facet", "sort", "by", "budget", "a", "b", "how", "order", "measure",
     "row", "column", "image", "level", "first", "second", "curve", "q"];
+  const NAMES = ["x", "y", "colour", "shape", "facet", "sort", "row", "column", "measure"]; // of columns
   const state = { filters: {}, brush: null, columns: null, logx: null, logy: null, descending: false };
   const listeners = [];
   Page.state = state;
@@ -37,6 +38,9 @@
     const words = new URLSearchParams(location.hash.slice(1));
     const found = { filters: {}, brush: null, columns: null, logx: null, logy: null, descending: false };
     for (const name of PLAIN) found[name] = words.get(name) ?? undefined;
+    // A link of another sweep, or one that was cut: what this page does not know is left out.
+    for (const name of NAMES) if (found[name] && !Page.data.column.has(found[name])) found[name] = undefined;
+    for (const name of ["x", "y"]) if (found[name] && !Page.data.column.get(found[name]).numeric) found[name] = undefined;
     for (const name of ["logx", "logy"]) if (words.has(name)) found[name] = words.get(name) === "1";
     found.descending = words.get("descending") === "1";
     if (words.get("columns")) found.columns = words.get("columns").split(",").filter((name) => Page.data.column.has(name));
@@ -127,6 +131,15 @@
     const id = i === null ? undefined : Page.data.idOf(i);
     Page.set({ [side]: id });
     Page.say(i === null ? `${side.toUpperCase()} is empty` : `${side.toUpperCase()}: ${Page.data.nameOf(i)}`);
+  };
+
+  // A select of the cell that is A or B, among `rows`: of many the first, and how many more there are.
+  const LISTED = 600;
+  Page.chooser = (label, side, now, rows, none = []) => {
+    const listed = [...new Set([...(now === null ? [] : [now]), ...rows.slice(0, LISTED)])], data = Page.data;
+    const field = Page.select(label, [...none, ...listed.map((i) => [data.idOf(i), data.nameOf(i)])], now === null ? "" : data.idOf(now), (id) => Page.set({ [side]: id || undefined }));
+    if (rows.length > LISTED) field.querySelector("select").append(Page.el("option", { disabled: true }, `… and ${rows.length - LISTED} more: filter to find them`));
+    return field;
   };
 
   Page.cell = (side) => Page.data.byId.get(state[side]) ?? null;

@@ -16,7 +16,7 @@
     box.append(Page.el("table", { class: "cells", "aria-rowcount": rows.length + 1 }, Page.el("caption", { class: "unseen" }, "Cells, one a row"),
       Page.el("thead", {}, Page.el("tr", {}, Page.el("th", { scope: "col" }, "A / B"), heads)), body));
     const draw = () => {
-      const first = Math.max(0, Math.floor(box.scrollTop / ROW) - AHEAD), many = Math.ceil((box.clientHeight || 600) / ROW) + 2 * AHEAD;
+      const all = Page.printing(), first = all ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW) - AHEAD), many = all ? rows.length : Math.ceil((box.clientHeight || 600) / ROW) + 2 * AHEAD;
       const part = rows.slice(first, first + many);
       before.firstChild.style.height = `${first * ROW}px`;
       after.firstChild.style.height = `${Math.max(0, rows.length - first - part.length) * ROW}px`;
@@ -38,7 +38,7 @@
   function usual(data) {
     const axes = data.axes.map((axis) => axis.column).filter((name) => !["label", "sampler_knobs", "git_commit", "hostname", "order", "stochastic"].includes(name) && !name.endsWith("fingerprint"));
     const quality = data.measures.filter((what) => !what.detail).map((what) => what.column).slice(0, 4);
-    return ["label", ...axes.filter((name) => name !== "sampler"), ...quality, ...data.costs.map((what) => what.column)];
+    return ["label", ...axes.filter((name) => name !== "sampler"), ...quality, ...data.costs.map((what) => what.column).filter((name) => name !== "flops")];
   }
 
   function sorted(data, rows, name, descending) {

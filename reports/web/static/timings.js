@@ -7,7 +7,7 @@
     const data = Page.data, t = data.timings;
     Page.cleared(holder);
     const picked = [Page.cell("a"), Page.cell("b")].filter((i) => i !== null), timed = new Set(t.cell);
-    const rows = [...new Set([...picked, ...Page.shownRows()])].filter((i) => timed.has(i)).slice(0, MOST);
+    const every = [...new Set([...picked, ...Page.shownRows()])].filter((i) => timed.has(i)), rows = every.slice(0, MOST);
     if (!rows.length) return void holder.append(Page.el("p", {}, "No timed runs of these cells (timing=off)."));
     const place = new Map(rows.map((i, k) => [i, rows.length - 1 - k])), names = rows.map((i) => data.nameOf(i)).reverse();
     const runs = [];
@@ -25,7 +25,7 @@
         }
       },
     });
-    holder.append(Page.el("p", { class: "note" }, "Circles: timed runs; crosses: warm-up; line: the median. A and B stand first where they are chosen."));
+    holder.append(Page.el("p", { class: "note" }, "Circles: timed runs; crosses: warm-up; line: the median. A and B stand first where they are chosen." + (every.length > MOST ? ` The first ${MOST} of ${every.length} cells: filter to see others.` : "")));
     const columns = ["latency_s", "latency_p90_s", "latency_p95_s", "latency_p99_s", "first_call_s", "load_s", "step_s"].filter((name) => data.column.get(name));
     const parts = PARTS.filter(([name]) => data.column.get(name));
     const most = Math.max(...rows.map((i) => parts.reduce((sum, [name]) => sum + (data.column.get(name).get(i) ?? 0), 0)));

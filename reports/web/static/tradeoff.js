@@ -17,7 +17,7 @@
     const colour = state.colour ?? (data.axes.find((axis) => ["label", "sampler"].includes(axis.column)) ?? data.axes[0])?.column ?? "";
     const shape = state.shape ?? colour, facet = state.facet ?? "";
     const rows = Page.rows.filter((i) => data.ok[i] && finite(data, x, i) && finite(data, y, i));
-    const values = (name) => rows.map((i) => data.column.get(name).numbers[i]);
+    const values = (name) => { const { numbers } = data.column.get(name), scale = Page.scale(data, name); return rows.map((i) => numbers[i] * scale); };
     const logx = state.logx ?? Page.wantsLog(values(x)), logy = state.logy ?? Page.wantsLog(values(y));
     holder.append(Page.el("div", { class: "controls" },
       Page.select("Up", offered, y, (value) => Page.set({ y: value, brush: null, logy: null })),
@@ -28,20 +28,21 @@
       Page.select("Shape", axes, shape, (value) => Page.set({ shape: value })),
       Page.select("Facets", axes, facet, (value) => Page.set({ facet: value }))));
     const colours = kinds(data, colour), shapes = kinds(data, shape);
-    const panels = facet ? Page.levels(facet).map(([level]) => [level, rows.filter((i) => String(data.column.get(facet).get(i) ?? Page.NOTHING) === level)]) : [["", rows]];
-    const reach = (name) => [values(name), ...(rows.length <= BARS ? bounds(data, name).filter(Boolean).map((ends) => rows.map((i) => ends[i])) : [])].flat();
+    const panels = facet ? apart(data, facet, rows) : [["", rows]];
+    const reach = (name) => [values(name), ...(rows.length <= BARS ? bounds(data, name).filter(Boolean).map((ends) => rows.map((i) => ends[i] * Page.scale(data, name))) : [])].flat();
     const spec = {
       x: { title: Page.axisLabel(data, x), log: logx, ends: Page.ends(reach(x), logx) },
       y: { title: Page.axisLabel(data, y), log: logy, ends: Page.ends(reach(y), logy) },
     };
     const grid = Page.el("div", { class: facet ? "facets" : "single" });
     holder.append(grid);
-    for (const [level, some] of panels.filter(([, some]) => some.length).slice(0, PANELS)) {
+    for (const [level, some] of panels.slice(0, PANELS)) {
       const cell = Page.el("figure", {}, level ? Page.el("figcaption", {}, `${Page.heading(data, facet)} ${level}`) : null);
       grid.append(cell);
       panel(cell, data, some, { x, y, spec, colours, shapes, level, small: Boolean(facet) });
     }
     holder.append(legend(data, colours, shapes, colour, shape), Page.el("p", { class: "note" }, told(data, x, y, rows.length)));
+    if (panels.length > PANELS) holder.append(Page.el("p", { class: "note" }, `The first ${PANELS} of ${panels.length} facets: filter to see others.`));
     if (state.brush) holder.append(Page.button("Clear the brush", () => Page.set({ brush: null })));
   };
 
@@ -59,24 +60,31 @@
     return { of: (i) => at.get(String(data.column.get(name).get(i) ?? Page.NOTHING)), levels };
   }
 
+  // [[level, its cells]] in the order of the axis.
+  function apart(data, name, rows) {
+    const column = data.column.get(name), found = new Map(Page.levels(name).map(([level]) => [level, []]));
+    for (const i of rows) found.get(String(column.get(i) ?? Page.NOTHING)).push(i);
+    return [...found].filter(([, some]) => some.length);
+  }
+
   function panel(holder, data, rows, { x, y, spec, colours, shapes, level, small }) {
-    const xs = data.column.get(x).numbers, ys = data.column.get(y).numbers, front = data.fronts[`${y}|${x}`];
+    const xs = data.column.get(x).numbers, ys = data.column.get(y).numbers, sx = Page.scale(data, x), sy = Page.scale(data, y), front = data.fronts[`${y}|${x}`];
     const [yl, yh] = bounds(data, y), [xl, xh] = bounds(data, x), bars = rows.length <= BARS;
-    const points = rows.map((i) => ({ x: xs[i], y: ys[i], i })).filter((p) => (!spec.x.log || p.x > 0) && (!spec.y.log || p.y > 0));
+    const points = rows.map((i) => ({ x: xs[i] * sx, y: ys[i] * sy, i })).filter((p) => (!spec.x.log || p.x > 0) && (!spec.y.log || p.y > 0));
     Page.chart(holder, {
       label: `${Page.heading(data, y)} against ${Page.heading(data, x)}${level ? `, ${level}` : ""}, ${rows.length} cells`,
       ...spec, height: small ? 240 : Math.min(520, Math.max(320, innerHeight * 0.55)), points,
       tip: (i) => tip(data, i, x, y),
       pick: (i, side) => { Page.pick(side, i); if (side === "a") Page.open("images"); },
-      brush: (box) => Page.set({ brush: [{ column: x, least: box.x[0], most: box.x[1] }, { column: y, least: box.y[0], most: box.y[1] }] }),
+      brush: (box) => Page.set({ brush: [{ column: x, least: box.x[0] / sx, most: box.x[1] / sx }, { column: y, least: box.y[0] / sy, most: box.y[1] / sy }] }),
       draw: (ctx, px, py) => {
         const r = (points.length > 1000 ? 2.2 : points.length > 200 ? 3.2 : 4.5) * devicePixelRatio;
         const dim = (i) => Page.selected && !Page.selected.has(i);
         if (bars) for (const p of points) {
           ctx.globalAlpha = dim(p.i) ? 0.1 : 0.55;
           const tint = Page.colour(colours.of(p.i));
-          if (yl && Number.isFinite(yl[p.i])) Page.bar(ctx, px(p.x), py(Math.max(yl[p.i], spec.y.ends[0])), px(p.x), py(Math.min(yh[p.i], spec.y.ends[1])), tint);
-          if (xl && Number.isFinite(xl[p.i])) Page.bar(ctx, px(Math.max(xl[p.i], spec.x.ends[0])), py(p.y), px(Math.min(xh[p.i], spec.x.ends[1])), py(p.y), tint);
+          if (yl && Number.isFinite(yl[p.i])) Page.bar(ctx, px(p.x), py(Math.max(yl[p.i] * sy, spec.y.ends[0])), px(p.x), py(Math.min(yh[p.i] * sy, spec.y.ends[1])), tint);
+          if (xl && Number.isFinite(xl[p.i])) Page.bar(ctx, px(Math.max(xl[p.i] * sx, spec.x.ends[0])), py(p.y), px(Math.min(xh[p.i] * sx, spec.x.ends[1])), py(p.y), tint);
         }
         ctx.globalAlpha = 1;
         if (front) step(ctx, px, py, points.filter((p) => front.state[p.i] === 1), data, y);
