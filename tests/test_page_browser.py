@@ -314,6 +314,18 @@ def test_the_table_stays_where_it_was_and_its_chooser_open(opened, many):
     assert page.evaluate("document.querySelector('.scroll.tall').scrollTop") == 0
 
 
+def test_the_keys_go_through_all_rows_of_a_table_that_makes_them_as_they_come_into_sight(opened, many):
+    page = opened(many, "#view=table")
+    row = "document.activeElement.closest('tr').getAttribute('aria-rowindex')"
+    page.locator("table.cells tbody button").first.focus()
+    assert page.evaluate(row) == "2"
+    for rows_on in (30, 60):
+        for _ in range(60):  # two buttons a row
+            page.keyboard.press("Tab")
+            page.evaluate("() => new Promise(requestAnimationFrame)")  # the scroll that the focus asked for
+        assert page.evaluate(row) == str(2 + rows_on)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_paper_is_white_and_has_every_row(opened, many, scheme):
     page = opened(many, "#view=table&f.sampler=%5B%22euler%22%2C%22dpmpp%22%5D", color_scheme=scheme)
@@ -334,6 +346,7 @@ def test_paper_is_white_and_has_every_row(opened, many, scheme):
     page.evaluate("Page.open", "tradeoff")
     ink = page.evaluate("Page.ink('--text')")
     page.emulate_media(media="screen", color_scheme=scheme)
+    page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
     assert ink == "#000" and page.evaluate("Page.ink('--text')") == ("#e6edf3" if scheme == "dark" else "#1b1f24")
 
 
@@ -359,7 +372,7 @@ def test_a_link_keeps_the_whole_view_and_a_broken_one_breaks_nothing(opened, add
     link = page.evaluate("navigator.clipboard.readText()")
     assert link.startswith(address)
     again = opened(address, link.removeprefix(address))
-    assert again.evaluate("[...Page.selected].length") == page.evaluate("[...Page.selected].length") == 4
+    assert again.evaluate("[...Page.selected].length") == page.evaluate("[...Page.selected].length") == 5
     for label, value in (
         ("Up", "clip_score"),
         ("Across", "nfe"),

@@ -15,14 +15,18 @@
     const after = before.cloneNode(true);
     box.append(Page.el("table", { class: "cells", "aria-rowcount": rows.length + 1 }, Page.el("caption", { class: "unseen" }, "Cells, one a row"),
       Page.el("thead", {}, Page.el("tr", {}, Page.el("th", { scope: "col" }, "A / B"), heads)), body));
+    let drawn = 0;
     const draw = () => {
+      const on = body.contains(document.activeElement) ? document.activeElement : null, line = on?.closest("tr");
+      const held = on && { row: line.getAttribute("aria-rowindex"), at: [...line.querySelectorAll("button")].indexOf(on) };
       const all = Page.printing(), first = all ? 0 : Math.max(0, Math.floor(box.scrollTop / ROW) - AHEAD), many = all ? rows.length : Math.ceil((box.clientHeight || 600) / ROW) + 2 * AHEAD;
       const part = rows.slice(first, first + many);
       before.firstChild.style.height = `${first * ROW}px`;
       after.firstChild.style.height = `${Math.max(0, rows.length - first - part.length) * ROW}px`;
       body.replaceChildren(...(first ? [before] : []), ...part.map((i, k) => row(data, columns, i, first + k)), ...(first + part.length < rows.length ? [after] : []));
+      // Who goes through the rows by keys scrolls them: the row is made anew under the focus, which stays on it.
+      if (held) body.querySelector(`tr[aria-rowindex="${held.row}"]`)?.querySelectorAll("button")[held.at]?.focus({ preventScroll: true });
     };
-    let drawn = -1;
     box.addEventListener("scroll", () => {
       const at = Math.floor(box.scrollTop / ROW / AHEAD);
       if (at !== drawn) { drawn = at; draw(); }
