@@ -1,7 +1,7 @@
-"""One rule for the paths among a cell's knobs: found whatever the spelling, and in the cell's id by content alone.
+"""One rule for the paths among a cell's knobs: a path counts in the cell's id by what lies there, not by its spelling.
 
-`found` makes a path that exists absolute, with its links and `..` resolved; `by_content` takes absolute paths out of
-what is hashed, for the fingerprints beside them say what lies there. A hub id (owner/name) is no path and stays.
+`found` makes a path that exists absolute and resolves its links and `..`. `by_content` leaves absolute paths out of
+what is hashed, because the fingerprints beside them say what lies there. A hub id (owner/name) is no path and stays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What was chosen, frozen: a name of conf/ with its knobs, made once where a config is settled. Imports nothing heavy.
 
 Plain values stand at the edges alone: a composed config comes in as mappings, JSON and parquet go out by `to_plain`.
-A spec remembers exactly what it was given, so that the JSON of a cell, and so the cell's id, is that of its config.
+A spec remembers exactly what it was given. So a cell's JSON, from which its id is made, is the JSON of its config.
 """
 
 from __future__ import annotations

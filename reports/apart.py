@@ -25,7 +25,7 @@ from reports.wording import axis_label
 
 METRICS = ("fid", "clip_score", "discretisation_error", "attributes_all")
 MARKS = "0 is the best cell; hollow: cannot be told from it; bars: 95 % interval of the difference, image by image."
-FREE = ("negative_prompt",)  # cells at cfg 1 stand in a curve whatever the prompt of the half that they do not compute
+FREE = ("negative_prompt",)  # cells at cfg 1 do not compute the half that it is for, so they stand in every curve
 ABOVE = 38  # letters of a line above a panel
 WIDE = 30  # from so many half-widths on a linear axis would hide the interval
 

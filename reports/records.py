@@ -70,7 +70,7 @@ class Group:
         )
         held = [axis for axis in [*QUALITY_AXES, *axes] if axis not in (vary, *free)]
         keys = _keys(measured, held)
-        # Where cfg varies, cells at cfg 1 join whatever they agree with in all that has an effect there.
+        # Where cfg varies, cells at cfg 1 join every line that they agree with in the axes that matter at cfg 1.
         off = (measured["cfg"] == 1) & ("cfg" in (vary, *free))
         keys_off = _keys(measured, [axis for axis in held if axis not in GUIDANCE_ONLY])
         off = off.to_numpy()

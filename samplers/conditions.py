@@ -58,7 +58,7 @@ class Convergence:
 def convergence(build: Build, steps: tuple[int, ...] = (96, 192, 384, 768)) -> Convergence:
     """The order of the method that `build(N)` plans for N steps, from its coefficients alone.
 
-    Raises ValueError for plans that draw noise: their order is that of the plan without it.
+    Raises ValueError for plans that draw noise: ask for the order of the plan without it.
 
     >>> from samplers import registry, schedules
     >>> from samplers.core.levels import DiscreteVP

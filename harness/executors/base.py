@@ -1,7 +1,7 @@
-"""How cells are run: one method, whatever the machines.
+"""How cells are run: one interface for every kind of machine.
 
 A kind of executor is one file in harness/executors/kinds/ whose `KIND` is a `Kind`; conf/executor/NAME.yaml has its
-knobs. Who runs a cell is no part of it: the same cells have the same ids and the same records on all of them.
+knobs. A cell does not say who runs it: on every executor it has the same id and leaves the same record.
 """
 
 from __future__ import annotations

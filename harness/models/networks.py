@@ -132,9 +132,9 @@ def _vae_of_single_file(found: Place, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _comparing(found: Place, part: str) -> Iterator[None]:
-    """Where diffusers fails on a single file: which tensors of a UNet or VAE the file lacks or has in other shapes.
+    """If diffusers fails on a single file, name the tensors of a UNet or VAE that it lacks or has in other shapes.
 
-    diffusers itself says "Cannot copy out of meta tensor", whatever is missing. The names are those of its folders.
+    diffusers itself always says "Cannot copy out of meta tensor". Tensors are named as in its folders.
     """
     try:
         yield

@@ -159,7 +159,7 @@ class Leases:
             return False
 
     def release(self, cell_id: str) -> None:
-        """Give the cell back, as far as it is still ours."""
+        """Give the cell back, if it is still ours."""
         ours = self.held.pop(cell_id, None)
         if ours is not None:
             with suppress(OSError):  # a disk in trouble: it goes stale

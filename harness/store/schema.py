@@ -337,7 +337,7 @@ PLAIN = {
     "time": _time,
     "floats": lambda values: [_float(value) for value in values],
 }
-# Column → what it means in a record that is too old to have it, as far as that is known.
+# Column → the value that a record without it stands for, where that is known.
 BEFORE = {
     part.name: PLAIN[part.column.kind](part.value(axis.default))
     for axis in AXES

@@ -158,7 +158,7 @@ def _repair_one(store: Store, damaged: str, found: Repaired) -> None:
 
 
 def _members(store: Store, stem: str) -> set[str]:
-    """The cells whose rows a file of that name has, as far as a readable one of the same name says."""
+    """Ids of the cells in the files named `stem`: the name itself, or what those of many cells say that can be read."""
     if CELL_ID.fullmatch(stem):
         return {stem}
     files = [layout.record(name, stem) for name in TABLES]

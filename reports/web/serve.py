@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def server(results: Path, host: str = LOOPBACK[0], port: int = PORT, until: int | None = None) -> ThreadingHTTPServer:
-    """A server that listens; `serve_forever` runs it. InputError where the folder or the port is not to be had."""
+    """A server that listens; `serve_forever` runs it. InputError if the folder or the port cannot be used."""
     if not results.is_dir():
         raise InputError(f"no folder {results}: give the results_dir of a sweep")
     hosts = LOOPBACK if host in LOOPBACK else ()

@@ -18,8 +18,8 @@ from samplers.solvers.parts.noise_split import split
 
 @dataclass(frozen=True)
 class DPMppSDE(Solver):
-    """`r`: where in λ the second call of a step lies, above 0 to 1. η is that of ancestral sampling; 0 is DPM++ 2S at
-    r = 1/2. A step to σ = 0, or from pure noise (α = 0, no middle in λ), is first order.
+    """`r`, in (0, 1], says where in λ the second call of a step lies. `eta` is the η of ancestral sampling; η = 0 with
+    r = 1/2 is DPM++ 2S. A step to σ = 0, or from pure noise (α = 0, no middle in λ), is first order.
     """
 
     eta: float = 1.0

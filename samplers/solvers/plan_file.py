@@ -62,7 +62,7 @@ class PlanFile(Solver):
     def schedule(self, process: Process) -> NoiseLevels:
         """The levels that the plan was made for, on `process`, which must scale its state as the file does.
 
-        Times are those of the file where the process is the file's, and otherwise what `process` makes of the levels.
+        If `process` is the file's own, the times are the file's; otherwise `process` computes them from the levels.
         """
         saved = read(self.file, self.sha256)
         levels = NoiseLevels(saved.alpha, saved.sigma, saved.time, process)

@@ -1,6 +1,6 @@
-"""Implicit Runge–Kutta methods of any number of stages from what defines them: Hairer & Wanner 1996, IV.5.
+"""Implicit Runge–Kutta methods of any number of stages, computed from their definition: Hairer & Wanner 1996, IV.5.
 
-Nodes and weights are those of Gauss, Radau or Lobatto quadrature on [0, 1]; the matrix follows from simplifying
+Nodes and weights come from Gauss, Radau or Lobatto quadrature on [0, 1]. The matrix follows from simplifying
 assumptions, C(q): Σ_j a_ij c_j^{k−1} = c_i^k/k, or D(q): Σ_i b_i c_i^{k−1} a_ij = b_j (1 − c_j^k)/k, and one column
 that is given.
 """

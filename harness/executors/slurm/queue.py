@@ -68,7 +68,7 @@ def submit(words: Sequence[str]) -> str:
 
 
 def cancel(names: Iterable[str]) -> None:
-    """End the jobs of those names, as far as they are there. Unreachable where that cannot be said to Slurm."""
+    """End the jobs of those names that are there. Raises Unreachable if Slurm does not answer."""
     for name in names:
         _ask(["scancel", "--quiet", f"--user={os.getuid()}", f"--name={name}"])
 

@@ -73,7 +73,7 @@ class Analytic(Kind):
         return vp if name == "vp" else vp.ve()
 
     def load(self, spec: Spec, precision: str, device: str) -> Model:
-        """Its denoiser computes in float64 always; `precision`, fp64 or fp32, is that of the state."""
+        """The denoiser always computes in float64; `precision` (fp64 or fp32) is the type of the state."""
         self.check(spec)
         _check_precision(spec, precision)
         from harness.models.analytic import AnalyticModel
