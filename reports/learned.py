@@ -32,8 +32,8 @@ def drawing(told: Mapping[str, Any], name: str) -> Drawing:
     plans = sorted(told["plans"], key=lambda plan: plan["nfe"])
     count = told["images"]["test"]["images"]
     note = (
-        f"Distance to the limit of many steps on two test sets of {count} images, which nothing was fitted to or chosen "
-        "by; bars: 95 %. The hand-made one is the best of every sampler, schedule and knob on other images."
+        f"Distance to the limit of many steps on two test sets of {count} images, which nothing was fitted to or "
+        "chosen by; bars: 95 %. The hand-made one is the best of every sampler, schedule and knob on other images."
     )
     figure = titled(f"Plans learned for {told['model']} at CFG {told['cfg']:g}", [note], 3.4)
     for panel, (measure, heading) in zip(figure.subplots(1, 2), PANELS, strict=True):
