@@ -102,6 +102,10 @@ def test_theoretical_weights_are_those_of_the_named_method(split, source):
     assert table.plan(source.process)[0].same_method(registry.build_plan("dpmpp", levels))
     ends = integrate(registry.build_plan("dpmpp", levels), split.denoise, split.start(levels[0]))
     assert np.allclose(run_on(split, table, source.process), split.errors(ends), rtol=1e-9)
+    changed = table.changed(2, 0, 0.1).changed(3, 1, -0.1)
+    plan, _ = changed.plan(source.process)
+    ends = integrate(plan, split.denoise, split.start(plan.start))
+    assert np.allclose(run_on(split, changed, source.process), split.errors(ends), rtol=1e-9), "what is learned is run"
 
 
 def test_a_prefix_that_is_known_is_not_run_again(split, source):
