@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Number, OneOf, Whole, YesOrNo
+from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Interval, Number, OneOf, Whole, YesOrNo
 from harness.paths import NOT_KNOBS
 from harness.specs import Spec, to_plain
 
@@ -301,10 +301,10 @@ AXES: tuple[Axis, ...] = (
         Whole(1, 65_536),
     ),
     _fitted(
-        "adapters", LIMIT, "json", "LoRAs and textual inversions put into the model",
-        Adapters({"lora": ("scale",), "textual_inversion": ("token",)}), (), "adapters {}",
+        "adapters", LIMIT, "json", "LoRAs, ControlNets and other adapters put into the model", Adapters(), (),
+        "adapters {}",
     ),
-    _fitted("adapter_scale", LIMIT, "float", "what every LoRA's scale is multiplied by", Number(-10, 10), 1.0),
+    _fitted("adapter_scale", LIMIT, "float", "what every adapter's scale is multiplied by", Number(-10, 10), 1.0),
     _fitted(
         "attention", ROUNDING, "text", "default, sliced, flash, xformers or sage: by what attention is computed",
         OneOf(("default", "sliced", "flash", "xformers", "sage")), "default", "attention {}",
@@ -326,6 +326,19 @@ AXES: tuple[Axis, ...] = (
     _fitted(
         "step_cache", LIMIT, "text", "none or first_block: which outputs of blocks are used again at the next call",
         OneOf(("none", "first_block")), "none", "step cache {}",
+    ),
+    _fitted(
+        "quantization", LIMIT, "text", "none, int8, fp8 or nf4: how weights of linear layers are stored",
+        OneOf(("none", "int8", "fp8", "nf4")), "none", "{}",
+    ),
+    _fitted("tf32", ROUNDING, "bool", "whether float32 products are rounded to TF32", YesOrNo(), False),
+    _fitted(
+        "pag_scale", LIMIT, "float", "scale of perturbed-attention guidance (2403.17377); 0 = off", Number(0, 100), 0.0,
+        "PAG {}",
+    ),
+    _fitted(
+        "cfg_interval", LIMIT, "json", "σ/α between which there is guidance (2404.07724); []: everywhere",
+        Interval(0, 1e6), (), "guided at σ {}",
     ),
 )  # fmt: skip
 

@@ -81,29 +81,58 @@ class OneOf:
 
 
 @dataclass(frozen=True)
-class Adapters:
-    """A list of adapters, each a mapping: its kind, the path of its weights, and the knobs of the kind."""
+class Interval:
+    """Two finite numbers in rising order, both from `low` to `high`; an empty list is no interval."""
 
-    knobs: Mapping[str, tuple[str, ...]]  # by kind, beside `kind` and `path`
+    low: float
+    high: float
+
+    def __call__(self, name: str, given: Any) -> tuple[float, ...]:
+        if isinstance(given, (list, tuple)) and not given:
+            return ()
+        if not isinstance(given, (list, tuple)) or len(given) != 2:
+            raise InputError(f"{name}={shown(given)} is not valid: give two numbers, {name}=[0.2,3]")
+        first, last = (Number(self.low, self.high)(name, one) for one in given)
+        if first >= last:
+            raise InputError(f"{name}={shown(given)} is not valid: give the smaller number first")
+        return first, last
+
+
+# Of an adapter, beside its kind and the path of its weights; those that are numbers, with their ends.
+_SHOWN = ("scale", "hint", "images")
+ADAPTERS: dict[str, tuple[str, ...]] = {
+    "lora": ("scale",),
+    "textual_inversion": ("token",),
+    "controlnet": (*_SHOWN, "start", "end"),
+    "t2i_adapter": _SHOWN,
+    "ip_adapter": ("scale", "image", "encoder"),
+}
+ADAPTER_NUMBERS = {"scale": (-10, 10), "start": (0, 1), "end": (0, 1)}
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """A list of adapters, or a mapping of them by names of their user's: adapters.NAME.scale=0,0.5,1 then sweeps."""
 
     def __call__(self, name: str, given: Any) -> tuple[Mapping[str, Any], ...]:
         usage = f"give a list as {name}=[{{kind: lora, path: FILE, scale: 0.8}}]"
-        if not isinstance(given, (list, tuple)) or not all(isinstance(one, Mapping) for one in given):
+        each = list(given.values()) if isinstance(given, Mapping) else given
+        if not isinstance(each, (list, tuple)) or not all(isinstance(one, Mapping) for one in each):
             raise InputError(f"{name}={shown(given)} is not valid: {usage}")
-        return tuple(self._one(name, dict(one), usage) for one in given)
+        return tuple(self._one(name, dict(one), usage) for one in each)
 
     def _one(self, name: str, one: Mapping[str, Any], usage: str) -> Mapping[str, Any]:
         kind = one.get("kind")
-        if kind not in self.knobs:
-            raise InputError(f"{name}: kind={kind!r} is not valid; {nearest(str(kind), self.knobs)}")
+        if kind not in ADAPTERS:
+            raise InputError(f"{name}: kind={kind!r} is not valid; {nearest(str(kind), ADAPTERS)}")
         if not isinstance(one.get("path"), str):
             raise InputError(f"{name}: path={shown(one.get('path'))} is not valid; {usage}")
-        valid = ("kind", "path", "sha256", *self.knobs[kind])
-        for knob in one:
+        valid = ("kind", "path", "sha256", *ADAPTERS[kind])
+        for knob, value in one.items():
             if knob not in valid:
                 raise InputError(f"{name}: a {kind} has no {knob!r}; {nearest(str(knob), valid)}")
-        if "scale" in one:
-            Number(-10, 10)(f"{name}.scale", one["scale"])
+            if knob in ADAPTER_NUMBERS:
+                Number(*ADAPTER_NUMBERS[knob])(f"{name}.{knob}", value)
         return one
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-KNOBS = {"data": ("path", "captions", "prompts", "masks"), "model": ("path", "vae", "config", "file")}
+KNOBS = {"data": ("path", "captions", "prompts", "masks"), "model": ("path", "vae", "config", "file", "prior", "gguf")}
+ADAPTER = ("path", "image", "images", "encoder")
 NO_PATHS = ("center", "embedded")  # values of data.masks and model.path that are words, not paths
 CONTENT = "by content"  # what the hashed text has in a path's place
 
@@ -49,7 +50,7 @@ def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     known = {**values, **{kind: _without_paths(values[kind], knobs) for kind, knobs in KNOBS.items()}}
     if values.get("adapters"):
-        known["adapters"] = [_without_paths(one, ("path",)) for one in values["adapters"]]
+        known["adapters"] = [_without_paths(one, ADAPTER) for one in values["adapters"]]
     return known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from samplers.hosts.replaced import KINDS
 
 FEW = ["n_images=3", "batch_size=2", "timing=off", "threads=1", "device=cpu", "steps=3", "data=embedded"]
 QUICK = ("sdxl", "sd3", "flux")
+# What steps as a scheduler of diffusers does; Euler as DDIM and the flow pipelines' do.
+STOCK = {"UniPCMultistepScheduler": ("sampler=unipc", "sampler.lower_order_final=true")}
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.zoo) for name in zoo_models.MODELS]
 
 
@@ -90,15 +92,23 @@ def test_latency_has_its_parts(tmp_path):
 
 def tiny(folder: Path, name: str) -> list[str]:
     """The words of a tiny pipeline, at a size that is as small."""
-    return ["model=pipeline", f"model.path={folder}", "model.height=32", "model.width=32", f"task={task_of(name)}"]
+    own = [word.format(folder=folder) for word in zoo_models.WORDS.get(name, ())]
+    words = ["model=pipeline", f"model.path={folder}", "model.height=32", "model.width=32", f"task={task_of(name)}"]
+    return [word for word in words if not any(word.split("=")[0] == other.split("=")[0] for other in own)] + own
 
 
 def made(folder: Path, name: str, *words: str):
     """A cell of a tiny pipeline, and three images of it."""
     asked = cell(*tiny(folder, name), "metrics=[]", *words)
-    session = Session(folder.parent / "results")
+    session = session_of(folder)
     generator = session._generator(asked, session._model(asked))
     return generator, generator.batch([0, 1, 2])
+
+
+@lru_cache(maxsize=2)
+def session_of(folder: Path) -> Session:
+    """One session a pipeline, which loads it once."""
+    return Session(folder.parent / "results")
 
 
 def task_of(name: str) -> str:
@@ -132,38 +142,50 @@ def test_a_pipeline_is_a_cell_of_the_sweep(tmp_path, folders, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_latents_and_images_equal_those_of_the_stock_pipeline(folders, name):
-    """The same prompts and noise through diffusers' own pipeline and scheduler: Euler and DDIM on their own levels."""
-    folder = folders(name)
-    generator, found = made(folder, name, "cfg=3", "sampler=euler")
-    pipe, model = zoo_models.pipeline(name), generator.model
-    indices, prompts = [0, 1, 2], found.prompts
-    noise = torch.stack([start_of(generator, k) for k in indices])
+    """The same prompts and noise through diffusers' own pipeline and scheduler, on its own levels."""
+    folder, pipe = folders(name), zoo_models.pipeline(name)
+    kind = type(pipe.scheduler).__name__
+    generator, found = made(folder, name, "cfg=3", *STOCK.get(kind, ("sampler=euler",)))
+    model, indices = generator.model, [0, 1, 2]
+    start = generator._start(generator._remembered(indices), generator.levels).state
     call = {
-        "prompt": prompts, "num_inference_steps": 3, "output_type": "pt",
-        "latents": model._packed(noise), "height": model.size[0], "width": model.size[1],
-        "max_area": model.size[0] * model.size[1],
+        "num_inference_steps": 3, "latents": model._packed(start), "height": model.size[0], "width": model.size[1],
+        "max_area": model.size[0] * model.size[1], "guidance_scale": 3.0 - model.family.offset,
+        "true_cfg_scale": 3.0, "prompt": found.prompts, "use_resolution_binning": False,
+        "num_frames": model.frames and model.frames.number, "max_sequence_length": model.tokens,
     }  # fmt: skip
-    takes = model._takes
-    if "max_sequence_length" in takes and model.tokens:
-        call["max_sequence_length"] = model.tokens
-    if "use_resolution_binning" in takes:
-        call["use_resolution_binning"] = False
-    call["guidance_scale"] = 3.0
-    if found.sources is not None:
-        call["image"] = found.sources.float() / 255
+    if model.family.guidance[0] == families.TRUE:
+        call |= {"negative_prompt": " ", "guidance_scale": None}
+    if model.family.fills:  # the pipeline would fill up to the longest of these, and the negative one less
+        negative = model.encode_text([""] * 3).parts["prompt_embeds"]
+        call |= {"prompt": None, **model.encode_text(found.prompts).parts, "negative_prompt_embeds": negative}
+    if model.prior is not None:
+        seeds = [torch.Generator().manual_seed(0) for _ in indices]
+        call |= dict(zoo_models.prior()(found.prompts, generator=seeds))
+    if model.family.shown:
+        call["image"] = model._seen(model._pixels(found.sources))
         call["generator"] = [torch.Generator().manual_seed(k) for k in indices]
     if found.masks is not None:
         call |= {"mask_image": found.masks.float(), "strength": 1.0}
-    call = {name: value for name, value in (call | dict(model.family.call)).items() if name in takes}
-    images = pipe(**call).images
-    theirs = (images.float() * 255).round()
-    assert (theirs - found.images.float()).abs().max() <= 1.5, name
+    if model.family.start or "latents" not in model._takes:  # it noises a source itself
+        level = generator.levels[0]
+        pipe.scheduler.add_noise = lambda *given: start / (level.alpha if kind == "EulerDiscreteScheduler" else 1)
+        call = {"image": start, **{name: value for name, value in call.items() if name != "latents"}}
+    call = {name: value for name, value in (call | dict(model.family.call)).items() if name in model._takes}
 
+    def stock(what):
+        again = {"generator": [torch.Generator().manual_seed(k) for k in indices]} if "generator" in call else {}
+        return pipe(**{**call, **again}, output_type=what, return_dict=False)[0]
 
-def start_of(generator, index):
-    from samplers.core.noise import NoiseStreams
-
-    return NoiseStreams(generator.cell.seed, [index], generator.model.latent_shape).draw()[0]
+    latents = model._unpacked(stock("latent"))
+    assert relative(found.latents, latents) <= 3e-5
+    images = stock("pt")
+    if model.frames is not None:
+        images = images[:, model.frames.measured(images.shape[1])]
+    if model.family.vae == "movq":  # as its decoder gives them, −1 to 1
+        images = images / 2 + 0.5
+    theirs = (images.float().clamp(0, 1) * 255).round()
+    assert (theirs - found.images.float()).abs().max() <= 1.5
 
 
 def test_the_families_the_zoo_and_the_documentation_name_the_same_classes():

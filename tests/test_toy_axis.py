@@ -63,7 +63,7 @@ def test_an_axis_of_the_first_day_always_stands_in_the_canonical_form():
     # Those that were added since, which stand there where they are set.
     assert {axis.name for axis in axes.AXES if not axis.always_written} == {
         "adapters", "adapter_scale", "attention", "vae_slicing", "vae_tiling", "channels_last", "offload", "compile",
-        "fuse_qkv", "layerwise_casting", "freeu", "step_cache",
+        "fuse_qkv", "layerwise_casting", "freeu", "step_cache", "quantization", "tf32", "pag_scale", "cfg_interval",
     }  # fmt: skip
     assert axes.written({"noise": "independent"}) == {"noise": "independent"}
 

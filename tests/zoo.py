@@ -97,7 +97,7 @@ def _sd_text(images: int) -> dict[str, Any]:
     }
 
 
-def _control() -> Any:
+def _control(strides: int = 1) -> Any:
     return diffusers.ControlNetModel(
         block_out_channels=(8, 16),
         layers_per_block=1,
@@ -105,7 +105,7 @@ def _control() -> Any:
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         cross_attention_dim=TEXT,
         attention_head_dim=2,
-        conditioning_embedding_out_channels=(4, 8),
+        conditioning_embedding_out_channels=(4, *(8,) * strides),
         norm_num_groups=4,
     )
 
@@ -198,13 +198,13 @@ def sdxl_controlnet() -> Case:
     return Case(pipe, lambda n: {**_sdxl_text(n), "image": _image(n), **size})
 
 
-def _control_xl() -> Any:
+def _control_xl(text: int = TEXT) -> Any:
     return diffusers.ControlNetModel(
         block_out_channels=(8, 16),
         layers_per_block=1,
         in_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        cross_attention_dim=TEXT,
+        cross_attention_dim=text,
         attention_head_dim=2,
         conditioning_embedding_out_channels=(4, 8),
         norm_num_groups=4,

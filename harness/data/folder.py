@@ -38,9 +38,17 @@ class FolderData:
         return self._stack([self._path(i) for i in indices])
 
     def sources(self, indices: Sequence[int], task: str) -> torch.Tensor:
+        return self.images(self._of_sources(indices, task))
+
+    def drawn(self, folder: str, indices: Sequence[int], task: str) -> torch.Tensor:
+        """The images of a folder that have the names of the sources, uint8 RGB (N, 3, H, W): control images."""
+        sources = [self._path(i) for i in self._of_sources(indices, task)]
+        return self._stack([mask_file(folder, path, self.top, "control image") for path in sources])
+
+    def _of_sources(self, indices: Sequence[int], task: str) -> Sequence[int]:
         if task in ("img2img", "edit") and self.source == "other":
-            return self.images([(int(i) + 1) % len(self) for i in indices])
-        return self.images(indices)
+            return [(int(i) + 1) % len(self) for i in indices]
+        return indices
 
     def masks(self, indices: Sequence[int]) -> torch.Tensor:
         masks = [self._mask(self._path(i)) for i in indices]

@@ -26,8 +26,8 @@ STRAY = 0.02  # share of a lossy picture's coloured pixels that may lie farther
 HOW = "black is keep, white or one other colour is repaint"
 
 
-def mask_file(folder: str, image: Path, top: str | Path | None = None) -> Path:
-    """The mask of an image: at the image's place below `top`, else by name alone; any image suffix will do."""
+def mask_file(folder: str, image: Path, top: str | Path | None = None, what: str = "mask") -> Path:
+    """The mask of an image (or `what` else): at the place of the image below `top`, else by name, of any suffix."""
     place = expanded(folder)
     where = [place]
     if top is not None and (below := os.path.relpath(image.parent, expanded(top))) != os.curdir:
@@ -37,7 +37,8 @@ def mask_file(folder: str, image: Path, top: str | Path | None = None) -> Path:
         for name in (image.name, *(image.stem + suffix for suffix in suffixes)):
             if (spot / name).is_file():
                 return spot / name
-    raise InputError(f"no mask for {image.name!r} in data.masks={str(place)!r}: it needs an image of the same name")
+    where_to_look = f"{'data.masks=' if what == 'mask' else ''}{str(place)!r}"
+    raise InputError(f"no {what} for {image.name!r} in {where_to_look}: it needs an image of the same name")
 
 
 def check_masks(folder: str, images: Iterable[Path], top: str | Path | None = None) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.cell import Cell
+from harness.errors import InputError
 from harness.measure import remembered
 from harness.measure.cost import Marks, count_flops
 from harness.measure.remembered import Remembered
@@ -210,9 +212,19 @@ class Generator:
         given = inputs.given
         kind = noise.KINDS[self.cell.noise]
         streams = kind(self.cell.seed, given.indices, self.model.latent_shape, self.model.device)
-        return self.task.start(
+        start = self.task.start(
             self.model, levels, streams, given.sources, given.masks, inputs.source_latents, self.cell.strength
         )
+        if start.shown is None and given.sources is not None:
+            start = replace(start, shown=self.model.show(given.sources, partial(self._drawn, given.indices)))
+        return start
+
+    def _drawn(self, indices: Sequence[int], folder: str) -> Tensor:
+        if not hasattr(self.data, "drawn"):
+            raise InputError(
+                f"data={self.data.name} has no names by which control images could be found: take a folder"
+            )
+        return self.data.drawn(folder, indices, self.task.name)
 
     # ------------------------------------------------------------------------------------------- what goes into it
 

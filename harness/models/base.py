@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from samplers.core.plan import Plan
 
 Spec = Mapping[str, Any]  # the values of conf/model/NAME.yaml; a cell's are a ModelSpec
+Drawn = Callable[[str], "Tensor"]  # a folder -> uint8 (N, 3, H, W)
 Denoise = Callable[["Tensor", Level], "Tensor"]  # (state, level) -> the model's estimate x0 of the clean state
 
 
@@ -164,9 +165,12 @@ class Model(ABC):
         """
         raise NotImplementedError(f"model {self.name} is not one that sees masks")
 
-    def show(self, images: Tensor) -> Conditioning:
-        """What a model that edits is shown of its sources, uint8 (N, 3, H, W)."""
-        raise InputError(f"model {self.name} is not shown a source: use it with another task than edit")
+    def show(self, images: Tensor, drawn: Drawn) -> Conditioning | None:
+        """What it is shown of its sources, uint8 (N, 3, H, W), in every task that has them; None where nothing.
+
+        `drawn` gives, of a folder, the images there that have the names of these.
+        """
+        return None
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -239,8 +243,10 @@ class Kind(ABC):
         """InputError for guidance or for a way to step that the model cannot have; by default it has all."""
         return None
 
-    def check_fitted(self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str) -> Mapping[str, Any]:
-        """Adapters and switches as the cell keeps them; InputError for those that cannot be here."""
+    def check_fitted(
+        self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str, task: str
+    ) -> Mapping[str, Any]:
+        """Adapters and switches as the cell keeps them; InputError for those that cannot be here, with this task."""
         if fitted:
             raise InputError(f"{next(iter(fitted))} is put into pipelines: use model=pipeline, not {spec.get('name')}")
         return fitted

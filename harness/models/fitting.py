@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.errors import InputError, one_line
-from harness.models.switches import weights
+from harness.models.adapters import weights
 
 FREEU = {"b1": 1.5, "b2": 1.6, "s1": 0.9, "s2": 0.2}  # what 2309.11497 recommends for Stable Diffusion 1.x
 FIRST_BLOCK = 0.05  # relative change of the first block's residual up to which the others are not computed again
@@ -54,7 +54,7 @@ def _put_in(pipe: Any, adapters: tuple[Mapping[str, Any], ...], scale: float) ->
             name = f"lora{k}"
             pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True)
             scales[name] = float(one.get("scale", 1.0)) * scale
-        else:
+        elif one["kind"] == "textual_inversion":
             pipe.load_textual_inversion(str(file), token=one.get("token"), local_files_only=True)
     if scales:
         pipe.set_adapters(list(scales), adapter_weights=list(scales.values()))
@@ -93,6 +93,37 @@ def _layerwise(value: bool, fit: Fit) -> None:
     fit.network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=fit.dtype)
 
 
+def _quantized(value: str, fit: Fit) -> None:
+    if value == "nf4":
+        return _to_nf4(fit.network, fit.dtype)
+    if value == "int8" and fit.pipe.device.type == "cpu":
+        torch.ao.quantization.quantize_dynamic(fit.network, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+        return None
+    from torchao import quantization
+
+    if value == "fp8" and torch.cuda.get_device_capability(fit.pipe.device) < (8, 9):
+        raise InputError("quantization=fp8 needs a CUDA device of compute capability 8.9 or later")
+    how = {"int8": "Int8DynamicActivationInt8WeightConfig", "fp8": "Float8DynamicActivationFloat8WeightConfig"}
+    quantization.quantize_(fit.network, getattr(quantization, how[value])())
+    return None
+
+
+def _to_nf4(network: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Every linear layer of a network by one of bitsandbytes, whose weights are quantized on the way to the device."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name, old in [*network.named_modules()]:
+        if type(old) is not torch.nn.Linear:
+            continue
+        new = Linear4bit(
+            old.in_features, old.out_features, old.bias is not None, dtype, quant_type="nf4", device="meta"
+        )
+        new.weight = Params4bit(old.weight.data.cpu(), requires_grad=False, quant_type="nf4")
+        new.bias = old.bias
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, new.to(old.weight.device))
+
+
 SWITCHES: dict[str, Callable[[Any, Fit], None]] = {
     "fuse_qkv": lambda value, fit: fit.network.fuse_qkv_projections(),
     "attention": _attention,
@@ -102,6 +133,7 @@ SWITCHES: dict[str, Callable[[Any, Fit], None]] = {
     "freeu": lambda value, fit: fit.pipe.enable_freeu(**FREEU),
     "step_cache": _step_cache,
     "layerwise_casting": _layerwise,
+    "quantization": _quantized,
     "offload": _offload,
     "compile": lambda value, fit: fit.network.compile(mode=None if value == "default" else value),
 }

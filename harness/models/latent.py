@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class LatentModel(Model):
         self.sees_masks = self.in_channels > self.latent_channels
         limits = parts.tokenizer.model_max_length, parts.text_encoder.config.max_position_embeddings
         self.token_limit: int = min(limits)
+        self.cfg_interval = (0.0, math.inf)  # σ/α between which there is guidance
         for part in (parts.unet, parts.vae, parts.text_encoder):
             part.eval().requires_grad_(False)  # no graph is ever built, with or without torch.no_grad
 
@@ -70,6 +71,10 @@ class LatentModel(Model):
         text, unet, vae = self.parts.text_encoder, self.parts.unet, self.parts.vae
         halves = [Network(f"vae ({name})", vae, module) for name, module in vae.named_children()]
         return [Network("text encoder", text, text), Network("unet", unet, unet), *halves]
+
+    def fit(self, fitted: Mapping[str, Any]) -> None:
+        """`cfg_interval`: outside of it no unconditional prediction is made, which is half the work."""
+        self.cfg_interval = fitted["cfg_interval"]
 
     # ---------------------------------------------------------------------------------------------------- text
 
@@ -190,9 +195,13 @@ class _Denoiser:
         time = float(round(level.time)) if model.rounded_time else level.time
         # Filled on the device: a tensor made from a Python number would wait for a copy.
         clock = torch.full((1,), time, dtype=x.dtype, device=x.device)
-        out = self.unet(self.buffer, clock, encoder_hidden_states=self.text, return_dict=False)[0].to(x.dtype)
+        low, high = model.cfg_interval
+        guided = self.halves == 2 and low * level.alpha <= level.sigma <= high * level.alpha
+        first = 0 if guided else len(self.buffer) - self.images  # the half with the prompt lies behind
+        out = self.unet(self.buffer[first:], clock, encoder_hidden_states=self.text[first:], return_dict=False)[0]
+        out = out.to(x.dtype)
         model.calls += 1
-        if self.guidance.on:
+        if guided:
             uncond, cond = out.chunk(2)
             out = combine(uncond, cond, self.guidance)
         of_state, of_output = self.predicts.x0(alpha, sigma)

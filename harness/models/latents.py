@@ -8,27 +8,33 @@ import torch
 from torch import Tensor
 
 
-def packed(latents: Tensor) -> Tensor:
-    """(N, C, h, w) to (N, h/2·w/2, 4·C), as FLUX, Chroma and Qwen-Image hold it."""
-    n, c, h, w = latents.shape
-    tiles = latents.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return tiles.reshape(n, (h // 2) * (w // 2), c * 4)
+def packed(latents: Tensor, patch: int) -> Tensor:
+    """(N, C, [F,] h, w) to (N, [F·]h/p·w/p, C·p·p): tokens of p×p, as FLUX, Chroma, Qwen-Image and LTX hold them."""
+    n, c, *frames, h, w = latents.shape
+    tiles = latents.reshape(n, c, *frames, h // patch, patch, w // patch, patch)
+    tiles = tiles.movedim((1, -3, -1), (-3, -2, -1))  # (N, [F,] h/p, w/p, C, p, p)
+    return tiles.flatten(-3).flatten(1, -2)
 
 
-def unpacked(tokens: Tensor, shape: tuple[int, ...]) -> Tensor:
+def unpacked(tokens: Tensor, shape: tuple[int, ...], patch: int) -> Tensor:
     """What `packed` made, as (N, *shape) again."""
-    c, h, w = shape
-    tiles = tokens.view(len(tokens), h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return tiles.reshape(len(tokens), c, h, w)
+    c, *frames, h, w = shape
+    tiles = tokens.reshape(len(tokens), *frames, h // patch, w // patch, c, patch, patch)
+    return tiles.movedim((-3, -2, -1), (1, -3, -1)).reshape(len(tokens), *shape)
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """Clean states (N, C, h, w) to pixels float32 (N, 3, H, W), about −1 to 1."""
+    """Clean states (N, C, [F,] h, w) to pixels float32 (N, 3, [frames,] H, W), about −1 to 1."""
     scale, shift = _scale(vae, latents)
     z = (latents / scale + shift).to(vae.dtype)
-    if _is_of_video(vae):
+    more: dict[str, Any] = {}
+    if _quantizes(vae):
+        more["force_not_quantize"] = True
+    if vae.config.get("timestep_conditioning"):  # LTX from 0.9.1 on: clean latents
+        more["temb"] = torch.zeros(len(z), dtype=z.dtype, device=z.device)
+    if _is_of_video(vae) and latents.ndim == 4:
         return vae.decode(z.unsqueeze(2), return_dict=False)[0][:, :, 0].float()
-    return vae.decode(z, return_dict=False)[0].float()
+    return vae.decode(z, return_dict=False, **more)[0].float()
 
 
 def clean_of(vae: Any, pixels: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,13 +54,22 @@ def _is_of_video(vae: Any) -> bool:
     return "z_dim" in vae.config
 
 
+def _quantizes(vae: Any) -> bool:
+    return "num_vq_embeddings" in vae.config
+
+
 def _scale(vae: Any, like: Tensor) -> tuple[Any, Any]:
     """(scale, shift) of state = (z − shift)·scale: numbers, or one a channel."""
     config = vae.config
-    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+    if _quantizes(vae):  # MoVQ, whose pipelines take its latents as they are
+        return 1.0, 0.0
+    # LTX keeps them with its weights, the others in the configuration.
+    kept = {**config, **dict(vae.named_buffers(recurse=False))}
+    mean, std = kept.get("latents_mean"), kept.get("latents_std")
+    if mean is not None and std is not None:
         mean, std = (
-            torch.tensor(config[name], dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
-            for name in ("latents_mean", "latents_std")
+            torch.as_tensor(one, dtype=like.dtype, device=like.device).view(1, -1, *(1,) * (like.ndim - 2))
+            for one in (mean, std)
         )
         factor = 1.0 if _is_of_video(vae) else config.get("scaling_factor", 1.0)
         return factor / std, mean

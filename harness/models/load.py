@@ -77,16 +77,27 @@ def check_run(spec: Spec, guidance: Guidance, adaptive: bool, implementation: st
     kind_of(spec).check_run(spec, guidance, adaptive, implementation)
 
 
-def check_fitted(spec: Spec, fitted: Mapping[str, Any], precision: str, device: str) -> Mapping[str, Any]:
+def check_fitted(
+    spec: Spec, fitted: Mapping[str, Any], precision: str, device: str, task: str = "txt2img"
+) -> Mapping[str, Any]:
     """Adapters and switches as a cell keeps them, or what is wrong with them: InputError."""
-    return kind_of(spec).check_fitted(spec, fitted, precision, device)
+    return kind_of(spec).check_fitted(spec, fitted, precision, device, task)
 
 
 def load(spec: Spec, precision: str, device: str, fitted: Mapping[str, Any] | None = None) -> Model:
     """The model on `device` in `precision`, checked first: InputError, before anything heavy is read."""
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r} is not valid; {nearest(precision, PRECISIONS)}")
+    fitted = dict(fitted or {})
     model = kind_of(spec).load(spec, precision, device)
+    _round_products(bool(fitted.pop("tf32", False)))
     if fitted:
         model.fit(fitted)
     return model
+
+
+def _round_products(tf32: bool) -> None:
+    """Float32 products of this process rounded to TF32, or not: one model is loaded at a time."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = tf32

@@ -318,6 +318,11 @@ def fingerprint(spec: Spec) -> str:
 def _of(path: Path, hub_id: str | None) -> str:
     if hub_id and path.is_dir():
         return f"{hub_id}@{path.name[:12]}"  # a snapshot's folder is named by its commit
+    return content(path)
+
+
+def content(path: Path) -> str:
+    """What a file or folder holds, as short text; of large ones by names, sizes and times of change."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
     return _digest(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 

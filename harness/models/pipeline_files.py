@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, nearest
+from harness.knob_paths import expanded
 from harness.models import families, locate
 from harness.models.base import Spec
 from harness.models.families import Family
 from harness.models.files import read_json, safetensors_shapes
 
 LIBRARIES = ("diffusers", "transformers")  # whose classes an index may name
+NORMALIZER = ["stable_diffusion", "StableUnCLIPImageNormalizer"]  # and one that diffusers names by its folder
+FRAMES = ("first", "middle", "last")
 UNUSED = ("safety_checker", "watermark")  # parts that judge or mark a finished image, and are never loaded
 PATTERNS = ("*.json", "tokenizer*/*", "*/*.model")
 
@@ -30,6 +34,8 @@ class Facts:
     channels: int  # of its latents
     noise: Mapping[str, Any]  # scheduler_config.json
     ways: tuple[str, ...]  # in which it can be guided, the customary first
+    frames: families.Frames | None = None  # of a video
+    prior: Facts | None = None  # the pipeline that reads its text
 
 
 def place(spec: Spec, weights: bool) -> Path:
@@ -65,7 +71,7 @@ def _facts(spec: Spec) -> Facts:
     folder = place(spec, weights=False)
     index = read_json(folder / "model_index.json")
     family = families.family_of(index.get("_class_name"), str(folder / "model_index.json"))
-    _check_parts(spec, folder, index, family)
+    _check_parts(spec, folder, index, (family.network, family.vae, "scheduler"))
     noise = read_json(folder / "scheduler" / "scheduler_config.json")
     kind = index["scheduler"][1]
     if kind not in families.SCHEDULERS:
@@ -77,24 +83,76 @@ def _facts(spec: Spec) -> Facts:
     vae = read_json(folder / family.vae / "config.json")
     downscale = downscale_of(vae)
     side = family.side or network.get("sample_size") or 64
-    own = [side, side] if isinstance(side, int) else list(side)[-2:]
+    sides = [side, side] if isinstance(side, int) else list(side)[-2:]
+    own = family.pixels or [latents * downscale for latents in sides]
     height, width = (
-        locate.pixels(spec, name, own[k] * downscale, downscale * family.multiple)
-        for k, name in enumerate(("height", "width"))
+        locate.pixels(spec, name, own[k], downscale * family.multiple) for k, name in enumerate(("height", "width"))
     )
     channels = int(vae.get("latent_channels") or vae.get("z_dim") or 4)
+    frames = _frames(spec, vae) if family.frames else None
     ways = family.guidance
     if ways[0] == families.DISTILLED and network.get("guidance_embeds") is not True:  # FLUX schnell is told none
         ways = (families.NONE, *ways[1:])
-    return Facts(folder, index, family, (height, width), downscale, channels, {**noise, "_class_name": kind}, ways)
+    prior = _prior(spec, family)
+    if spec.get("gguf"):
+        _check_gguf(spec)
+    noise = {**noise, "_class_name": kind}
+    return Facts(folder, index, family, (height, width), downscale, channels, noise, ways, frames, prior)
 
 
-def _check_parts(spec: Spec, folder: Path, index: Mapping[str, Any], family: Family) -> None:
+def _check_gguf(spec: Spec) -> None:
+    """A file of quantized weights of the network is there, and can be read."""
+    path = expanded(spec["gguf"])
+    if path.suffix != ".gguf" or not path.is_file():
+        raise InputError(f"model.gguf={spec['gguf']!r}: there is no such .gguf file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path} is not a GGUF file: it does not begin as one")
+    missing = [package for package in ("gguf", "accelerate") if not find_spec(package)]
+    if missing:
+        raise InputError(f"model.gguf needs the package {' and '.join(missing)}: uv sync --extra quantization")
+
+
+def prior_spec(spec: Spec) -> Spec:
+    """The spec of the pipeline that reads its text."""
+    return {**spec, "path": spec["prior"]}
+
+
+def _prior(spec: Spec, family: Family) -> Facts | None:
+    if family.prior is None:
+        if spec.get("prior"):
+            raise InputError(f"model {spec.get('name')} reads its text itself: leave model.prior empty")
+        return None
+    if not spec.get("prior"):
+        raise InputError(f"model {spec.get('name')} needs model.prior=: the folder or hub id of a {family.prior}")
+    folder = place(prior_spec(spec), weights=False)
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") != family.prior:
+        raise InputError(f"{folder / 'model_index.json'} names {index.get('_class_name')!r}, not a {family.prior}")
+    _check_parts(spec, folder, index, ())
+    return Facts(folder, index, family, (0, 0), 1, 0, {}, ())
+
+
+def _frames(spec: Spec, vae: Mapping[str, Any]) -> families.Frames:
+    number, which = spec.get("num_frames") or 17, spec.get("frame") or "middle"
+    if which not in FRAMES:
+        raise InputError(f"model.frame={which!r} is not valid; {nearest(str(which), FRAMES)}")
+    each = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio")
+    each = each or vae.get("patch_size_t", 1) * 2 ** sum(
+        vae.get("spatio_temporal_scaling") or vae["temperal_downsample"]
+    )
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1 or (number - 1) % each:
+        raise InputError(f"model.num_frames={number!r} is not valid: give 1 or a multiple of {each} and 1 more")
+    return families.Frames(number, (number - 1) // each + 1, which)
+
+
+def _check_parts(spec: Spec, folder: Path, index: Mapping[str, Any], needed: Sequence[str]) -> None:
     """Every part that is named is of diffusers or transformers and there, its weights in whole .safetensors files."""
     for name, entry in index.items():
         if not isinstance(entry, list) or name in UNUSED or entry[:1] == [None]:
             continue
-        if len(entry) != 2 or entry[0] not in LIBRARIES or not str(entry[1]).isidentifier():
+        known = entry == NORMALIZER or entry[0] in LIBRARIES
+        if len(entry) != 2 or not known or not str(entry[1]).isidentifier():
             raise InputError(
                 f"{folder / 'model_index.json'}: {name} is {entry!r}; a part must be of {' or '.join(LIBRARIES)}"
             )
@@ -107,14 +165,18 @@ def _check_parts(spec: Spec, folder: Path, index: Mapping[str, Any], family: Fam
                 raise InputError(f"model {spec.get('name')}: {part} has no .safetensors file of weights")
             for file in files:
                 safetensors_shapes(file)
-    for name in (family.network, family.vae, "scheduler"):
+    for name in needed:
         if not isinstance(index.get(name), list) or index[name][0] is None:
             raise InputError(f"model {spec.get('name')}: its model_index.json names no {name}")
 
 
 def downscale_of(vae: Mapping[str, Any]) -> int:
     """Pixels a latent, each way, by a VAE's configuration."""
-    if vae.get("temperal_downsample") is not None:  # AutoencoderKLQwenImage and Wan's; their word
+    if vae.get("scale_factor_spatial"):  # AutoencoderKLWan
+        return int(vae["scale_factor_spatial"])
+    if vae.get("spatio_temporal_scaling") is not None:  # AutoencoderKLLTXVideo
+        return int(vae.get("spatial_compression_ratio") or vae["patch_size"] * 2 ** sum(vae["spatio_temporal_scaling"]))
+    if vae.get("temperal_downsample") is not None:  # AutoencoderKLQwenImage; their word
         return 2 ** len(vae["temperal_downsample"])
     blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [64]
     return 2 ** (len(blocks) - 1)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InputError
+from harness.knob_paths import expanded
 from harness.models import pickles
 from harness.models.base import Spec
 from harness.models.networks import naming, quiet, whole
-from harness.models.pipeline_files import UNUSED, Facts
+from harness.models.pipeline_files import NORMALIZER, UNUSED, Facts
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,9 @@ def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, de
     kind = getattr(diffusers, known.index["_class_name"])
     takes = inspect.signature(kind.__init__).parameters
     with quiet(), pickles.weights_only():
-        given = {name: _part(spec, folder, name, entry, dtype) for name, entry in known.index.items() if name in takes}
+        given = {
+            name: _part(spec, folder, known, name, entry, dtype) for name, entry in known.index.items() if name in takes
+        }
         given.update({name: None for name in takes if name not in given and name in ("safety_checker",)})
         if "add_watermarker" in takes:
             given["add_watermarker"] = False
@@ -39,7 +42,7 @@ def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, de
         return pipe.to(device)
 
 
-def _part(spec: Spec, folder: Path, name: str, entry: Any, dtype: torch.dtype) -> Any:
+def _part(spec: Spec, folder: Path, known: Facts, name: str, entry: Any, dtype: torch.dtype) -> Any:
     """One part, or the plain setting that the index has by this name."""
     if not isinstance(entry, list) or len(entry) != 2:
         return entry
@@ -49,6 +52,8 @@ def _part(spec: Spec, folder: Path, name: str, entry: Any, dtype: torch.dtype) -
     with naming(name):
         if not issubclass(kind, networks):
             return kind.from_pretrained(folder / name, local_files_only=True)
+        if spec.get("gguf") and name == known.family.network:
+            return _of_gguf(spec, folder / name, kind, dtype)
         own = {
             how: dtype,
             "variant": spec.get("variant"),
@@ -60,6 +65,16 @@ def _part(spec: Spec, folder: Path, name: str, entry: Any, dtype: torch.dtype) -
         return whole(kind.from_pretrained(folder / name, **own), name)
 
 
+def _of_gguf(spec: Spec, folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+    """The network with quantized weights from a GGUF file, which are made whole at each product."""
+    from diffusers import GGUFQuantizationConfig
+
+    if not hasattr(kind, "from_single_file"):
+        raise InputError(f"model.gguf: diffusers reads no single file of a {kind.__name__}")
+    how = {"quantization_config": GGUFQuantizationConfig(compute_dtype=dtype), "torch_dtype": dtype}
+    return kind.from_single_file(str(expanded(spec["gguf"])), config=str(folder), local_files_only=True, **how)
+
+
 def _class(name: str, library: str, kind: str) -> tuple[type, type, str]:
     """The class of a part, what networks of its library are, and how they call the type of their weights."""
     import diffusers
@@ -67,6 +82,10 @@ def _class(name: str, library: str, kind: str) -> tuple[type, type, str]:
     from transformers.feature_extraction_utils import FeatureExtractionMixin
     from transformers.image_processing_base import ImageProcessingMixin
 
+    if [library, kind] == NORMALIZER:
+        from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+        return StableUnCLIPImageNormalizer, diffusers.ModelMixin, "torch_dtype"
     if library == "diffusers":
         found, network, how = getattr(diffusers, kind, None), diffusers.ModelMixin, "torch_dtype"
         valid: tuple[type, ...] = (diffusers.ModelMixin, diffusers.SchedulerMixin)

@@ -6,23 +6,34 @@ installed is said here, in one line. What they change and cost: docs/pipelines.m
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import InputError
-from harness.knob_paths import expanded
-from harness.models.files import check_is_weights
+from harness.models import adapters
 
 UNET = "UNet2DConditionModel"
 FUSING = (UNET, "SD3Transformer2DModel", "PixArtTransformer2DModel", "AuraFlowTransformer2DModel", "HunyuanDiT2DModel")
 CACHING = ("FluxTransformer2DModel",)  # the one that pipelines here call within a cache's context
 ATTENTION_PACKAGES = {"flash": "flash_attn", "xformers": "xformers", "sage": "sageattention"}
-EXCLUSIVE = ("offload", "compile", "layerwise_casting")
+EXCLUSIVE = ("offload", "compile", "layerwise_casting", "quantization")
+# The pipeline that a pipeline becomes with perturbed-attention guidance.
+PERTURBED = {
+    "StableDiffusionPipeline": "StableDiffusionPAGPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLPAGPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3PAGPipeline",
+    "PixArtSigmaPipeline": "PixArtSigmaPAGPipeline",
+    "SanaPipeline": "SanaPAGPipeline",
+    "HunyuanDiTPipeline": "HunyuanDiTPAGPipeline",
+}
+# Which give both halves of guidance to the network in one batch, the unconditional one first.
+HALVED = (
+    "StableDiffusionPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionXLPipeline",
+    "StableDiffusionXLInpaintPipeline", "StableDiffusion3Pipeline", "PixArtSigmaPipeline", "SanaPipeline",
+    "HunyuanDiTPipeline",
+)  # fmt: skip
 
 
 class Where(NamedTuple):
@@ -32,6 +43,8 @@ class Where(NamedTuple):
     vae: str  # class of the VAE
     device: str
     precision: str
+    pipeline: str  # its class
+    task: str
 
 
 def check(name: str, fitted: Mapping[str, Any], where: Where) -> None:
@@ -41,9 +54,17 @@ def check(name: str, fitted: Mapping[str, Any], where: Where) -> None:
         if reason:
             text = str(value).lower() if isinstance(value, bool) else value
             raise InputError(f"{axis}={text} cannot be for model {name} here: {reason}")
-    both = [axis for axis in EXCLUSIVE if axis in fitted]
-    if len(both) > 1:
-        raise InputError(f"{' and '.join(both)} exclude each other: give one of them")
+    for exclusive in (EXCLUSIVE, ("pag_scale", "cfg_interval")):
+        both = [axis for axis in exclusive if axis in fitted]
+        if len(both) > 1:
+            raise InputError(f"{' and '.join(both)} exclude each other: give one of them")
+    kinds = {one["kind"] for one in fitted.get("adapters", ())}
+    if "quantization" in fitted and "lora" in kinds:
+        raise InputError(
+            "a LoRA is not put on weights of quantization: merge it into the model first, or leave one out"
+        )
+    if "pag_scale" in fitted and kinds & {*adapters.CONTROLS}:
+        raise InputError("pag_scale and a controlnet or t2i_adapter exclude each other: give one of them")
 
 
 def _attention(value: str, where: Where) -> str | None:
@@ -92,11 +113,36 @@ def _cache(value: str, where: Where) -> str | None:
 
 
 def _adapters(value: tuple[Mapping[str, Any], ...], where: Where) -> str | None:
-    if any(one["kind"] == "lora" for one in value) and not find_spec("peft"):
-        return "a LoRA needs the package peft"
-    for one in value:
-        weights(one)
-    return None
+    return adapters.check(value, where.pipeline, where.task)
+
+
+def _quantized(value: str, where: Where) -> str | None:
+    cuda = where.device.startswith("cuda")
+    if value == "nf4":
+        return None if find_spec("bitsandbytes") else "it needs the package bitsandbytes"
+    if value == "fp8" and not cuda:
+        return f"products of 8-bit floats need a CUDA device, and this is {where.device}"
+    if not cuda:
+        if where.device != "cpu":
+            return f"it is for the CPU and for CUDA devices, and this is {where.device}"
+        return None if where.precision == "fp32" else "on the CPU it is for precision=fp32"
+    return None if find_spec("torchao") else "it needs the package torchao"
+
+
+def _tf32(value: bool, where: Where) -> str | None:
+    if not where.device.startswith("cuda"):
+        return f"it needs a CUDA device of Ampere or later, and this is {where.device}"
+    return None if where.precision == "fp32" else f"it is for precision=fp32, and this is {where.precision}"
+
+
+def _pag(value: float, where: Where) -> str | None:
+    return None if where.pipeline in PERTURBED else f"it is for {', '.join(PERTURBED)}, and this is a {where.pipeline}"
+
+
+def _interval(value: Any, where: Where) -> str | None:
+    if where.pipeline in HALVED:
+        return None
+    return f"a {where.pipeline} does not ask for both halves of guidance in one batch, unconditional first"
 
 
 def _scale(value: float, where: Where) -> str | None:
@@ -116,34 +162,8 @@ CHECKS: dict[str, Callable[[Any, Where], str | None]] = {
     "layerwise_casting": _layerwise,
     "freeu": _of_unet,
     "step_cache": _cache,
+    "quantization": _quantized,
+    "tf32": _tf32,
+    "pag_scale": _pag,
+    "cfg_interval": _interval,
 }
-
-
-# ------------------------------------------------------------------------------------------------------- adapters
-
-
-def weights(adapter: Mapping[str, Any]) -> Path:
-    """The file of an adapter's weights: the path itself, or the only .safetensors file of a folder."""
-    path = expanded(adapter["path"])
-    if path.is_dir():
-        found = sorted(path.glob("*.safetensors"))
-        if len(found) != 1:
-            raise InputError(f"adapters: {path} holds {len(found)} .safetensors files; give the path of one")
-        path = found[0]
-    if path.suffix != ".safetensors":
-        raise InputError(f"adapters: {path} is no .safetensors file, the one format that is read")
-    check_is_weights(path)
-    return path
-
-
-def with_digests(adapters: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
-    """Each with the digest of its file, by which a cell knows it."""
-    return tuple(
-        {**one, "sha256": _digest(path, path.stat().st_mtime_ns)} for one in adapters for path in [weights(one)]
-    )
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -302,7 +302,8 @@ class _Sheet:
                 self.lack.setdefault(key, {})[called] = section
                 return
             self.have.setdefault(key, set()).add(called)
-        free = group in PARTS and values[group]["name"] == "auto"  # its knobs are those of what it stands for
+        # Knobs of what `auto` stands for, and adapters by names of their user's, are not there yet.
+        free = group == "adapters" or (group in PARTS and values[group]["name"] == "auto")
         values[group] = _changed(key, values[group], rest, value, free)
 
     def check(self) -> None:
@@ -362,6 +363,8 @@ def _changed(key: str, before: Any, path: str, value: Any, free: bool) -> Any:
     """`before` with the value at `path` ("": all of it). `free`: a name that is not there yet may be added."""
     if path:
         name, _, rest = path.partition(".")
+        if before is None and free:
+            before = {}
         if not isinstance(before, dict):
             raise InputError(f"unknown setting {key!r}: {key.removesuffix('.' + path)} is one value and has no parts")
         if name not in before and not free:
@@ -371,7 +374,7 @@ def _changed(key: str, before: Any, path: str, value: Any, free: bool) -> Any:
         for name, part in value.items():
             before = _changed(f"{key}.{name}", before, str(name), part, free)
         return before
-    if isinstance(before, dict):
+    if isinstance(before, dict) and before:
         raise InputError(f"{key}={value!r} is not valid: give its parts, {', '.join(f'{key}.{n}=' for n in before)}")
     return value
 

@@ -102,7 +102,7 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     # All other axes depend on nothing but what was given.
     others = {axis.name: axis.settled(values) for axis in axes.KEPT if axis.name not in settled}
     fitted = {axis.name: others[axis.name] for axis in axes.KEPT if axis.fits and others[axis.name] != axis.default}
-    return Cell(**settled, **{**others, **once(kind.check_fitted, model, fitted, precision, device)})
+    return Cell(**settled, **{**others, **once(kind.check_fitted, model, fitted, precision, device, task.name)})
 
 
 def _guidance(values: Mapping[str, Any], model: ModelSpec) -> Guidance:

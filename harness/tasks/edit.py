@@ -43,9 +43,9 @@ class Edit:
         strength: float | None = None,
     ) -> Start:
         assert levels is not None, "the whole schedule runs, whatever the strength"
-        if sources is None:
+        if sources is None:  # what the model is shown of them is its own business, as in every task
             raise InputError("task=edit needs source images: take data that has them")
-        return Start(noise.draw().to(model.device, model.state_dtype), noise, shown=model.show(sources))
+        return Start(noise.draw().to(model.device, model.state_dtype), noise)
 
 
 TASK = Edit

@@ -2,7 +2,8 @@
 
 For a program that knows its levels, its start and its noise before it calls the pipeline: what the pipeline asks for
 in `set_timesteps` is answered with the calls of the plan, whatever it was. The pipeline holds the walk's own state, VP
-or a rectified flow's, so nothing is multiplied and divided on the way.
+or a rectified flow's, so nothing is multiplied and divided on the way; but one that computes with its state is given
+the state that its own scheduler would hold (`own_state`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class GivenPlan(PlanScheduler):
     Without a run that was begun, the pipeline's call ends with `Asked` where it lays out its levels.
     """
 
+    own_state: bool = False
     _plan: Plan | None = None
     _hook: Callable[[Tensor, Level], Tensor] | None = None
     _on_call: Callable[[int], None] | None = None
@@ -57,7 +59,13 @@ class GivenPlan(PlanScheduler):
             raise ValueError("this plan draws noise: give begin() what it draws from")
         self._plan, self._hook, self._on_call, self.noise = plan, after_stage, on_call, noise  # type: ignore[assignment]
         self._given_walk = Walk(plan, state)
-        return self._given_walk.churn(noise).clone()
+        first = self._given_walk.churn(noise)
+        return first.clone() if not self.own_state else first * self._model().shown(self._given_walk.level)
+
+    @property
+    def level(self) -> Level:
+        """Of the call that is next in the run that was begun."""
+        return self._given_walk.level
 
     def end(self) -> Tensor:
         """The last state, float32 or float64; RuntimeError where the pipeline has not made every call."""
@@ -93,6 +101,8 @@ class GivenPlan(PlanScheduler):
         self.order = 1
 
     def _scales(self, model: Replaced, level: Level) -> tuple[float, float]:
+        if self.own_state:
+            return super()._scales(model, level)
         seen, shown = super()._scales(model, level) if level.alpha else (1.0, 1.0)
         seen *= shown
         return (1.0 if abs(seen - 1) < ONE else seen), 1.0

@@ -51,6 +51,11 @@ class Latent(Kind):
                 f"model {spec.get('name')}: its UNet has {known.in_channels} input channels; known are "
                 f"{known.latent_channels} (text to image) and {2 * known.latent_channels + 1} (inpainting)"
             )
+        if task == "edit":
+            raise InputError(
+                f"model {spec.get('name')} is shown no source: use it with another task, or with model=pipeline and "
+                "adapters that are (controlnet, ip_adapter)"
+            )
         if task is not None and extra and task != "inpaint":
             raise InputError(
                 f"model {spec.get('name')} is an inpainting model ({known.in_channels} input channels): use it with "
@@ -67,6 +72,13 @@ class Latent(Kind):
 
     def process(self, spec: Spec) -> Process:
         return training_noise.process(_noise(spec))
+
+    def check_fitted(
+        self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str, task: str
+    ) -> Mapping[str, Any]:
+        """An interval of guidance can be here; all else is put into pipelines."""
+        super().check_fitted(spec, {k: v for k, v in fitted.items() if k != "cfg_interval"}, precision, device, task)
+        return fitted
 
     def load(self, spec: Spec, precision: str, device: str) -> Model:
         """Text encoder, UNet and VAE in `precision` (the VAE in `model.vae_precision`)."""

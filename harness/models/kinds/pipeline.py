@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from harness.errors import InputError, nearest
-from harness.models import families, locate, switches, training_noise
+from harness.knob_paths import expanded
+from harness.models import adapters, families, locate, switches, training_noise
 from harness.models.base import STOCK, Kind, Model, Spec, built, dtype_of
 from harness.models.guidance import Guidance
-from harness.models.pipeline_files import Facts, facts, place
+from harness.models.pipeline_files import Facts, facts, place, prior_spec
 from samplers.core.levels import NoiseLevels, Process, RectifiedFlow
 
 KEYS = (
     "name", "kind", "path", "variant", "revision", "height", "width", "max_sequence_length", "guidance",
-    "default_data", "default_cfg", "default_precision", "pixel_range", "auto_schedule",
+    "default_data", "default_cfg", "default_precision", "pixel_range", "auto_schedule", "prior", "num_frames", "frame",
+    "gguf",
 )  # fmt: skip
 
 
@@ -27,7 +29,8 @@ class Pipeline(Kind):
                 raise InputError(f"model.{key} is unknown for kind=pipeline; {nearest(key, KEYS)}")
         known = facts(spec)
         training_noise.check(spec, known.noise)
-        if task not in (None, *known.family.tasks):
+        edits = ("edit",) if known.index["_class_name"] in (*adapters.CONTROLLED, *adapters.PROMPTED) else ()
+        if task not in (None, *known.family.tasks, *edits):  # what may be shown a source: check_fitted
             raise InputError(
                 f"model {spec.get('name')} is a {known.index['_class_name']}: use it with "
                 f"task={' or '.join(known.family.tasks)}, not {task}"
@@ -40,6 +43,15 @@ class Pipeline(Kind):
             raise InputError(f"data=classes has no captions and no images: it is for model=gmm, not {spec.get('name')}")
         known = facts(spec)
         way = _way(spec, known)
+        if negative_prompt and not known.family.embeds:
+            raise InputError(
+                f"model {spec.get('name')} reads no text: it has no use for a negative_prompt; leave it empty"
+            )
+        if negative_prompt and known.prior is not None:
+            raise InputError(
+                f"model {spec.get('name')} is guided away from no image, whatever the text: it has no use for a "
+                "negative_prompt; leave it empty"
+            )
         if negative_prompt and way in (families.DISTILLED, families.NONE):
             raise InputError(
                 f"model {spec.get('name')} is told its guidance and computes nothing unconditional: it has no use for "
@@ -55,18 +67,31 @@ class Pipeline(Kind):
             raise InputError(f"model {name} is stepped by our plans alone: use implementation=native")
         if guidance.rescale and not known.family.rescales:
             raise InputError(f"a {known.index['_class_name']} has no guidance rescale: set guidance.rescale=0")
-        check_scale(str(name), _way(spec, known), guidance)
+        check_scale(str(name), _way(spec, known), guidance, known.family.least)
 
-    def check_fitted(self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str) -> Mapping[str, Any]:
+    def check_fitted(
+        self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str, task: str
+    ) -> Mapping[str, Any]:
         known = facts(spec)
+        pipeline, put_in = str(known.index["_class_name"]), fitted.get("adapters", ())
+        if task == "edit" and "edit" not in known.family.tasks and not adapters.looks(put_in):
+            raise InputError(
+                f"model {spec.get('name')} is a {pipeline}, which is shown no source: use it with "
+                f"task={' or '.join(known.family.tasks)}, not edit, or give it adapters that are (controlnet, "
+                "ip_adapter)"
+            )
         network, vae = (str(known.index[name][1]) for name in (known.family.network, known.family.vae))
-        switches.check(str(spec.get("name")), fitted, switches.Where(network, vae, device, precision))
-        if "adapters" in fitted:
-            return {**fitted, "adapters": switches.with_digests(fitted["adapters"])}
+        where = switches.Where(network, vae, device, precision, pipeline, task)
+        switches.check(str(spec.get("name")), fitted, where)
+        if put_in:
+            return {**fitted, "adapters": adapters.with_digests(put_in)}
         return fitted
 
     def fingerprint(self, spec: Spec) -> str:
-        return locate.fingerprint(spec)
+        own = locate.fingerprint(spec)
+        if spec.get("gguf"):
+            own = f"{own}+{locate.content(expanded(spec['gguf']))}"
+        return f"{own}+{locate.fingerprint(prior_spec(spec))}" if spec.get("prior") else own
 
     def process(self, spec: Spec) -> Process:
         return training_noise.process(facts(spec).noise)
@@ -87,6 +112,10 @@ class Pipeline(Kind):
         from harness.models.pipeline_parts import load_pipeline
 
         folder = place(spec, weights=True)
+        prior = None
+        if known.prior is not None:
+            told = prior_spec(spec)
+            prior = load_pipeline(told, place(told, weights=True), known.prior, dtype_of(precision), device)
         return PipelineModel(
             name=str(spec.get("name")),
             pipe=load_pipeline(spec, folder, known, dtype_of(precision), device),
@@ -98,6 +127,8 @@ class Pipeline(Kind):
             channels=known.channels,
             way=_way(spec, known),
             tokens=spec.get("max_sequence_length") or known.family.tokens,
+            prior=prior,
+            frames=known.frames,
         )
 
 
@@ -112,9 +143,14 @@ def _way(spec: Spec, known: Facts) -> str:
     return given
 
 
-def check_scale(name: str, way: str, guidance: Guidance) -> None:
-    """InputError for a scale that a pipeline would not follow."""
+def check_scale(name: str, way: str, guidance: Guidance, least: float = 1.0) -> None:
+    """InputError for a scale that a pipeline would not follow: of `least` and below, but 1, it makes 1."""
     scale = guidance.scale
+    if 1 < scale <= least:
+        raise InputError(
+            f"cfg={scale:g}: the pipeline of model {name} leaves guidance out up to {least:g}; give 1 (off) or more "
+            f"than {least:g}"
+        )
     if way in (families.CFG, families.TRUE) and scale < 1:
         raise InputError(f"cfg={scale:g}: the pipeline of model {name} does no guidance below 1; give 1 (off) or more")
     if way == families.NONE and scale != 1:

@@ -1,0 +1,126 @@
+"""What the switches of a pipeline cost and save here, each beside none: time, and how far the images move.
+
+    python -m harness.bench.switches [--images 16] [--rounds 12] [--out docs/switches.md]
+
+The embedded model as `model=pipeline`, UniPC on Karras levels. Runs of a switch and of the plain pipeline take turns,
+so their ratio (median, with the order statistics that hold it to 95 %) is known better than either time. Switches
+that cannot be on this machine are named with their reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness.cell import Cell
+from harness.errors import InputError, interruptible
+
+WORDS = (
+    "model=pipeline", "model.path=embedded", "data=embedded", "sampler=unipc", "schedule=karras", "steps=10", "cfg=3",
+    "metrics=[]", "threads=1", "device=cpu", "precision=fp32",
+)  # fmt: skip
+SWITCHES = (
+    "attention=sliced", "vae_slicing=true", "vae_tiling=true", "channels_last=true", "fuse_qkv=true", "offload=group",
+    "compile=default", "quantization=int8", "quantization=nf4", "layerwise_casting=true", "freeu=true", "pag_scale=3",
+    "cfg_interval=[0.3,5]", "step_cache=first_block", "attention=flash", "attention=xformers", "offload=model",
+    "tf32=true", "quantization=fp8",
+)  # fmt: skip
+
+
+def cell(images: int, *words: str) -> Cell:
+    """The cell that the command line would make."""
+    from harness.sweep.commandline import read
+    from harness.sweep.settle import ask
+
+    (values,) = read([*WORDS, f"n_images={images}", f"batch_size={images}", *words]).values
+    return ask(values)
+
+
+def measured(images: int, rounds: int, word: str) -> dict[str, float]:
+    """Ratio of the times of one image with its ends, and the PSNR of the images to the plain ones in dB."""
+    from harness.measure.session import Session
+
+    cells = [cell(images), cell(images, word)]
+    sessions = [Session(tempfile.gettempdir()) for _ in cells]  # which write nothing here
+    timers = [session.timer(one) for session, one in zip(sessions, cells, strict=True)]
+    for once in timers:
+        once()  # compiled and warm
+    ratios = []
+    for k in range(rounds):
+        order = (0, 1) if k % 2 else (1, 0)
+        took = {which: timers[which]() for which in order}
+        ratios.append(took[1] / took[0])
+    made = [
+        session._generator(one, session._model(one)).batch(range(images)).images.float()
+        for session, one in zip(sessions, cells, strict=True)
+    ]
+    error = float((made[0] - made[1]).pow(2).mean())
+    low, high = ends(rounds)
+    ratios.sort()
+    return {
+        "ratio": statistics.median(ratios),
+        "low": ratios[low],
+        "high": ratios[high],
+        "psnr": math.inf if error == 0 else 10 * math.log10(255**2 / error),
+    }
+
+
+def ends(rounds: int) -> tuple[int, int]:
+    """Which of so many sorted values hold their median with 95 %: the binomial's, Wilcoxon's sign interval.
+
+    >>> ends(12)
+    (2, 9)
+    """
+    from scipy.stats import binom
+
+    low = max(0, int(binom.ppf(0.025, rounds, 0.5)) - 1)
+    return low, rounds - 1 - low
+
+
+def report(images: int, rounds: int) -> str:
+    """The page: a row a switch, and why those that are missing cannot be here."""
+    from harness.measure.cost import hardware
+
+    lines = [
+        "# What the switches cost and save",
+        "",
+        f"`python -m harness.bench.switches --images {images} --rounds {rounds}`: the embedded model as",
+        f"`model=pipeline`, UniPC, 10 steps, CFG 3, fp32, one thread of {hardware('cpu')}. Time is that of one image,",
+        "as a ratio to the plain pipeline's in the same turn (median, 95 %); PSNR is of its images to the plain ones.",
+        "",
+        "| switch | time | 95 % | PSNR, dB |",
+        "|---|---:|---|---:|",
+    ]
+    refused = []
+    for word in SWITCHES:
+        try:
+            found = measured(images, rounds, word)
+        except InputError as error:
+            refused.append(f"* `{word}`: {error}")
+            continue
+        psnr = "equal" if math.isinf(found["psnr"]) else f"{found['psnr']:.1f}"
+        interval = f"{found['low']:.2f} … {found['high']:.2f}"
+        lines.append(f"| `{word}` | {found['ratio']:.2f} | {interval} | {psnr} |")
+        print(lines[-1], flush=True)
+    return "\n".join([*lines, "", "Not here, each said before anything is loaded:", "", *refused]) + "\n"
+
+
+def main() -> None:
+    asked: Any = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--images", type=int, default=16)
+    asked.add_argument("--rounds", type=int, default=12)
+    asked.add_argument("--out", type=Path)
+    given = asked.parse_args()
+    text = report(given.images, given.rounds)
+    if given.out is not None:
+        given.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(interruptible(main))
