@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -64,10 +65,12 @@ def _points(
 
 def main(words: Sequence[str]) -> int:
     """Draw again what `python -m harness.learn` left: its `….figures.json`."""
-    if len(words) != 1 or not Path(words[0]).is_file():
-        print("error: give one FILE.figures.json that `python -m harness.learn` wrote", file=sys.stderr)
+    parser = argparse.ArgumentParser(prog="python -m reports.learned", description=__doc__)
+    parser.add_argument("file", type=Path, help="….figures.json that `python -m harness.learn` wrote")
+    path = parser.parse_args(words).file
+    if not path.is_file():
+        print(f"error: {path} is not there: give a .figures.json that `python -m harness.learn` wrote", file=sys.stderr)
         return 2
-    path = Path(words[0])
     print(*draw(json.loads(path.read_text()), path.with_name(path.name.removesuffix(".figures.json"))))
     return 0
 

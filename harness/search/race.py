@@ -17,7 +17,6 @@ the end and are not on the front are undecided, and listed so. A stopped cell's 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -264,7 +263,3 @@ def _name(cells: Sequence[Cell]) -> str:
     import hashlib
 
     return hashlib.sha256(" ".join(sorted(cell.cell_id for cell in cells)).encode()).hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
