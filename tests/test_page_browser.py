@@ -314,6 +314,12 @@ def test_the_table_stays_where_it_was_and_its_chooser_open(opened, many):
     assert page.evaluate("document.querySelector('.scroll.tall').scrollTop") == 0
 
 
+def test_sixty_four_kinds_of_cells_are_told_apart(opened, address):
+    page = opened(address, "#view=tradeoff")
+    marks = page.evaluate("Array.from({ length: 64 }, (_, k) => `${Page.colour(k)} ${Page.shapeOf(k)}`)")
+    assert len(set(marks)) == 64
+
+
 def test_the_keys_go_through_all_rows_of_a_table_that_makes_them_as_they_come_into_sight(opened, many):
     page = opened(many, "#view=table")
     row = "document.activeElement.closest('tr').getAttribute('aria-rowindex')"

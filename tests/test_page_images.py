@@ -133,7 +133,7 @@ def test_the_order_is_that_of_the_recorded_values(opened, folder, two):
     values = (
         page.locator(".pairs figure").first.locator("tr", has_text="clip score").first.locator("td").all_text_contents()
     )
-    assert [float(text) for text in values] == pytest.approx(
+    assert [float(text.replace("−", "-")) for text in values] == pytest.approx(
         [a["clip_score"][0], b["clip_score"][0], b["clip_score"][0] - a["clip_score"][0]], rel=0.06
     )
 

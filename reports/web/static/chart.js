@@ -15,7 +15,8 @@
   let colours = COLOURS, inks = new Map();
   Page.themed = () => { colours = Page.dark() ? DARK : COLOURS; inks = new Map(); };
   Page.colour = (k) => colours[k % colours.length];
-  Page.shapeOf = (k) => SHAPES[k % SHAPES.length];
+  // Eight of each; the second eight have the colours of the first with other shapes.
+  Page.shapeOf = (k) => SHAPES[(k + Math.floor(k / COLOURS.length)) % SHAPES.length];
   Page.ink = (name) => {
     if (!inks.has(name)) inks.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
     return inks.get(name);

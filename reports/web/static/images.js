@@ -174,7 +174,7 @@
       const found = sides.map(([, row]) => (row === undefined ? NaN : data.images.values[k][row]));
       if (found.every(Number.isNaN)) return null;
       const texts = found.map((value) => (Number.isNaN(value) ? Page.NOTHING : Page.general(value, 3)));
-      if (found.length === 2) texts.push(Number.isNaN(found[0] + found[1]) ? "" : (found[1] - found[0] > 0 ? "+" : "") + Page.general(found[1] - found[0], 2));
+      if (found.length === 2) texts.push(Number.isNaN(found[0] + found[1]) ? "" : (found[1] > found[0] ? "+" : found[1] < found[0] ? "−" : "") + Page.general(Math.abs(found[1] - found[0]), 2));
       return Page.el("tr", {}, Page.el("th", { scope: "row" }, column.name.replaceAll("_", " ")), texts.map((text) => Page.el("td", {}, text)));
     });
     const heads = ["", ...sides.map(([letter]) => letter), ...(sides.length === 2 ? ["B − A"] : [])];
