@@ -249,6 +249,16 @@ def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, address, sc
     for view in page.evaluate("Object.keys(Page.views)"):
         page.evaluate("Page.open", view)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        tab = page.locator(f"#tab-{view}").bounding_box()
+        assert tab["x"] >= 0 and tab["x"] + tab["width"] <= 360, f"{view}: its tab is out of sight"
+        broken = page.locator(f"#view-{view} .scroll thead th").evaluate_all(
+            """(all) => all.filter((th) => {
+                const text = document.createRange(), word = !th.firstElementChild && !th.textContent.includes(" ");
+                text.selectNodeContents(th);
+                return word && text.getClientRects().length > 1;
+            }).map((th) => th.textContent)"""
+        )
+        assert not broken, (view, broken)
         found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
         serious = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
         assert not serious, (view, serious)

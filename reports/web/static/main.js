@@ -14,6 +14,7 @@
       tab.tabIndex = on ? 0 : -1;
       $(tab.getAttribute("aria-controls")).hidden = !on;
     }
+    $(`tab-${name}`).scrollIntoView({ block: "nearest", inline: "nearest" }); // on a telephone the tabs are a row that scrolls
     Page.set({ view: name }, true);
     draw();
   };
