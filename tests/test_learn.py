@@ -381,6 +381,14 @@ def test_elsewhere_it_is_refused_with_what_there_is(shipped, words, message):
         enumerate_cells(["sampler=learned", *words])
 
 
+def test_a_glob_means_no_learned_plan():
+    """It is there for some cells only, and would refuse the others of a grid."""
+    named = {
+        cell.sampler["name"] for cell in enumerate_cells(["model=gmm", "sampler=glob(l*)", "nfe=4"]).cells.values()
+    }
+    assert named == {"lcm", "lms"}
+
+
 def test_a_learned_sampler_without_a_file_says_so():
     levels = schedules.build("karras", PROCESS, 4)
     with pytest.raises(ValueError, match="chosen by model, guidance scale and calls"):

@@ -40,6 +40,8 @@ SETTINGS += ("debug", "plots", "live", "tracker")
 ANSWERED = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")
 ANSWERED += ("--shell-completion", "-sc")
 IGNORED = ("--multirun", "-m")  # lists sweep with or without it
+# A glob leaves these out: there is a learned plan for some models, guidance scales and calls only.
+NAMED_ONLY = {"sampler": ("learned",)}
 AT_ONCE = "every_choice"  # the package into which the chosen files of a group are composed side by side
 
 
@@ -211,6 +213,8 @@ def _strings(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     found = list(override.sweep_string_iterator())
+    if isinstance(override.value(), Glob):
+        found = [name for name in found if name not in NAMED_ONLY.get(override.key_or_group, ())]
     simple = override.value_type is ValueType.SIMPLE_CHOICE_SWEEP
     if override.key_or_group == "metrics" and simple and not any(text.startswith("[") for text in found):
         return [f"[{','.join(found)}]"]  # metrics=fid,kid means both in a cell: nobody measures it twice for that
