@@ -146,6 +146,7 @@ KNOBS: dict[str, dict[str, tuple[float, float]]] = {
         "height": (1, 8_192),
         "width": (1, 8_192),
         "max_sequence_length": (1, 4_096),
+        "num_frames": (1, 10_000),
         "default_cfg": CFG,
         "seed": (0, MOST_SEED),
         "dimension": (1, 10_000),

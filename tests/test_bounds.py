@@ -26,7 +26,17 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 TRIED = (math.nan, math.inf, -math.inf, -1, 0, 1e-9, 1e9, 1e300, 10**400)
 # Texts that are null where they are not given: no number belongs there.
 TEXTS = ("path", "vae", "config", "variant", "revision", "prediction_type", "file", "sha256", "captions")
-TEXTS += ("default_data", "image_column", "caption_column", "sidecars", "prompts", "precision", "guidance")
+TEXTS += (
+    "default_data",
+    "image_column",
+    "caption_column",
+    "sidecars",
+    "prompts",
+    "precision",
+    "guidance",
+    "prior",
+    "gguf",
+)
 DECLARED = ("default_strength",)  # of the task, said by its class
 GROUPS = ("task", "model", "sampler", "schedule", "data")
 ENDS = {
