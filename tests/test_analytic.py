@@ -283,8 +283,8 @@ def test_a_record_without_images(session, cells):
     assert len(made.images) == 64 and made.images[5]["seed"] == 0 and made.images[5]["exact_distance"] > 0
     total = sum(image["exact_distance"] ** 2 for image in made.images) / 64
     assert math.sqrt(total) / row["error_to_exact"] == pytest.approx(1.3, abs=0.2)  # the RMS size of the points
-    assert not session.place.names("grids/")
-    store = Store(session.place)
+    assert not session.keeps.names("grids/")
+    store = Store(session.keeps)
     store.write(row, made.images, made.timings)  # every column is in the schema
     assert len(store.cells()) == 1
 

@@ -15,7 +15,8 @@ import pytest
 
 from harness.bench.fake_cells import SESSION, cell
 from harness.executors.base import Progress, Record
-from harness.executors.local import LocalExecutor, _reason
+from harness.executors.local import LocalExecutor
+from harness.executors.worker import reason
 from harness.store.records import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,8 +138,8 @@ def test_memory_errors_of_any_library_are_called_by_their_name():
 
     cpu = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
     for error in (MemoryError(), OutOfMemoryError("CUDA out of memory"), cpu):
-        assert _reason(error).startswith("out of memory (try a smaller batch_size): ")
-    assert _reason(ValueError("bad")) == "ValueError: bad"
+        assert reason(error).startswith("out of memory (try a smaller batch_size): ")
+    assert reason(ValueError("bad")) == "ValueError: bad"
 
 
 # ------------------------------------------------------------------------------------------------- timed in turn

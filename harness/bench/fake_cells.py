@@ -27,6 +27,7 @@ from harness.executors.base import Record
 from harness.executors.load import named
 from harness.specs import Settings
 from harness.store import layout, places
+from harness.store.places import Keeps
 
 SESSION = "harness.bench.fake_cells:FakeSession"
 IMAGES = 8
@@ -66,10 +67,11 @@ def cell(seed: int, fault: str = "none", work_s: float = 0.01, **changes: Any) -
 
 
 class FakeSession:
-    """Stands in for measure/session.py's: its rows depend on the cell alone, and it writes a file on the way."""
+    """Stands in for measure/session.py's: its rows depend on the cell alone, and it leaves a file beside them."""
 
-    def __init__(self, results_dir: str) -> None:
+    def __init__(self, results_dir: str, keeps: Keeps | None = None) -> None:
         self.place = places.at(results_dir)
+        self.keeps = keeps or self.place
         self.timed: dict[str, str] = {}  # cell_id to the first cell of its block
 
     def time_together(self, cells: Sequence[Cell], report: Callable[[str, int], None]) -> None:
@@ -87,7 +89,7 @@ class FakeSession:
         chance = random.Random(cell.seed)
         time.sleep(cell.model["work_s"] * chance.uniform(0.5, 1.5))
         self._break(cell, cell.model["fault"])
-        self.place.put(layout.grid(cell.cell_id), cell.cell_id.encode() * 64)
+        self.keeps.put(layout.grid(cell.cell_id), cell.cell_id.encode() * 64)
         images = [
             {
                 "image_index": k,

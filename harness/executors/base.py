@@ -29,13 +29,22 @@ class Record:
     images: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
     traceback: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)  # what goes beside the records: the grid, the plan; by name
 
     def checked(self) -> Record:
         """The same with plain values alone; a ValueError where a row does not fit its table (store/schema.py)."""
         from harness.store.schema import plain  # pyarrow: after a worker has said that it is there
 
         (row,) = plain("cells", [self.cell])
-        return Record(row, plain("images", self.images), plain("timings", self.timings), self.traceback)
+        return Record(row, plain("images", self.images), plain("timings", self.timings), self.traceback, self.files)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is sent: a cell, and those that it is to time in turn with it."""
+
+    cell: Cell
+    beside: tuple[Cell, ...] = ()
 
 
 class Notable(str):
@@ -80,7 +89,7 @@ Claim = Callable[[Cell], bool]  # asked right before a cell starts; a cell that 
 class Executor(Protocol):
     """Runs the cells that `claim` allows and yields their progress and, once for each of them, its record.
 
-    Records come as cells end: cells of one device start in the given order, several may run side by side.
+    Records come as cells end, several may run side by side. Cells of one model start in the given order.
     """
 
     def run(self, cells: Sequence[Cell], claim: Claim) -> Iterator[Progress | Record]: ...

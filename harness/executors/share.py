@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from harness.cell import Cell
 from harness.errors import InputError, Terminated
 from harness.executors.base import Executor, Message, Record, TakenByAnother, failed
+from harness.store import layout
 from harness.store.leases import Leases
 from harness.store.lookup import Lookup
 from harness.store.records import Store
@@ -87,6 +88,7 @@ def _write(store: Store, leases: Leases, record: Record, cell: Cell) -> bool:
     if not leases.holds(cell_id):
         return False
     try:
+        _put_beside(store, record)
         store.write(record.cell, record.images, record.timings)
     except InputError:  # the folder cannot be written: not the cell's fault
         raise
@@ -96,6 +98,16 @@ def _write(store: Store, leases: Leases, record: Record, cell: Cell) -> bool:
         store.write(record.cell)
     leases.release(cell_id)
     return True
+
+
+def _put_beside(store: Store, record: Record) -> None:
+    """The record's files, first: whoever sees the record finds them. A plan is one file however many cells ran it."""
+    try:
+        for name, content in record.files.items():
+            if not (name.startswith(layout.PLANS) and store.place.exists(name)):
+                store.place.put(name, content)
+    except OSError as error:
+        raise store.unwritable(error) from error
 
 
 @contextmanager

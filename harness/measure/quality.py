@@ -24,7 +24,7 @@ from harness.metrics.base import Batch, Metric
 from harness.metrics.context import Context, Once
 from harness.metrics.load import build
 from harness.store import layout
-from harness.store.places import Place
+from harness.store.places import Keeps
 from harness.store.sketch import sketch
 from harness.store.tiles import save_grid, save_sources
 
@@ -45,8 +45,8 @@ class Pass:
         self.memory: Row = {}
         self.generating, self.calls = 0.0, 0
 
-    def run(self, place: Place, report: Report) -> Row:
-        """All images, batch by batch; the cell's columns. Rows of images are in `images`, the grid is at `place`."""
+    def run(self, keeps: Keeps, report: Report) -> Row:
+        """All images, batch by batch; the cell's columns. Rows of images are in `images`, the grid goes to `keeps`."""
         began, count = time.perf_counter(), self.cell.n_images
         for start in range(0, count, self.cell.batch_size):
             self._batch(range(start, min(start + self.cell.batch_size, count)))
@@ -56,7 +56,7 @@ class Pass:
         report("metrics", count)
         values = self._computed()
         if self.shown:
-            keep_first(self.shown, place, self.cell.cell_id)
+            keep_first(self.shown, keeps, self.cell.cell_id)
         return {
             **values,
             **self.memory,
@@ -120,12 +120,12 @@ def first(made: Made, count: int) -> tuple[torch.Tensor | None, ...]:
     return tuple(None if part is None else part[: max(0, count)] for part in (made.images, made.sources, made.masks))
 
 
-def keep_first(shown: Sequence[tuple[torch.Tensor | None, ...]], place: Place, cell_id: str) -> None:
+def keep_first(shown: Sequence[tuple[torch.Tensor | None, ...]], keeps: Keeps, cell_id: str) -> None:
     """The grid of the first images, and that of what they were made of."""
     images, sources, masks = (None if part[0] is None else torch.cat(part) for part in zip(*shown, strict=True))
-    save_grid(images, place, cell_id)
+    save_grid(images, keeps, cell_id)
     if sources is not None:
-        save_sources(sources, masks, place, cell_id)
+        save_sources(sources, masks, keeps, cell_id)
 
 
 def _rows(seed: int, batch: Batch, columns: Sequence[dict[str, np.ndarray]]) -> list[Row]:

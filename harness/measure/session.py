@@ -22,13 +22,15 @@ from harness.measure.remembered import Remembered
 from harness.models.base import Model
 from harness.models.load import load as load_model
 from harness.store import layout, places, plans
+from harness.store.places import Keeps
 
 
 class Session:
     """A worker's memory between cells, and the order of a cell's work: load, time, generate and measure, record."""
 
-    def __init__(self, results_dir: str | Path) -> None:
-        self.place = places.at(results_dir)
+    def __init__(self, results_dir: str | Path, keeps: Keeps | None = None) -> None:
+        """`keeps`: takes grids and plans where that is not the results folder itself."""
+        self.keeps: Keeps = keeps or places.at(results_dir)
         self.cache = layout.cache(results_dir)
         self.model_key: tuple | None = None
         self.model: Model | None = None
@@ -75,7 +77,7 @@ class Session:
         row.update(load_s=self.load_s, **generator.columns(), **cost.environment())
         row["hardware"] = cost.hardware(cell.device)
         if generator.plan is not None and cell.implementation == "native":
-            row["plan_id"] = plans.keep(generator.plan, generator.levels, self.place)
+            row["plan_id"] = plans.keep(generator.plan, generator.levels, self.keeps)
         timings: list[Row] = []
         if cell.timing != "off":
             before = time.perf_counter()
@@ -85,7 +87,7 @@ class Session:
             timings = [{**run, "batch": cell.timing_batch} for run in timed.rows]
             row.update(timed.columns)
         quality = Pass(cell, generator, self.cache, self._once)
-        row.update(quality.run(self.place, report))
+        row.update(quality.run(self.keeps, report))
         row.update(flops=generator.flops(row["nfe"]), status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
         return Record(cell=row, images=quality.images, timings=timings)
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from harness.atomic import complete, made_anew, mark, temporary, written_whole
 
@@ -39,6 +39,38 @@ class Seen:
     size: int  # bytes
     changed: float  # seconds on the place's clock (`Place.now`)
     stamp: str  # differs where the content does: mtime and size, an ETag
+
+
+class Keeps(Protocol):
+    """What takes a file whole: a place, or what carries it there."""
+
+    def put(self, name: str, content: bytes) -> None: ...
+
+    def exists(self, name: str) -> bool: ...
+
+
+class Outbox:
+    """A worker's files on their way to the place: they travel with its record, and whoever writes that puts them.
+
+    >>> box = Outbox()
+    >>> box.put("plans/0123456789abcdef.json", b"{}")
+    >>> box.taken(), box.taken(), box.exists("plans/0123456789abcdef.json")
+    ({'plans/0123456789abcdef.json': b'{}'}, {}, False)
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def put(self, name: str, content: bytes) -> None:
+        self.files[name] = content
+
+    def exists(self, name: str) -> bool:
+        return name in self.files
+
+    def taken(self) -> dict[str, bytes]:
+        """Everything put since the last time."""
+        files, self.files = self.files, {}
+        return files
 
 
 class Place(ABC):
@@ -284,7 +316,7 @@ class Folder(Place):
                 os.close(descriptor)
 
     def clear_after(self, pid: int) -> None:
-        for left in self.root.rglob(f".*.{mark(pid)}.tmp"):
+        for left in (self.root / "cache").rglob(f".*.{mark(pid)}.tmp"):  # workers write nothing else
             with suppress(OSError):
                 left.unlink()
 

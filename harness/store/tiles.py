@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from harness.store import layout
-from harness.store.places import Place
+from harness.store.places import Keeps, Place
 
 TEXT_KEY = "image-grid"  # the PNG's text chunk with the layout
 LONGEST_SIDE = 256  # pixels of a tile: a 512² image is halved, one of the embedded model's 64² kept as it is
@@ -26,9 +26,9 @@ class Tiles(NamedTuple):
     indices: list[int]
 
 
-def save_grid(images: Any, place: Place, cell_id: str, indices: Sequence[int] | None = None) -> None:
+def save_grid(images: Any, keeps: Keeps, cell_id: str, indices: Sequence[int] | None = None) -> None:
     """Put `images` (uint8 N×3×H×W, array or CPU tensor) as the cell's row of tiles; whole or not at all."""
-    place.put(layout.grid(cell_id), _png(images, indices))
+    keeps.put(layout.grid(cell_id), _png(images, indices))
 
 
 def has_grid(place: Place, cell_id: str) -> bool:
@@ -53,7 +53,7 @@ def layout_of_grid(place: Place, cell_id: str) -> tuple[list[int], tuple[int, in
         raise ValueError(f"the grid of {cell_id} is none: {type(error).__name__}: {error}") from error
 
 
-def save_sources(sources: Any, masks: Any | None, place: Place, cell_id: str) -> None:
+def save_sources(sources: Any, masks: Any | None, keeps: Keeps, cell_id: str) -> None:
     """Keep what the images of the cell's grid began with: uint8 N×3×H×W, masks N×1×H×W with 1 = repainted.
 
     The sources and, where there are masks, as many tiles more, white where an image was repainted.
@@ -61,7 +61,7 @@ def save_sources(sources: Any, masks: Any | None, place: Place, cell_id: str) ->
     tiles = np.asarray(sources)
     if masks is not None:
         tiles = np.concatenate([tiles, np.repeat(255 * (np.asarray(masks) > 0).astype(np.uint8), 3, axis=1)])
-    place.put(layout.sources(cell_id), _png(tiles, None))
+    keeps.put(layout.sources(cell_id), _png(tiles, None))
 
 
 def load_sources(place: Place, cell_id: str, count: int) -> tuple[np.ndarray, np.ndarray | None] | None:

@@ -364,7 +364,11 @@ def _has(section: Mapping[str, Any], path: str) -> bool:
 
 
 def _changed(key: str, before: Any, path: str, value: Any, free: bool) -> Any:
-    """`before` with the value at `path` ("": all of it). `free`: a name that is not there yet may be added."""
+    """`before` with the value at `path` ("": all of it). `free`: a name that is not there yet may be added.
+
+    A section that is empty in its file has no names of its own: it takes any.
+    """
+    free = free or before == {}
     if path:
         name, _, rest = path.partition(".")
         if before is None and free:

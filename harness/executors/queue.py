@@ -1,0 +1,314 @@
+"""The cells of a sweep and the workers that run them, whatever engine has the workers. Knows no processes, no cluster.
+
+What is decided here, once for all engines: which worker gets which cell (one that has its model loaded), how long it
+may take, how often a cell is tried again whose worker was lost, and which cells are timed in turn. An engine brings up
+workers, carries messages and says who is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from harness.cell import Cell
+from harness.errors import InputError
+from harness.executors.base import TIMED, Claim, Progress, Record, Task, failed
+
+START_S = 600.0  # a worker that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
+START_TRIES = 3  # how often in a row a worker may be lost before it is there
+# Cells offered to be timed in turn; how many there is time for, the worker finds (harness/measure/rounds.py).
+TOGETHER = 24
+
+
+class Lost(Exception):
+    """A worker is gone, and what it was sent with it. The text says how it ended."""
+
+
+class Handle(ABC):
+    """This end of one worker. It may be started again after it was lost or stopped."""
+
+    ready = False  # whether a cell may be sent; a cluster first has to find room
+    machine = ""  # where it is: workers of one machine share it
+
+    @abstractmethod
+    def start(self, threads: int) -> None:
+        """Bring the worker up, with so many CPU threads. Once it is `ready`, `receive` has None to say."""
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether it was started and is not known to be gone."""
+
+    @abstractmethod
+    def send(self, task: Task) -> None:
+        """Give it work. If it is gone, `receive` says so."""
+
+    @abstractmethod
+    def receive(self) -> Progress | Record | None:
+        """Its next message, once `Engine.wait` has named it. Raises Lost."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the worker, whatever it is doing."""
+
+
+class Engine(ABC):
+    """Whoever has the workers."""
+
+    @abstractmethod
+    def count(self, device: str, cells: int) -> int:
+        """How many workers so many cells of one device are to have, at least 1."""
+
+    @abstractmethod
+    def handle(self, device: str) -> Handle:
+        """Another worker for that device, not started."""
+
+    @abstractmethod
+    def wait(self, handles: Sequence[Handle], seconds: float | None) -> Sequence[Handle]:
+        """Wait for a word of any of these, for so long at most (None: any time); those that have something to say."""
+
+    def apart(self, device: str) -> bool:
+        """Whether a worker has its device for itself, so that cells may be timed in turn there."""
+        return True
+
+
+@dataclass
+class Todo:
+    """A cell on its way: how often it was given out, and when for the first time."""
+
+    cell: Cell
+    attempts: int = 0
+    started: float = 0.0
+
+
+@dataclass
+class _Worker:
+    """What a handle's worker is doing, since when, and until when it may."""
+
+    handle: Handle
+    todo: Todo | None = None
+    beside: tuple[Cell, ...] = ()  # what it times in turn with its cell, until it says that this is done
+    model: tuple[str, ...] | None = None  # of the last cell: it is loaded
+    fresh: bool = True  # nothing was heard since it was started
+    heard: bool = False  # a word of this attempt
+    deadline: float = float("inf")  # on the monotonic clock
+    lost: int = 0  # in a row, before it was ready
+
+    @property
+    def coming(self) -> bool:
+        """Whether it was started and is not ready yet."""
+        return self.handle.alive() and not self.handle.ready
+
+    def freed(self) -> Todo:
+        """The cell that it had."""
+        assert self.todo is not None
+        todo, self.todo, self.deadline = self.todo, None, float("inf")
+        return todo
+
+    def ended(self) -> None:
+        """It is gone, or is now."""
+        self.handle.stop()
+        self.model, self.fresh = None, True
+
+
+@dataclass
+class _Pool:
+    """The cells of one device and its workers."""
+
+    device: str
+    workers: list[_Worker]
+    todo: dict[tuple[str, ...], deque[Todo]]  # not claimed, by model: those of one model in the order given
+    held: deque[Todo] = field(default_factory=deque)  # claimed, and no worker has them
+
+    def take(self, model: tuple[str, ...] | None) -> Todo | None:
+        """The next cell for a worker that has `model` loaded: of that model, else of one that no other works on."""
+        if not self.todo:
+            return None
+        if model not in self.todo:
+            others = {worker.model for worker in self.workers if worker.todo is not None}
+            others |= {todo.cell.model_key for todo in self.held}
+            model = next((key for key in self.todo if key not in others), next(iter(self.todo)))
+        queue = self.todo[model]
+        todo = queue.popleft()
+        if not queue:
+            del self.todo[model]
+        return todo
+
+
+class Queue:
+    """An `Executor` over any engine.
+
+    `cell_timeout`: seconds that a cell may take, loading its model included; None: any. `retries`: how often a cell is
+    tried again whose worker was lost (killed, crashed, its machine gone). A cell that ends with an error, or too late,
+    is not.
+
+    A worker that has its device for itself times cells of one model in turn: it gets a cell with those after it and
+    keeps their timings until they come. What is timed and then run by another sweep is timed in vain; a worker that is
+    lost while it times several is no cell's fault: they are timed one by one.
+    """
+
+    def __init__(self, engine: Engine, cell_timeout: float | None = None, retries: int = 1) -> None:
+        self.engine, self.cell_timeout, self.retries = engine, cell_timeout, retries
+        self.apart: set[str] = set()  # cells in whose company a worker was lost
+
+    def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record]:
+        pools = self._pools(cells)
+        workers = [worker for pool in pools for worker in pool.workers]
+        pool_of = {id(worker.handle): (worker, pool) for pool in pools for worker in pool.workers}
+        try:
+            while True:
+                for pool in pools:
+                    self._give_out(pool, claim)
+                busy = [worker for worker in workers if worker.todo is not None]
+                if not busy and not any(pool.held for pool in pools):
+                    return
+                coming = [worker for worker in workers if worker.todo is None and worker.coming]
+                deadline = min((worker.deadline for worker in busy), default=float("inf"))
+                left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+                for handle in self.engine.wait([worker.handle for worker in (*busy, *coming)], left):
+                    worker, pool = pool_of[id(handle)]
+                    if (message := self._heard(worker, pool)) is not None:
+                        yield self._counted(message, worker, workers)
+                if time.monotonic() >= deadline:
+                    for worker in busy:
+                        if worker.todo is not None and time.monotonic() >= worker.deadline:
+                            yield self._counted(self._late(*pool_of[id(worker.handle)]), worker, workers)
+        finally:
+            for worker in workers:
+                worker.handle.stop()
+
+    def _counted(self, message: Progress | Record, worker: _Worker, workers: Sequence[_Worker]) -> Progress | Record:
+        """A record says how many workers share its worker's machine."""
+        if isinstance(message, Record):
+            message.cell["workers"] = sum(1 for one in workers if one.handle.machine == worker.handle.machine)
+        return message
+
+    def _pools(self, cells: Sequence[Cell]) -> list[_Pool]:
+        queues: dict[str, dict[tuple[str, ...], deque[Todo]]] = {}
+        for cell in cells:
+            device = "cuda:0" if cell.device == "cuda" else cell.device
+            queues.setdefault(device, {}).setdefault(cell.model_key, deque()).append(Todo(cell))
+        pools = []
+        for device, todo in queues.items():
+            count = self.engine.count(device, sum(map(len, todo.values())))
+            pools.append(_Pool(device, [_Worker(self.engine.handle(device)) for _ in range(count)], todo))
+        return pools
+
+    # ------------------------------------------------------------------------------------------------- giving out
+
+    def _give_out(self, pool: _Pool, claim: Claim) -> None:
+        """A cell to every idle worker that is ready; for each cell beyond, a worker is brought up."""
+        idle = [worker for worker in pool.workers if worker.todo is None]
+        for worker in sorted(idle, key=lambda one: not one.handle.ready):
+            if worker.handle.ready:
+                todo = pool.held.popleft() if pool.held else self._claimed(pool, worker.model, claim)
+                if todo is None:
+                    return
+                self._give(worker, todo, pool)
+            elif not worker.handle.alive():
+                coming = sum(one.coming for one in pool.workers)
+                if len(pool.held) <= coming:
+                    todo = self._claimed(pool, None, claim)
+                    if todo is None:
+                        return
+                    pool.held.append(todo)
+                worker.fresh = True
+                worker.handle.start(pool.held[0].cell.cpu_threads)
+
+    def _claimed(self, pool: _Pool, model: tuple[str, ...] | None, claim: Claim) -> Todo | None:
+        while (todo := pool.take(model)) is not None:
+            if claim(todo.cell):
+                return todo
+        return None
+
+    def _give(self, worker: _Worker, todo: Todo, pool: _Pool) -> None:
+        if not worker.handle.alive():  # it is brought up by what it is sent, or died while it was idle
+            worker.handle.start(todo.cell.cpu_threads)
+            worker.fresh = True
+        todo.started = todo.started or time.time()
+        beside = self._beside(todo.cell, pool) if todo.attempts == 0 else ()
+        todo.attempts += 1
+        worker.todo, worker.beside, worker.heard, worker.model = todo, beside, False, todo.cell.model_key
+        self._wind_up(worker, START_S if worker.fresh else 0.0)
+        worker.handle.send(Task(todo.cell, beside))
+
+    def _beside(self, cell: Cell, pool: _Pool) -> tuple[Cell, ...]:
+        """The next cells that may be timed in turn with this one."""
+        alone = len(pool.workers) == 1 and self.engine.apart(pool.device)
+        if cell.timing == "off" or not alone or cell.cell_id in self.apart:
+            return ()
+        next_ones = (todo.cell for todo in pool.todo.get(cell.model_key, ()))
+        near = islice(
+            (c for c in next_ones if (c.timing, c.timing_batch) == (cell.timing, cell.timing_batch)), TOGETHER
+        )
+        return tuple(c for c in near if c.cell_id not in self.apart)
+
+    def _wind_up(self, worker: _Worker, start_s: float = 0.0) -> None:
+        allowed = float("inf") if self.cell_timeout is None else self.cell_timeout * (1 + len(worker.beside))
+        worker.deadline = time.monotonic() + start_s + allowed
+
+    # --------------------------------------------------------------------------------------------------- hearing
+
+    def _heard(self, worker: _Worker, pool: _Pool) -> Progress | Record | None:
+        try:
+            message = worker.handle.receive()
+        except Lost as lost:
+            return self._lost(worker, pool, str(lost))
+        if message is None:
+            worker.lost = 0
+            return None
+        worker.fresh = False
+        if isinstance(message, Record):
+            return self._done(worker.freed(), message)
+        if message.what == TIMED:
+            worker.beside = ()
+            self._wind_up(worker)  # what timing the other cells took is not the cell's time
+        elif not worker.heard:
+            worker.heard = True
+            self._wind_up(worker)  # starting the worker is not the cell's time
+        return message
+
+    def _late(self, worker: _Worker, pool: _Pool) -> Progress | Record:
+        todo = worker.freed()
+        worker.ended()
+        if worker.beside and worker.heard:
+            return self._one_by_one(worker, todo, pool, "took too long")
+        what = f"it was not done after cell_timeout={self.cell_timeout:g} s; give more, or a smaller cell"
+        return self._done(todo, failed(todo.cell, what, todo.started))
+
+    def _lost(self, worker: _Worker, pool: _Pool, cause: str) -> Progress | Record | None:
+        """What becomes of a lost worker's cell: another try, with whoever is free first, or a failed record."""
+        fresh = worker.fresh
+        worker.ended()
+        if worker.todo is None:  # it was not ready yet
+            worker.lost += 1
+            if worker.lost >= START_TRIES:
+                raise InputError(f"no worker could be started, {worker.lost} times: {cause}")
+            return None
+        todo = worker.freed()
+        if not fresh and not worker.heard:  # it died between two cells: this one had not begun
+            todo.attempts -= 1
+            pool.held.appendleft(todo)
+            return Progress(todo.cell.cell_id, "starting another worker", 0)
+        if worker.beside and worker.heard:
+            return self._one_by_one(worker, todo, pool, f"died ({cause})")
+        if todo.attempts <= self.retries:
+            pool.held.appendleft(todo)
+            return Progress(todo.cell.cell_id, f"the worker process died: {cause}; trying again", 0, notable=True)
+        times = f", {todo.attempts} times" if todo.attempts > 1 else ""
+        return self._done(todo, failed(todo.cell, f"the worker process died{times}: {cause}", todo.started))
+
+    def _one_by_one(self, worker: _Worker, todo: Todo, pool: _Pool, end: str) -> Progress:
+        """The cell again without the others: whichever of them it was fails in its own turn."""
+        self.apart |= {todo.cell.cell_id, *(other.cell_id for other in worker.beside)}
+        todo.attempts -= 1
+        pool.held.appendleft(todo)
+        what = f"the worker process {end} while it timed several cells in turn; they are timed one by one"
+        return Progress(todo.cell.cell_id, what, 0, notable=True)
+
+    def _done(self, todo: Todo, record: Record) -> Record:
+        record.cell["attempts"] = todo.attempts
+        return record

@@ -1,0 +1,198 @@
+"""The queue under every engine, with workers that are plain objects: they lose, hang, die idle or find no room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from harness.bench.fake_cells import cell
+from harness.errors import InputError
+from harness.executors import queue
+from harness.executors.base import Progress, Record, Task
+from harness.executors.queue import Engine, Handle, Lost, Queue
+
+
+class Toy(Engine):
+    """`acts`: what a worker does with the cell of a seed, turn by turn: ok, lost, hang. It says one word first.
+
+    `slots`: how many workers of a machine may be there at once; machines take turns. A worker for which there is no
+    room is never ready.
+    """
+
+    def __init__(self, workers=1, acts=None, slots=None, places=None):
+        self.workers, self.acts, self.slots = workers, acts or {}, slots
+        self.places = places or ["here"]
+        self.handles: list[Worker] = []
+        self.loads: list[tuple[int, object]] = []  # worker and model, each time that it loads another
+        self.clock = 0.0
+
+    def count(self, device, cells):
+        return min(self.workers, cells)
+
+    def handle(self, device):
+        self.handles.append(Worker(self, len(self.handles)))
+        return self.handles[-1]
+
+    def place(self):
+        """Whoever waits for room gets what there is, first come, first served."""
+        for one in self.handles:
+            up = sum(other.ready or other.words == [None] for other in self.handles)
+            if one.there and not one.ready and not one.words and (self.slots is None or up < self.slots):
+                one.words = [None]
+
+    def wait(self, handles: Sequence[Handle], seconds):
+        assert handles, "nothing to wait for"
+        speaking = [handle for handle in handles if handle.words]
+        if not speaking:
+            assert seconds is not None, "waits for ever"
+            self.clock += seconds
+        return speaking
+
+
+class Worker(Handle):
+    def __init__(self, engine: Toy, number: int):
+        self.engine, self.number, self.words, self.there, self.loaded = engine, number, [], False, None
+        self.starts = 0
+
+    def start(self, threads):
+        self.there, self.ready, self.loaded, self.words = True, False, None, []
+        self.starts += 1
+        self.engine.place()
+
+    def alive(self):
+        return self.there
+
+    def send(self, task: Task):
+        self.task = task
+        if task.cell.model_key != self.loaded:
+            self.loaded = task.cell.model_key
+            self.engine.loads.append((self.number, task.cell.model["work_s"]))
+        acts = self.engine.acts.get(task.cell.seed, [])
+        act = acts.pop(0) if acts else "ok"
+        word, record = Progress(task.cell.cell_id, "loading", 0), Record({**task.cell.columns(), "status": "ok"})
+        self.words = {"ok": [word, record], "lost": [word, Lost("a bolt")], "dead": [Lost("a bolt")], "hang": [word]}[
+            act
+        ]
+
+    def receive(self):
+        said = self.words.pop(0)
+        if isinstance(said, Lost):
+            raise said
+        if said is None:
+            self.ready, self.machine = True, self.engine.places[self.number % len(self.engine.places)]
+        return said
+
+    def stop(self):
+        self.there = self.ready = False
+        self.machine, self.words = "", []
+        self.engine.place()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The queue's clock is the engine's: it stands still until there is nothing to do but wait."""
+    now = [0.0]
+    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    waited = Toy.wait
+
+    def wait(self, handles, seconds):
+        speaking = waited(self, handles, seconds)
+        now[0] += 0.0 if speaking else seconds
+        return speaking
+
+    monkeypatch.setattr(Toy, "wait", wait)
+
+
+def run(engine: Toy, cells, claim=lambda cell: True, **options) -> dict[int, dict]:
+    records = [one for one in Queue(engine, **options).run(cells, claim) if isinstance(one, Record)]
+    assert len(records) == len({one.cell["seed"] for one in records}), "a cell was recorded twice"
+    assert not any(one.there for one in engine.handles), "a worker was left"
+    return {one.cell["seed"]: one.cell for one in records}
+
+
+def cells(count, **changes):
+    return [replace(cell(seed), **changes) for seed in range(count)]
+
+
+def test_all_cells_run_and_no_worker_is_left():
+    rows = run(engine := Toy(3), cells(10))
+    assert set(rows) == set(range(10)) and {row["attempts"] for row in rows.values()} == {1}
+    assert [one.starts for one in engine.handles] == [1, 1, 1]
+
+
+def test_a_lost_cell_is_tried_again_by_whoever_is_free():
+    rows = run(Toy(2, {1: ["lost"], 2: ["lost", "lost"]}), cells(5))
+    assert {seed: (row["status"], row["attempts"]) for seed, row in rows.items() if seed in (1, 2)} == {
+        1: ("ok", 2), 2: ("failed", 2),
+    }  # fmt: skip
+    assert rows[2]["error"] == "the worker process died, 2 times: a bolt"
+
+
+def test_a_worker_that_died_between_two_cells_costs_no_attempt():
+    rows = run(Toy(1, {1: ["dead", "ok"]}), cells(3), retries=0)
+    assert {row["status"] for row in rows.values()} == {"ok"} and rows[1]["attempts"] == 1
+
+
+def test_a_cell_that_hangs_fails_after_its_time_and_the_others_run():
+    rows = run(engine := Toy(2, {0: ["hang"]}), cells(6), cell_timeout=7)
+    assert {seed: row["status"] for seed, row in rows.items()} == {0: "failed", **dict.fromkeys(range(1, 6), "ok")}
+    assert "cell_timeout=7 s" in rows[0]["error"] and engine.clock == 7
+
+
+def test_where_there_is_room_for_fewer_workers_than_were_asked_for_those_do_all():
+    """The lost cell, too: given to the worker that waits for room, it would wait for ever."""
+    rows = run(engine := Toy(4, {3: ["lost"]}, slots=1), cells(8))
+    assert {row["status"] for row in rows.values()} == {"ok"} and rows[3]["attempts"] == 2
+    assert [number for number, _ in engine.loads] == [0, 1]
+
+
+def test_workers_that_cannot_start_end_the_sweep_with_one_line():
+    class Nowhere(Worker):
+        def start(self, threads):
+            super().start(threads)
+            self.words = [Lost("no module named harness")]
+
+    engine = Toy()
+    engine.handle = lambda device: engine.handles.append(Nowhere(engine, 0)) or engine.handles[-1]
+    with pytest.raises(InputError, match="no worker could be started, 3 times: no module named harness"):
+        run(engine, cells(2))
+
+
+def test_a_cell_that_is_refused_starts_no_worker():
+    assert run(engine := Toy(2), cells(4), claim=lambda cell: False) == {}
+    assert [one.starts for one in engine.handles] == [0, 0]
+
+
+def test_each_cell_is_claimed_once_though_its_worker_is_lost():
+    asked = []
+    run(Toy(2, {0: ["lost"]}, slots=1), cells(5), claim=lambda cell: asked.append(cell.seed) or True)
+    assert sorted(asked) == list(range(5))
+
+
+def test_a_worker_stays_with_the_model_that_it_has_loaded():
+    mixed = [cell(seed, work_s=1.0 + seed % 3) for seed in range(30)]
+    run(engine := Toy(3), mixed)
+    assert len(engine.loads) == 3 and {model for _, model in engine.loads} == {1.0, 2.0, 3.0}
+
+
+def test_a_record_says_how_many_workers_share_the_machine():
+    rows = run(Toy(4, places=["a", "b"]), cells(12))
+    assert rows[11]["workers"] == 2
+
+
+def test_cells_of_one_worker_are_timed_in_turn_and_of_several_are_not():
+    given: list[tuple[int, int]] = []
+
+    class Noted(Worker):
+        def send(self, task):
+            given.append((task.cell.seed, len(task.beside)))
+            super().send(task)
+
+    for workers, beside in ((1, 3), (2, 0)):
+        given.clear()
+        engine = Toy(workers)
+        engine.handle = lambda device, engine=engine: engine.handles.append(Noted(engine, 0)) or engine.handles[-1]
+        run(engine, cells(4, timing="quick"))
+        assert given[0] == (0, beside)
