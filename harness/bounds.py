@@ -137,7 +137,12 @@ class Adapters:
 
 
 # Numbers that say how a sweep runs; those of a cell stand in harness/axes.py.
-SETTINGS = {"workers": Whole(1, 1_024), "retries": Whole(0, 1_000), "cell_timeout": Number(1e-3, 10_000_000)}
+SETTINGS = {
+    "workers": Whole(1, 1_024),
+    "retries": Whole(0, 1_000),
+    "cell_timeout": Number(1e-3, 10_000_000),
+    "shard_images": Whole(1, 1_000_000_000),
+}
 _ORDER, _SHIFT, _LENGTH, _RHO, _SCALE = (0, 20), (-10, 10), (1, 10_000_000), (0, 100), (0, 1_000_000)
 KNOBS: dict[str, dict[str, tuple[float, float]]] = {
     "task": {},

@@ -166,6 +166,11 @@ class Settings(Section):
         return self["retries"]
 
     @property
+    def shard_images(self) -> int | None:
+        """Images of a part, for cells that several workers are to make; None: a cell is one worker's."""
+        return self["shard_images"]
+
+    @property
     def plots(self) -> bool:
         return self["plots"]
 

@@ -18,7 +18,7 @@ from harness.sweep import plots, run
 from harness.sweep.display import Display, in_words
 
 ROOT = Path(__file__).resolve().parents[1]
-HOW = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0}
+HOW = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0, "shard_images": None}
 SETTINGS = Settings({"force": False, "debug": False, "tracker": "none", **HOW})
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from harness.bench.fake_cells import cell
 from harness.errors import InputError
 from harness.executors import queue
-from harness.executors.base import Progress, Record, Task
+from harness.executors.base import Part, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost, Queue
 
 
@@ -94,7 +95,7 @@ class Worker(Handle):
 def clock(monkeypatch):
     """The queue's clock is the engine's: it stands still until there is nothing to do but wait."""
     now = [0.0]
-    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: 1e9))
     waited = Toy.wait
 
     def wait(self, handles, seconds):
@@ -196,3 +197,62 @@ def test_cells_of_one_worker_are_timed_in_turn_and_of_several_are_not():
         engine.handle = lambda device, engine=engine: engine.handles.append(Noted(engine, 0)) or engine.handles[-1]
         run(engine, cells(4, timing="quick"))
         assert given[0] == (0, beside)
+
+
+# ------------------------------------------------------------------------------------------------------- cells in parts
+
+
+class Maker(Worker):
+    """Makes parts of 8 images and joins them; the record says which parts it was made of."""
+
+    def send(self, task):
+        super().send(task)
+        self.engine.given.append(task.images if not task.parts else "join")
+        said = self.words[-1]
+        if isinstance(said, Record) and task.images is not None and "status" in said.cell:
+            word = Progress(task.cell.cell_id, "images", len(task.images))
+            self.words = [word, Part(task.cell.cell_id, task.images.start, "x", b"")]
+        if task.parts:
+            said.cell["error"] = str([part.start for part in task.parts])
+
+
+class Makers(Toy):
+    def __init__(self, workers, acts=None):
+        super().__init__(workers, acts)
+        self.given = []
+
+    def handle(self, device):
+        self.handles.append(Maker(self, len(self.handles)))
+        return self.handles[-1]
+
+
+def in_parts(engine: Makers, count: int = 1, **options):
+    cells = [replace(cell(seed), n_images=32, batch_size=4) for seed in range(count)]
+    messages = list(Queue(engine, shard_images=8, **options).run(cells))
+    return [one.cell for one in messages if isinstance(one, Record)], messages
+
+
+def test_parts_run_anywhere_and_are_joined_once():
+    (row,), messages = in_parts(engine := Makers(3))
+    assert engine.given == [range(0, 8), range(8, 16), range(16, 24), range(24, 32), "join"]
+    assert sorted(eval(row["error"])) == [0, 8, 16, 24] and row["status"] == "ok" and row["attempts"] == 1
+    assert max(one.images for one in messages if isinstance(one, Progress)) == 32
+
+
+def test_a_lost_part_alone_is_run_again():
+    (row,), _ = in_parts(engine := Makers(2, {0: ["ok", "lost"]}))
+    assert row["status"] == "ok" and row["attempts"] == 2
+    assert sorted(map(str, engine.given)) == sorted(
+        ["join", *(str(range(k, k + 8)) for k in (0, 8, 16, 24)), str(range(8, 16))]
+    )
+
+
+def test_a_part_that_is_lost_too_often_fails_its_cell_once_and_the_next_runs():
+    rows, _ = in_parts(engine := Makers(2, {0: ["ok", "lost", "lost", "lost", "lost"]}), count=2)
+    assert [(row["seed"], row["status"]) for row in rows] == [(0, "failed"), (1, "ok")]
+    assert engine.given.count("join") == 1
+
+
+def test_a_part_that_takes_too_long_fails_its_cell():
+    rows, _ = in_parts(Makers(1, {0: ["hang"]}), count=2, cell_timeout=3)
+    assert [(row["seed"], row["status"]) for row in rows] == [(0, "failed"), (1, "ok")]

@@ -70,7 +70,7 @@ def toy(tmp_path, monkeypatch) -> Path:
 
 
 def sweep(results: Path, tracker: str, cells: list) -> int:
-    how = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0}
+    how = {"executor": {"name": "local"}, "workers": 1, "cell_timeout": None, "retries": 0, "shard_images": None}
     settings = Settings({"results_dir": str(results), "force": False, "debug": False, "tracker": tracker, **how})
     return run(cells, settings, session=SESSION).code
 

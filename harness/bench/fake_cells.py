@@ -195,6 +195,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "workers": asked.workers,
             "cell_timeout": asked.timeout,
             "retries": asked.retries,
+            "shard_images": None,
             "tracker": "none",
             "debug": False,
         }

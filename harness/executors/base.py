@@ -40,11 +40,23 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some images of a cell, made and measured. Whoever carries it need not know what is in it."""
+
+    cell_id: str
+    start: int  # the first of its images
+    hardware: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Task:
     """What a worker is sent: a cell, and those that it is to time in turn with it."""
 
     cell: Cell
     beside: tuple[Cell, ...] = ()
+    images: range | None = None  # make these alone, and send a Part
+    parts: tuple[Part, ...] = ()  # all images, made before: measure them together and send the record
 
 
 class Notable(str):
@@ -105,8 +117,12 @@ class Work:
     workers: int = 1  # worker processes for CPU cells, of this machine or of each pilot
     cell_timeout: float | None = None
     retries: int = 1
+    shard_images: int | None = None  # images of a part, for cells that several workers are to make
     session: str = SESSION
     anew: bool = False  # force=true: what is recorded or under way counts for nothing
+
+
+HOW = ("workers", "cell_timeout", "retries", "shard_images", "session")  # of Work: what `LocalExecutor` is told
 
 
 class Kind(ABC):

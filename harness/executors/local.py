@@ -12,7 +12,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from harness.executors.base import SESSION, Progress, Record, Task
+from harness.executors.base import SESSION, Part, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost, Queue
 from harness.executors.worker import Runner
 from harness.store import places
@@ -27,9 +27,10 @@ class LocalExecutor(Queue):
         workers: int = 1,
         cell_timeout: float | None = None,
         retries: int = 1,
+        shard_images: int | None = None,
         session: str = SESSION,
     ) -> None:
-        super().__init__(Processes(results_dir, workers, session), cell_timeout, retries)
+        super().__init__(Processes(results_dir, workers, session), cell_timeout, retries, shard_images)
 
 
 class Processes(Engine):
@@ -85,7 +86,7 @@ class Process(Handle):
         with suppress(OSError):  # it died this moment: the pipe's end says so
             self.connection.send(task)
 
-    def receive(self) -> Progress | Record:
+    def receive(self) -> Progress | Part | Record:
         try:
             return self.connection.recv()
         except (EOFError, OSError) as end:  # a process that dies closes its end, half-way through a message perhaps

@@ -11,12 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from harness.cell import Cell
 from harness.errors import InputError
-from harness.executors.base import TIMED, Claim, Progress, Record, Task, failed
+from harness.executors.base import TIMED, Claim, Part, Progress, Record, Task, failed
 
 START_S = 600.0  # a worker that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 START_TRIES = 3  # how often in a row a worker may be lost before it is there
@@ -47,7 +47,7 @@ class Handle(ABC):
         """Give it work. If it is gone, `receive` says so."""
 
     @abstractmethod
-    def receive(self) -> Progress | Record | None:
+    def receive(self) -> Progress | Part | Record | None:
         """Its next message, once `Engine.wait` has named it. Raises Lost."""
 
     @abstractmethod
@@ -77,11 +77,24 @@ class Engine(ABC):
 
 @dataclass
 class Todo:
-    """A cell on its way: how often it was given out, and when for the first time."""
+    """A cell, or a part of one, on its way: how often it was given out, and when for the first time."""
 
     cell: Cell
+    images: range | None = None  # of a part
+    parts: tuple[Part, ...] = ()  # to be joined
     attempts: int = 0
+    before: int = 0  # the most attempts that a part took
     started: float = 0.0
+
+
+@dataclass
+class _Split:
+    """A cell whose parts are under way."""
+
+    count: int
+    parts: list[Part] = field(default_factory=list)
+    made: dict[int, int] = field(default_factory=dict)  # images so far, by the first of each part
+    attempts: int = 0
 
 
 @dataclass
@@ -145,13 +158,20 @@ class Queue:
     tried again whose worker was lost (killed, crashed, its machine gone). A cell that ends with an error, or too late,
     is not.
 
+    `shard_images`: a cell of more images is cut into parts of about so many, which several workers make and one joins.
+    A part that is lost is tried again, and no other; where one fails the cell fails.
+
     A worker that has its device for itself times cells of one model in turn: it gets a cell with those after it and
     keeps their timings until they come. What is timed and then run by another sweep is timed in vain; a worker that is
     lost while it times several is no cell's fault: they are timed one by one.
     """
 
-    def __init__(self, engine: Engine, cell_timeout: float | None = None, retries: int = 1) -> None:
+    def __init__(
+        self, engine: Engine, cell_timeout: float | None = None, retries: int = 1, shard_images: int | None = None
+    ) -> None:
         self.engine, self.cell_timeout, self.retries = engine, cell_timeout, retries
+        self.shard_images = shard_images
+        self.splits: dict[str, _Split] = {}  # by cell
         self.apart: set[str] = set()  # cells in whose company a worker was lost
 
     def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record]:
@@ -175,7 +195,9 @@ class Queue:
                 if time.monotonic() >= deadline:
                     for worker in busy:
                         if worker.todo is not None and time.monotonic() >= worker.deadline:
-                            yield self._counted(self._late(*pool_of[id(worker.handle)]), worker, workers)
+                            late = self._late(*pool_of[id(worker.handle)])
+                            if late is not None:
+                                yield self._counted(late, worker, workers)
         finally:
             for worker in workers:
                 worker.handle.stop()
@@ -204,41 +226,43 @@ class Queue:
         idle = [worker for worker in pool.workers if worker.todo is None]
         for worker in sorted(idle, key=lambda one: not one.handle.ready):
             if worker.handle.ready:
-                todo = pool.held.popleft() if pool.held else self._claimed(pool, worker.model, claim)
-                if todo is None:
+                if not pool.held and not self._claim(pool, worker.model, claim):
                     return
-                self._give(worker, todo, pool)
+                self._give(worker, pool.held.popleft(), pool)
             elif not worker.handle.alive():
                 coming = sum(one.coming for one in pool.workers)
-                if len(pool.held) <= coming:
-                    todo = self._claimed(pool, None, claim)
-                    if todo is None:
-                        return
-                    pool.held.append(todo)
+                if len(pool.held) <= coming and not self._claim(pool, None, claim):
+                    return
                 worker.fresh = True
                 worker.handle.start(pool.held[0].cell.cpu_threads)
 
-    def _claimed(self, pool: _Pool, model: tuple[str, ...] | None, claim: Claim) -> Todo | None:
+    def _claim(self, pool: _Pool, model: tuple[str, ...] | None, claim: Claim) -> bool:
+        """Hold the next cell that we may run, or all its parts; False where there is none."""
         while (todo := pool.take(model)) is not None:
             if claim(todo.cell):
-                return todo
-        return None
+                parts = cuts(todo.cell, self.shard_images)
+                if len(parts) > 1:
+                    self.splits[todo.cell.cell_id] = _Split(len(parts))
+                pool.held += [Todo(todo.cell, part) for part in parts] if len(parts) > 1 else [todo]
+                return True
+        return False
 
     def _give(self, worker: _Worker, todo: Todo, pool: _Pool) -> None:
         if not worker.handle.alive():  # it is brought up by what it is sent, or died while it was idle
             worker.handle.start(todo.cell.cpu_threads)
             worker.fresh = True
         todo.started = todo.started or time.time()
-        beside = self._beside(todo.cell, pool) if todo.attempts == 0 else ()
+        beside = self._beside(todo, pool) if todo.attempts == 0 else ()
         todo.attempts += 1
         worker.todo, worker.beside, worker.heard, worker.model = todo, beside, False, todo.cell.model_key
         self._wind_up(worker, START_S if worker.fresh else 0.0)
-        worker.handle.send(Task(todo.cell, beside))
+        worker.handle.send(Task(todo.cell, beside, todo.images, todo.parts))
 
-    def _beside(self, cell: Cell, pool: _Pool) -> tuple[Cell, ...]:
+    def _beside(self, todo: Todo, pool: _Pool) -> tuple[Cell, ...]:
         """The next cells that may be timed in turn with this one."""
-        alone = len(pool.workers) == 1 and self.engine.apart(pool.device)
-        if cell.timing == "off" or not alone or cell.cell_id in self.apart:
+        cell, alone = todo.cell, len(pool.workers) == 1 and self.engine.apart(pool.device)
+        timed = cell.timing != "off" and not todo.parts and (todo.images is None or todo.images.start == 0)
+        if not timed or not alone or cell.cell_id in self.apart:
             return ()
         next_ones = (todo.cell for todo in pool.todo.get(cell.model_key, ()))
         near = islice(
@@ -261,23 +285,46 @@ class Queue:
             worker.lost = 0
             return None
         worker.fresh = False
+        if isinstance(message, Part):
+            return self._made(worker.freed(), message, pool)
         if isinstance(message, Record):
-            return self._done(worker.freed(), message)
+            return self._done(worker.freed(), message, pool)
         if message.what == TIMED:
             worker.beside = ()
             self._wind_up(worker)  # what timing the other cells took is not the cell's time
         elif not worker.heard:
             worker.heard = True
             self._wind_up(worker)  # starting the worker is not the cell's time
-        return message
+        return self._of_all(message, worker.todo)
 
-    def _late(self, worker: _Worker, pool: _Pool) -> Progress | Record:
+    def _of_all(self, message: Progress, todo: Todo | None) -> Progress | None:
+        """A part's word on its images counts those of the others."""
+        if todo is None or todo.images is None:
+            return message
+        split = self.splits.get(todo.cell.cell_id)
+        if split is None:
+            return None
+        split.made[todo.images.start] = message.images
+        return replace(message, images=sum(split.made.values()))
+
+    def _made(self, todo: Todo, part: Part, pool: _Pool) -> None:
+        """Once all parts of a cell are there, they are to be joined."""
+        split = self.splits.get(part.cell_id)
+        if split is None:  # another of its parts has failed
+            return
+        split.parts.append(part)
+        split.attempts = max(split.attempts, todo.attempts)
+        if len(split.parts) == split.count:
+            del self.splits[part.cell_id]
+            pool.held.appendleft(Todo(todo.cell, parts=tuple(split.parts), before=split.attempts))
+
+    def _late(self, worker: _Worker, pool: _Pool) -> Progress | Record | None:
         todo = worker.freed()
         worker.ended()
         if worker.beside and worker.heard:
             return self._one_by_one(worker, todo, pool, "took too long")
         what = f"it was not done after cell_timeout={self.cell_timeout:g} s; give more, or a smaller cell"
-        return self._done(todo, failed(todo.cell, what, todo.started))
+        return self._done(todo, failed(todo.cell, what, todo.started), pool)
 
     def _lost(self, worker: _Worker, pool: _Pool, cause: str) -> Progress | Record | None:
         """What becomes of a lost worker's cell: another try, with whoever is free first, or a failed record."""
@@ -299,7 +346,7 @@ class Queue:
             pool.held.appendleft(todo)
             return Progress(todo.cell.cell_id, f"the worker process died: {cause}; trying again", 0, notable=True)
         times = f", {todo.attempts} times" if todo.attempts > 1 else ""
-        return self._done(todo, failed(todo.cell, f"the worker process died{times}: {cause}", todo.started))
+        return self._done(todo, failed(todo.cell, f"the worker process died{times}: {cause}", todo.started), pool)
 
     def _one_by_one(self, worker: _Worker, todo: Todo, pool: _Pool, end: str) -> Progress:
         """The cell again without the others: whichever of them it was fails in its own turn."""
@@ -309,6 +356,21 @@ class Queue:
         what = f"the worker process {end} while it timed several cells in turn; they are timed one by one"
         return Progress(todo.cell.cell_id, what, 0, notable=True)
 
-    def _done(self, todo: Todo, record: Record) -> Record:
-        record.cell["attempts"] = todo.attempts
+    def _done(self, todo: Todo, record: Record, pool: _Pool) -> Record | None:
+        """The record; None where another part of the cell has failed before, and that is what is recorded."""
+        if todo.images is not None:
+            if self.splits.pop(todo.cell.cell_id, None) is None:
+                return None
+            pool.held = deque(other for other in pool.held if other.cell is not todo.cell)
+        record.cell["attempts"] = max(todo.attempts, todo.before)
         return record
+
+
+def cuts(cell: Cell, most: int | None) -> list[range]:
+    """The parts of a cell of at most so many images, cut at multiples of its batch size.
+
+    There alone every image is made and measured in the company that it has in the whole cell, and so the same to the
+    last bit. A part has at least one batch.
+    """
+    size = cell.n_images if most is None else max(1, most // cell.batch_size) * cell.batch_size
+    return [range(start, min(start + size, cell.n_images)) for start in range(0, cell.n_images, size)]

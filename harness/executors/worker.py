@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from harness.executors.base import TIMED, Notable, Progress, Record, Task, failed
+from harness.executors.base import TIMED, Notable, Part, Progress, Record, Task, failed
 from harness.store.places import Outbox
 
 
@@ -19,8 +19,8 @@ class Runner:
         self.outbox = Outbox()
         self.session = getattr(importlib.import_module(module), name)(results_dir, self.outbox)
 
-    def run(self, task: Task, send: Callable[[Progress], None]) -> Record:
-        """The cell's record, whatever happens to it; `send` takes the words on the way."""
+    def run(self, task: Task, send: Callable[[Progress], None]) -> Record | Part:
+        """The cell's record or the part asked for; a failed record, whatever happens. `send` takes words on the way."""
         cell, started = task.cell, time.time()
 
         def report(what: str, images: int) -> None:
@@ -31,7 +31,9 @@ class Runner:
             if task.beside:
                 self.session.time_together([cell, *task.beside], report)
                 report(TIMED, 0)
-            record = self.session.run(cell, report)
+            if task.images is not None:
+                return self.session.part(cell, task.images, report)
+            record = self.session.join(cell, task.parts, report) if task.parts else self.session.run(cell, report)
             record.files = self.outbox.taken()
             return record.checked()  # here, so that a row that does not fit costs its own cell and no other
         except (Exception, SystemExit) as error:  # a cell may fail in any way; the others go on

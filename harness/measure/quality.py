@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from harness.measure.generator import Generator, Made
 from harness.measure.limits import compared
 from harness.measure.mask_share import MaskShare
 from harness.measure.prompt_lengths import PromptLengths
-from harness.metrics.base import Batch, Metric
+from harness.metrics.base import Batch, Metric, Samples
 from harness.metrics.context import Context, Once
 from harness.metrics.load import build
 from harness.store import layout
@@ -30,6 +31,21 @@ from harness.store.tiles import save_grid, save_sources
 
 GRID_IMAGES = 8  # the first prompts of the data: the same in every cell
 Report = Callable[[str, int], None]  # what is going on, images done
+
+
+@dataclass
+class Gathered:
+    """What a pass over some of a cell's images leaves, for the pass over all of them."""
+
+    images: list[Row]
+    shown: list[tuple[torch.Tensor | None, ...]]
+    memory: Row
+    generating: float
+    calls: int
+    seconds: float
+    samples: list[Samples]  # a metric each
+    shares: dict[int, float]
+    cut: dict[int, str]
 
 
 class Pass:
@@ -43,14 +59,37 @@ class Pass:
         self.images: list[Row] = []
         self.shown: list[tuple[torch.Tensor | None, ...]] = []  # images, sources, masks
         self.memory: Row = {}
-        self.generating, self.calls = 0.0, 0
+        self.generating, self.calls, self.seconds = 0.0, 0, 0.0
 
-    def run(self, keeps: Keeps, report: Report) -> Row:
-        """All images, batch by batch; the cell's columns. Rows of images are in `images`, the grid goes to `keeps`."""
+    def make(self, indices: range, report: Report) -> None:
+        """These images of the cell, batch by batch. Several passes may share a cell: cut at multiples of a batch."""
+        began = time.perf_counter()
+        for start in range(indices.start, indices.stop, self.cell.batch_size):
+            end = min(start + self.cell.batch_size, indices.stop)
+            self._batch(range(start, end))
+            report("images", end - indices.start)
+        self.seconds += time.perf_counter() - began
+
+    def gathered(self) -> Gathered:
+        """What another pass may `take` in."""
+        own = (self.images, self.shown, self.memory, self.generating, self.calls, self.seconds)
+        return Gathered(*own, [metric.samples for metric in self.metrics], self.masks.shares, self.prompts.cut)
+
+    def take(self, other: Gathered) -> None:
+        """Go on where another pass over the same cell ended: in the order of their images."""
+        self.images += other.images
+        self.shown += other.shown
+        self.memory = self.memory or other.memory
+        self.generating, self.calls = self.generating + other.generating, self.calls + other.calls
+        self.seconds += other.seconds
+        self.masks.shares |= other.shares
+        self.prompts.cut |= other.cut
+        for metric, samples in zip(self.metrics, other.samples, strict=True):
+            metric.merge(samples)
+
+    def finish(self, keeps: Keeps, report: Report) -> Row:
+        """The cell's columns, once all images are made. Rows of images are in `images`, the grid goes to `keeps`."""
         began, count = time.perf_counter(), self.cell.n_images
-        for start in range(0, count, self.cell.batch_size):
-            self._batch(range(start, min(start + self.cell.batch_size, count)))
-            report("images", min(start + self.cell.batch_size, count))
         for word in (*self.masks.words(), *self.prompts.words()):
             report(Notable(word), count)
         report("metrics", count)
@@ -64,7 +103,7 @@ class Pass:
             "mask_share": self.masks.mean,
             "prompts_truncated": self.prompts.truncated,
             "images_per_s": count / self.generating,
-            "quality_s": time.perf_counter() - began,
+            "quality_s": self.seconds + time.perf_counter() - began,
         }
 
     def _batch(self, indices: range) -> None:

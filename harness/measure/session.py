@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 
 from harness.cell import Cell
 from harness.data.load import load as load_data
-from harness.executors.base import Record
+from harness.executors.base import Part, Record
 from harness.measure import cost, rounds
 from harness.measure.cost import Row
 from harness.measure.generator import Generator
@@ -23,6 +25,16 @@ from harness.models.base import Model
 from harness.models.load import load as load_model
 from harness.store import layout, places, plans
 from harness.store.places import Keeps
+
+
+@dataclass
+class _Begun:
+    """A cell, or a part of one, whose images are made."""
+
+    row: Row
+    timings: list[Row]
+    quality: Pass
+    seconds: float  # it took so far
 
 
 class Session:
@@ -69,27 +81,57 @@ class Session:
     # ------------------------------------------------------------------------------------------------- one cell
 
     def run(self, cell: Cell, report: Report) -> Record:
+        return self._ended(cell, self._begun(cell, range(cell.n_images), report), report)
+
+    def part(self, cell: Cell, indices: range, report: Report) -> Part:
+        """These images of the cell and what was measured of them; the first part times the cell as well."""
+        begun = self._begun(cell, indices, report)
+        left = (begun.row, begun.timings, begun.seconds, begun.quality.gathered())
+        return Part(cell.cell_id, indices.start, begun.row["hardware"], pickle.dumps(left))
+
+    def join(self, cell: Cell, parts: Sequence[Part], report: Report) -> Record:
+        """The record of a cell whose parts were made anywhere: the whole cell's, bit for bit."""
+        hardware = sorted({part.hardware for part in parts})
+        if len(hardware) > 1:
+            raise ValueError(f"its parts ran on different hardware, {' and '.join(hardware)}: pin one kind")
+        left = [pickle.loads(part.content) for part in sorted(parts, key=lambda part: part.start)]
+        report("loading", 0)
+        begun = _Begun(*left[0][:2], self._pass(cell), sum(seconds for _, _, seconds, _ in left))
+        for *_, gathered in left:
+            begun.quality.take(gathered)
+        return self._ended(cell, begun, report)
+
+    def _begun(self, cell: Cell, indices: range, report: Report) -> _Begun:
+        """Timed, where the cell begins here, and these images made."""
         began = time.perf_counter()
         row: Row = {**cell.columns(), "started_at": _now(), "load_average": cost.load_average()}
         report("loading", 0)
-        model = self._model(cell)
-        generator = self._generator(cell, model)
-        row.update(load_s=self.load_s, **generator.columns(), **cost.environment())
+        quality = self._pass(cell)
+        row.update(load_s=self.load_s, **quality.generator.columns(), **cost.environment())
         row["hardware"] = cost.hardware(cell.device)
-        if generator.plan is not None and cell.implementation == "native":
-            row["plan_id"] = plans.keep(generator.plan, generator.levels, self.keeps)
         timings: list[Row] = []
-        if cell.timing != "off":
+        if cell.timing != "off" and indices.start == 0:
             before = time.perf_counter()
             self.time_together([cell], report)
             timed = self.timed.pop(cell.cell_id)
             began += time.perf_counter() - before - timed.seconds  # other cells' timing is no time of this one
             timings = [{**run, "batch": cell.timing_batch} for run in timed.rows]
             row.update(timed.columns)
-        quality = Pass(cell, generator, self.cache, self._once)
-        row.update(quality.run(self.keeps, report))
-        row.update(flops=generator.flops(row["nfe"]), status="ok", cell_s=time.perf_counter() - began, ended_at=_now())
-        return Record(cell=row, images=quality.images, timings=timings)
+        quality.make(indices, report)
+        return _Begun(row, timings, quality, time.perf_counter() - began)
+
+    def _ended(self, cell: Cell, begun: _Begun, report: Report) -> Record:
+        """The record, once all images are made."""
+        began, row, generator = time.perf_counter(), begun.row, begun.quality.generator
+        if generator.plan is not None and cell.implementation == "native":
+            row["plan_id"] = plans.keep(generator.plan, generator.levels, self.keeps)
+        row.update(begun.quality.finish(self.keeps, report))
+        row.update(flops=generator.flops(row["nfe"]), status="ok", ended_at=_now())
+        row["cell_s"] = begun.seconds + time.perf_counter() - began
+        return Record(cell=row, images=begun.quality.images, timings=begun.timings)
+
+    def _pass(self, cell: Cell) -> Pass:
+        return Pass(cell, self._generator(cell, self._model(cell)), self.cache, self._once)
 
     def _generator(self, cell: Cell, model: Model) -> Generator:
         size = (model.size[0], model.size[1])

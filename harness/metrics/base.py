@@ -91,6 +91,10 @@ class Samples:
         self._indices += other._indices
         self._rows += other._rows
 
+    def blocks(self) -> list[np.ndarray]:
+        """The rows as they were added."""
+        return self._rows
+
     def sorted(self) -> tuple[np.ndarray, np.ndarray]:
         """Image numbers (N,) and their rows (N, ...)."""
         indices = np.concatenate(self._indices)
@@ -112,6 +116,7 @@ class Metric(ABC):
 
     def __init__(self, context: Context, options: Options) -> None:
         self.context, self.options = context, options
+        self.samples = Samples()  # what `update` has gathered: all that a shard of a cell hands on
 
     @classmethod
     def applies(cls, context: Context) -> bool:
@@ -127,9 +132,9 @@ class Metric(ABC):
     def update(self, batch: Batch) -> dict[str, np.ndarray]:
         """Take a batch in; per-image values (N,), NaN where a column does not apply to an image."""
 
-    @abstractmethod
-    def merge(self, other: Metric) -> None:
-        """Take in what another shard of the same cell has gathered."""
+    def merge(self, other: Samples) -> None:
+        """Take in the `samples` of another shard of the same cell."""
+        self.samples.merge(other)
 
     @abstractmethod
     def compute(self) -> dict[str, float | str | bool | None]: ...
@@ -142,10 +147,6 @@ class Metric(ABC):
 class PerImageMetric(Metric):
     """A metric whose columns are means of values that each image has by itself."""
 
-    def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options)
-        self.samples = Samples()
-
     @abstractmethod
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         """(N,) values for some of `image_columns`."""
@@ -155,9 +156,6 @@ class PerImageMetric(Metric):
         nothing = np.full(len(batch.images), np.nan)
         self.samples.add(batch.indices, np.stack([values.get(c, nothing) for c in self.image_columns], 1))
         return values
-
-    def merge(self, other: Metric) -> None:
-        self.samples.merge(other.samples)
 
     def compute(self) -> dict[str, float | str | bool | None]:
         rows = self.samples.sorted()[1] if len(self.samples) else np.empty((0, len(self.image_columns)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric, Options, Samples
+from harness.metrics.base import Batch, Metric
 from harness.metrics.context import Context
 
 
@@ -15,10 +15,6 @@ class Discretisation(Metric):
     name = "discretisation"
     columns = (*bootstrap.columns("discretisation_error"), "discretisation_reference")
     image_columns = ("discretisation_error",)
-
-    def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options)
-        self.samples = Samples()
 
     @classmethod
     def applies(cls, context: Context) -> bool:
@@ -40,9 +36,6 @@ class Discretisation(Metric):
         out = np.full(len(batch.images), np.nan)
         out[first] = np.sqrt(np.divide(rows[:, 0], rows[:, 1], out=np.full(len(rows), np.nan), where=rows[:, 1] > 0))
         return {"discretisation_error": out}
-
-    def merge(self, other: Metric) -> None:
-        self.samples.merge(other.samples)
 
     def compute(self) -> dict[str, float | str | bool | None]:
         if not len(self.samples):

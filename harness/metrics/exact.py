@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric, Options, Samples
+from harness.metrics.base import Batch, Metric
 from harness.metrics.context import Context
 
 
@@ -16,10 +16,6 @@ class Exact(Metric):
     columns = (*bootstrap.columns("error_to_exact"), "error_to_exact_floor", "exact_definition")
     image_columns = ("exact_distance",)
     needs_images = False
-
-    def __init__(self, context: Context, options: Options) -> None:
-        super().__init__(context, options)
-        self.samples = Samples()
 
     @classmethod
     def applies(cls, context: Context) -> bool:
@@ -45,9 +41,6 @@ class Exact(Metric):
         if self.context.exact_floor is None:
             return np.zeros(len(indices))
         return ((self.context.exact_floor(indices).numpy() - exact) ** 2).sum(1)
-
-    def merge(self, other: Metric) -> None:
-        self.samples.merge(other.samples)
 
     def compute(self) -> dict[str, float | str | bool | None]:
         if not len(self.samples):

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 
 from harness.metrics import bootstrap
-from harness.metrics.base import Batch, Metric, Options, Samples
+from harness.metrics.base import Batch, Metric, Options
 from harness.metrics.context import Context
 from harness.models.mixture import Mixture
 
@@ -30,7 +30,6 @@ class Law(Metric):
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
-        self.samples = Samples()
         self.moved: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -43,9 +42,6 @@ class Law(Metric):
             ids = self.context.law.class_ids(batch.prompts)
             self.samples.add(batch.indices, np.column_stack([ids, batch.latents.double().cpu().numpy()]))
         return {}
-
-    def merge(self, other: Metric) -> None:
-        self.samples.merge(other.samples)
 
     def compute(self) -> dict[str, float | str | bool | None]:
         rows = self.samples.sorted()[1] if len(self.samples) else np.empty((0, 1))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cell import Cell
 from harness.errors import Terminated, one_line
-from harness.executors.slurm.job import EXECUTOR, Job
+from harness.executors.base import HOW
+from harness.executors.slurm.job import Job
 from harness.executors.slurm.options import LAST_S
 from harness.sweep.run import guarded
 
@@ -80,7 +81,7 @@ def _run(cells: list[Cell], job: Job, orders: Mapping[str, Any], store: Store, l
     if not todo:
         print("every cell of the job is recorded", flush=True)
         return 0
-    executor = LocalExecutor(orders["results"], **{name: orders[name] for name in EXECUTOR})
+    executor = LocalExecutor(orders["results"], **{name: orders[name] for name in HOW})
     with Display(todo) as display:
         for message in run_shared(executor, store, todo, job.before, ending=limit, waits=False):
             display.show(message)

@@ -51,7 +51,8 @@ def run(cells: list[Cell], settings: Settings, session: str = SESSION) -> Outcom
             sweeps.keep(store.place, cells, knobs.name)
         except OSError as error:
             raise store.unwritable(error) from error
-        how = (settings.workers, settings.cell_timeout, settings.retries, session, settings.force)
+        how = (settings.workers, settings.cell_timeout, settings.retries, settings.shard_images)
+        how = (*how, session, settings.force)
         records = _shown(kind.run(Work(store, pending, before, *how), knobs), pending, store, settings)
         compact_if_large(store)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from harness.executors.base import Kind, Knobs, Message, Notice, Work
+from harness.executors.base import HOW, Kind, Knobs, Message, Notice, Work
 
 
 class Local(Kind):
@@ -13,7 +13,7 @@ class Local(Kind):
         from harness.executors.share import run_shared
 
         yield Notice("starting a worker process: torch and the libraries of the model are loaded there")
-        how = {name: getattr(work, name) for name in ("workers", "cell_timeout", "retries", "session")}
+        how = {name: getattr(work, name) for name in HOW}
         yield from run_shared(LocalExecutor(str(work.store.place), **how), work.store, work.cells, work.before)
 
 

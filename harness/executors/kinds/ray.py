@@ -27,7 +27,8 @@ class Ray(Kind):
             from harness.executors.ray.actors import Actors
 
             yield Notice(f"the cluster has {len(nodes())} nodes; an actor loads torch and the model where it is placed")
-            queue = Queue(Actors(str(work.store.place), work.session, options), work.cell_timeout, work.retries)
+            engine = Actors(str(work.store.place), work.session, options)
+            queue = Queue(engine, work.cell_timeout, work.retries, work.shard_images)
             yield from run_shared(queue, work.store, work.cells, work.before)
 
 

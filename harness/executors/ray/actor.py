@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
-from harness.executors.base import Progress, Record, Task
+from harness.executors.base import Part, Progress, Record, Task
 from harness.executors.worker import Runner
 
-Said = SimpleQueue[Progress | Record | BaseException]
+Said = SimpleQueue[Progress | Part | Record | BaseException]
 
 
 class SweepWorker:
@@ -34,7 +34,7 @@ class SweepWorker:
         """The machine and the process; whoever gets an answer knows that there was room for the actor."""
         return socket.gethostname(), os.getpid()
 
-    def run(self, task: Task) -> Iterator[Progress | Record]:
+    def run(self, task: Task) -> Iterator[Progress | Part | Record]:
         """The words of a cell as they come, its record at last."""
         said: Said = SimpleQueue()
         self.tasks.put((task, said))
@@ -43,7 +43,7 @@ class SweepWorker:
             if isinstance(message, BaseException):
                 raise message
             yield message
-            if isinstance(message, Record):
+            if isinstance(message, Part | Record):
                 return
 
     def _life(self) -> None:

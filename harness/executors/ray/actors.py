@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 from harness.errors import InputError, one_line
-from harness.executors.base import Progress, Record, Task
+from harness.executors.base import Part, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost
 from harness.executors.ray.actor import SweepWorker
 from harness.executors.ray.cluster import nodes, room
@@ -82,7 +82,7 @@ class Actor(Handle):
     def send(self, task: Task) -> None:
         self.awaited = self.actor.run.options(num_returns="streaming").remote(task)
 
-    def receive(self) -> Progress | Record | None:
+    def receive(self) -> Progress | Part | Record | None:
         try:
             if not self.ready:
                 self.machine, _ = ray.get(self.awaited)

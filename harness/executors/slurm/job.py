@@ -24,14 +24,13 @@ from typing import Any
 
 from harness.atomic import written_whole
 from harness.cell import Cell
-from harness.executors.base import Work
+from harness.executors.base import HOW, Work
 from harness.executors.slurm import queue
 from harness.executors.slurm.options import Options
 from harness.paths import ROOT
 from harness.store import layout
 
 PILOT = "harness.sweep.pilot"  # the module that a node starts with the job's folder
-EXECUTOR = ("workers", "cell_timeout", "retries", "session")  # what the executor of a pilot takes
 Version = tuple[str, Any]  # of a record: its status and when it ended (Store.versions)
 
 
@@ -98,7 +97,7 @@ def written(work: Work, cells: Sequence[Cell], options: Options) -> Job:
         "tasks": min(options.tasks, len(cells)),
         "end_before": options.end_before,
         "restarts": options.restarts,
-        **{name: getattr(work, name) for name in EXECUTOR},
+        **{name: getattr(work, name) for name in HOW},
     }
     _put(folder / "pilot.json", json.dumps(orders, indent=1))
     _put(folder / "job.sh", _script(folder, options))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.metrics.base import Batch, Metric, Options, Samples
+from harness.metrics.base import Batch, Metric, Options
 from harness.metrics.context import Context
 from harness.metrics.features import extractors, files, reference_images
 
@@ -13,7 +13,6 @@ class FeatureMetric(Metric):
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
         self.extractor = extractors.get(options["extractor"], context)
-        self.samples = Samples()
 
     @classmethod
     def check(cls, options: Options) -> None:
@@ -22,9 +21,6 @@ class FeatureMetric(Metric):
     def update(self, batch: Batch) -> dict[str, np.ndarray]:
         self.samples.add(batch.indices, batch.features(self.extractor))
         return {}
-
-    def merge(self, other: Metric) -> None:
-        self.samples.merge(other.samples)
 
     def reference(self) -> reference_images.Reference | None:
         return reference_images.get(self.context, self.extractor)

@@ -66,7 +66,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 class Moments:
     """(n, Σx, Σxxᵀ) in float64, each sum with the rounding error it has left behind.
 
-    The error term makes the merged state independent of how the batches were dealt to shards, to the last bit.
+    The error term makes the state independent of the order in which the batches came, to the last bit.
     """
 
     def __init__(self, dim: int) -> None:
@@ -76,10 +76,13 @@ class Moments:
 
     def add(self, features: np.ndarray) -> None:
         x = features.astype(np.float64)
-        self._plus(len(x), [x.sum(0), x.T @ x], [np.zeros(())] * 2)
-
-    def merge(self, other: Moments) -> None:
-        self._plus(other.n, other.sums, other.rest)
+        self.n += len(x)
+        for k, b in enumerate((x.sum(0), x.T @ x)):
+            a = self.sums[k]
+            total = a + b
+            seen = total - a  # Knuth's two-sum: `lost` is exactly what rounding took from a + b
+            lost = (a - (total - seen)) + (b - seen)
+            self.sums[k], self.rest[k] = total, self.rest[k] + lost
 
     def gaussian(self) -> Gaussian:
         if self.n < 2:
@@ -87,15 +90,6 @@ class Moments:
         total, squares = (s + r for s, r in zip(self.sums, self.rest, strict=True))
         mean = total / self.n
         return Gaussian(self.n, mean, (squares - self.n * np.outer(mean, mean)) / (self.n - 1))
-
-    def _plus(self, n: int, sums: list[np.ndarray], rest: list[np.ndarray]) -> None:
-        self.n += n
-        for k in (0, 1):
-            a, b = self.sums[k], sums[k]
-            total = a + b
-            seen = total - a  # Knuth's two-sum: `lost` is exactly what rounding took from a + b
-            lost = (a - (total - seen)) + (b - seen)
-            self.sums[k], self.rest[k] = total, self.rest[k] + rest[k] + lost
 
 
 def gaussian_of(features: np.ndarray) -> Gaussian:
