@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,3 +49,10 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def clear_after(folder: Path, pid: int) -> None:
+    """Remove what the process `pid` of this machine, now dead, left half-written anywhere in `folder`."""
+    for left in folder.rglob(f".*.{mark(pid)}.tmp"):
+        with suppress(OSError):
+            left.unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.errors import InputError, one_line
+from harness.store import places
 from harness.verdict.table import EndTable
 from reports import table_files, where
 from reports.records import load
@@ -39,7 +40,7 @@ def read(asked: argparse.Namespace) -> pd.DataFrame:
 
 
 def cells_of(results: Path, condition: where.Where | None = None) -> pd.DataFrame:
-    cells = load(results, condition) if results.is_dir() else None
+    cells = load(results, condition) if places.at(results).there() else None
     if cells is None or cells.empty:
         raise InputError(f"no records in {results}: run `python -m harness.sweep` first, or give --results DIR")
     return cells

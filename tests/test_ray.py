@@ -97,14 +97,18 @@ def until(condition: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
+ONE = {"num_cpus": 1, "include_dashboard": False}
+PATIENT = {"worker_register_timeout_seconds": 300, "health_check_timeout_ms": 60_000}
+
+
 class Nodes:
     """The cluster: a head and one node more, each with room for one actor."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        self.second = self.cluster.add_node(num_cpus=1)
+        self.cluster = Cluster(initialize_head=True, head_node_args={**ONE, "_system_config": PATIENT})
+        self.second = self.cluster.add_node(**ONE)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -123,14 +127,27 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    from ray._private import services
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    for last in (False, False, True):
-        try:
-            found = Nodes()
-            break
-        except Exception:  # Ray gives a node 30 s to start, which a busy machine may exceed
-            if last:
-                raise
+    asked = services.get_node
+
+    def patiently(*args):
+        """Ray gives a node 30 s to start, which a busy machine exceeds."""
+        until = time.monotonic() + 300
+        while True:
+            try:
+                return asked(*args)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = patiently
+    try:
+        found = Nodes()
+    finally:
+        services.get_node = asked
     yield found
     found.cluster.shutdown()
 
@@ -180,7 +197,7 @@ def test_a_sweep_loses_an_actor_a_node_and_a_cell_that_hangs_and_records_all_as_
     rows = Store(tmp_path / "ray").cells()
     assert sorted(rows["status"].value_counts().to_dict().items()) == [("failed", 1), ("ok", CELLS - 1)]
     assert not nodes.actors() and not list((tmp_path / "ray").glob("leases/*"))
-    nodes.second = nodes.cluster.add_node(num_cpus=1)
+    nodes.second = nodes.cluster.add_node(**ONE)
 
 
 @ray_is_here

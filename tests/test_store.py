@@ -19,7 +19,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.store import __main__ as command
-from harness.store import upkeep
+from harness.store import records
 from harness.store.records import STALE_TEMPORARY_S, Store
 from harness.store.schema import ARROW_TYPES, SCHEMA_VERSION, TABLES, arrow_schema, describe, to_arrow
 from harness.store.upkeep import compact, repair
@@ -566,8 +566,8 @@ def test_a_lost_record_and_lost_images_are_named_and_run_again(tmp_path):
 
 
 def test_damage_within_a_file_of_many_costs_that_part_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(upkeep.GROUP_ROWS, "cells", 2)
-    monkeypatch.setitem(upkeep.GROUP_ROWS, "images", 6)
+    monkeypatch.setitem(records.GROUP_ROWS, "cells", 2)
+    monkeypatch.setitem(records.GROUP_ROWS, "images", 6)
     store = fill(tmp_path)
     compact(store)
     for table, group in (("cells", 1), ("images", 2)):

@@ -29,10 +29,9 @@ from harness.errors import InputError, interruptible, one_line
 from harness.measure.cost import hardware
 from harness.paths import CONF, ROOT
 from harness.store import layout, parquet_files, places
-from harness.store.records import Store
+from harness.store.records import GROUP_ROWS, Store
 from harness.store.schema import arrow_schema, to_arrow
 from harness.store.tiles import save_grid
-from harness.store.upkeep import GROUP_ROWS
 
 SCHEDULES = ("karras", "exponential", "trailing", "leading")
 STEPS = (4, 5, 6, 8, 10, 12, 15, 20, 30, 50)

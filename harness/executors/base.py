@@ -30,6 +30,7 @@ class Record:
     timings: list[dict[str, Any]] = field(default_factory=list)
     traceback: str = ""
     files: dict[str, bytes] = field(default_factory=dict)  # what goes beside the records: the grid, the plan; by name
+    more: bool = False  # another record is there already and comes at once: they may be written together
 
     def checked(self) -> Record:
         """The same with plain values alone; a ValueError where a row does not fit its table (store/schema.py)."""

@@ -12,10 +12,11 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from harness.atomic import clear_after
 from harness.executors.base import SESSION, Part, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost, Queue
 from harness.executors.worker import Runner
-from harness.store import places
+from harness.store import layout
 
 
 class LocalExecutor(Queue):
@@ -109,7 +110,7 @@ class Process(Handle):
         self.process.join()
         self.connection.close()
         if self.process.pid is not None:
-            places.at(self.results_dir).clear_after(self.process.pid)
+            clear_after(layout.cache(self.results_dir), self.process.pid)  # it writes nothing else
         self.process = None
 
 

@@ -188,10 +188,12 @@ class Queue:
                 coming = [worker for worker in workers if worker.todo is None and worker.coming]
                 deadline = min((worker.deadline for worker in busy), default=float("inf"))
                 left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+                said: list[Progress | Record] = []
                 for handle in self.engine.wait([worker.handle for worker in (*busy, *coming)], left):
                     worker, pool = pool_of[id(handle)]
                     if (message := self._heard(worker, pool)) is not None:
-                        yield self._counted(message, worker, workers)
+                        said.append(self._counted(message, worker, workers))
+                yield from _together(said)
                 if time.monotonic() >= deadline:
                     for worker in busy:
                         if worker.todo is not None and time.monotonic() >= worker.deadline:
@@ -364,6 +366,15 @@ class Queue:
             pool.held = deque(other for other in pool.held if other.cell is not todo.cell)
         record.cell["attempts"] = max(todo.attempts, todo.before)
         return record
+
+
+def _together(said: list[Progress | Record]) -> Iterator[Progress | Record]:
+    """What was said at one time, records last: whoever writes them need not do it one by one."""
+    records = [one for one in said if isinstance(one, Record)]
+    for record in records[:-1]:
+        record.more = True
+    yield from (one for one in said if not isinstance(one, Record))
+    yield from records
 
 
 def cuts(cell: Cell, most: int | None) -> list[range]:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated
@@ -18,6 +19,7 @@ from harness.store import layout
 from harness.store.leases import Leases
 from harness.store.lookup import Lookup
 from harness.store.records import Store
+from harness.store.upkeep import LARGE, compact_if_large
 
 LOOK_S = 1.0  # between two looks at what others are running
 
@@ -40,6 +42,7 @@ def run_shared(
     recorded = Lookup(store)
     with Leases(store.place) as leases, sigterm_raises():
         todo, known = list(cells), {cell.cell_id: cell for cell in cells}
+        writer = _Writer(store, recorded, known, before)
         told: dict[str, str] = {}
         while todo:
             taken: list[Cell] = []
@@ -57,13 +60,26 @@ def run_shared(
                     return False
                 return True
 
+            group: list[Record] = []
             for message in executor.run(todo, claim):
-                if isinstance(message, Record) and not _write(store, leases, message, known[message.cell["cell_id"]]):
-                    lost = message.cell["cell_id"]
-                    taken += [cell for cell in todo if cell.cell_id == lost]  # its new owner's record is waited for
-                    yield TakenByAnother(lost, "taken over by another process while we slept", False)
-                else:
+                if not isinstance(message, Record):
                     yield message
+                    continue
+                group.append(message)
+                if message.more:
+                    continue
+                for record in group:
+                    if not leases.holds(record.cell["cell_id"]):
+                        lost = known[record.cell["cell_id"]]
+                        taken.append(lost)  # its new owner's record is waited for
+                        yield TakenByAnother(lost.cell_id, "taken over by another process while we slept", False)
+                        leases.release(lost.cell_id)
+                        group = [other for other in group if other is not record]
+                writer.write(group)
+                for record in group:
+                    leases.release(record.cell["cell_id"])
+                    yield record
+                group = []
             for cell in done:
                 yield TakenByAnother(cell.cell_id, "recorded by another process meanwhile", True)
             for cell in taken:
@@ -82,32 +98,55 @@ def _is_free(leases: Leases, cell: Cell) -> bool:
     return owner is None or owner.gone
 
 
-def _write(store: Store, leases: Leases, record: Record, cell: Cell) -> bool:
-    """Record the cell and give it back; False where it is no longer ours to write."""
-    cell_id = record.cell["cell_id"]
-    if not leases.holds(cell_id):
-        return False
-    try:
-        _put_beside(store, record)
-        store.write(record.cell, record.images, record.timings)
-    except InputError:  # the folder cannot be written: not the cell's fault
-        raise
-    except ValueError as error:  # an executor that sent what does not fit
-        record.cell = failed(cell, f"its record does not fit: {error}"[:2000], time.time()).cell
-        record.images, record.timings = [], []
-        store.write(record.cell)
-    leases.release(cell_id)
-    return True
+@dataclass
+class _Writer:
+    """Writes the records of one sweep, those that came at one time together."""
 
+    store: Store
+    recorded: Lookup
+    cells: Mapping[str, Cell]
+    before: Mapping[str, object]
+    written: int = 0  # since the last compaction
 
-def _put_beside(store: Store, record: Record) -> None:
-    """The record's files, first: whoever sees the record finds them. A plan is one file however many cells ran it."""
-    try:
-        for name, content in record.files.items():
-            if not (name.startswith(layout.PLANS) and store.place.exists(name)):
-                store.place.put(name, content)
-    except OSError as error:
-        raise store.unwritable(error) from error
+    def write(self, records: Sequence[Record]) -> None:
+        self._put_beside(records)
+        new = [record for record in records if self.before.get(record.cell["cell_id"]) is None]
+        if len(new) > 1:
+            try:
+                self.recorded.wrote(self.store.write_new([(one.cell, one.images, one.timings) for one in new]))
+                self.written += 1
+                records = [record for record in records if self.before.get(record.cell["cell_id"]) is not None]
+            except InputError:  # the folder cannot be written: no cell's fault
+                raise
+            except ValueError:  # one of them does not fit: each by itself
+                pass
+        for record in records:
+            self._write_one(record)
+        if self.written >= LARGE:
+            self.written = 0
+            compact_if_large(self.store)
+
+    def _write_one(self, record: Record) -> None:
+        try:
+            self.store.write(record.cell, record.images, record.timings)
+        except InputError:
+            raise
+        except ValueError as error:  # an executor that sent what does not fit
+            cell = self.cells[record.cell["cell_id"]]
+            record.cell = failed(cell, f"its record does not fit: {error}"[:2000], time.time()).cell
+            record.images, record.timings = [], []
+            self.store.write(record.cell)
+        self.written += 1
+
+    def _put_beside(self, records: Sequence[Record]) -> None:
+        """The records' files, first: whoever sees a record finds them. A plan is one file however many cells ran it."""
+        place = self.store.place
+        try:
+            for name, content in (item for record in records for item in record.files.items()):
+                if not (name.startswith(layout.PLANS) and place.exists(name)):
+                    place.put(name, content)
+        except OSError as error:
+            raise self.store.unwritable(error) from error
 
 
 @contextmanager

@@ -24,8 +24,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("list", "compact", "repair"))
     parser.add_argument("results", nargs="?", type=Path, default=Path("results"), help="folder of records")
     asked = parser.parse_args(words)
-    store = Store(asked.results)
     try:
+        store = Store(asked.results)
         if not (store.files("cells") or store.place.names(layout.QUARANTINE)):
             raise InputError(f"no records in {store.place}: give the results folder of a sweep")
         return {"list": _list, "compact": _say_compacted, "repair": _say_repaired}[asked.command](store)

@@ -5,6 +5,7 @@
     */compacted-<n>.parquet         the same of many cells (harness/store/upkeep.py)
     quarantine/<table>-<file>       damaged files, set aside; in quarantine/examined/ once a repair has seen them
     leases/<cell_id>.<n>.json       who is running which cell (harness/store/leases.py)
+    numbers/<n>                     numbers of files of many cells that were given out (harness/store/numbers.py)
     grids/<cell_id>.png             a cell's first images (harness/store/tiles.py); grids/sources/ what they began with
     plans/<plan_id>.json            what a sampler did, once however many cells did the same
     sweeps/<sweep_id>.json          what a command asked for, and how to give it again (harness/store/sweeps.py)
@@ -29,6 +30,7 @@ from typing import Any
 CELL_ID = re.compile(r"[0-9a-f]{16}")
 LEASES, GRIDS, PLANS, QUARANTINE, EXAMINED = "leases/", "grids/", "plans/", "quarantine/", "quarantine/examined/"
 SWEEPS = "sweeps/"
+NUMBERS, COMPACTED = "numbers/", "numbers/compacted"
 LEASE = re.compile(rf"{LEASES}([0-9a-f]{{16}})\.(\d+)\.json")
 
 
@@ -90,6 +92,11 @@ def lease(cell_id: str, generation: int) -> str:
     return f"{LEASES}{checked_cell_id(cell_id)}.{generation}.json"
 
 
+def number(number: int) -> str:
+    """Says that the files of many cells of that number are somebody's."""
+    return f"{NUMBERS}{number:06d}"
+
+
 def grid(cell_id: str) -> str:
     """A cell's first images as one picture."""
     return f"{GRIDS}{checked_cell_id(cell_id)}.png"
@@ -117,9 +124,25 @@ def sweep(sweep_id: str) -> str:
 # --------------------------------------------------------------------------------------- folders of this machine
 
 
+def is_remote(results: object) -> bool:
+    """Whether records lie in a bucket; pathlib makes `s3:/bucket` of `s3://bucket`, which is the same one."""
+    return str(results).startswith("s3:/")
+
+
+def beside(results: Path | str) -> Path:
+    """The folder of this machine for what belongs to these records: their own, or one named after their bucket.
+
+    >>> beside("s3://bucket/a/run"), beside("/scratch/run")
+    (PosixPath('results/bucket-a-run'), PosixPath('/scratch/run'))
+    """
+    if not is_remote(results):
+        return Path(results)
+    return Path("results") / "-".join(part for part in str(results).removeprefix("s3:").split("/") if part)
+
+
 def cache(results: Path | str) -> Path:
     """What can be computed again. Another results folder may use it as well (`borrow_cache`)."""
-    return Path(results) / "cache"
+    return beside(results) / "cache"
 
 
 def reference_runs(cache: Path) -> Path:
@@ -134,34 +157,34 @@ def statistics(cache: Path) -> Path:
 
 def borrow_cache(of: Path, into: Path) -> None:
     """Let the results folder `into`, which has no cache yet, use that of `of`, unless it cannot be written to."""
-    theirs = cache(of.resolve())
+    theirs = cache(of).resolve()
     if os.access(theirs, os.W_OK) and not cache(into).exists():
         cache(into).symlink_to(theirs)
 
 
 def jobs(results: Path | str) -> Path:
     """Jobs of a cluster, a folder each. The machines that run them share it."""
-    return Path(results) / "jobs"
+    return beside(results) / "jobs"
 
 
 def plots(results: Path) -> Path:
     """Figures, unless the user names another folder."""
-    return results / "plots"
+    return beside(results) / "plots"
 
 
 def page(results: Path) -> Path:
     """The HTML page of everything recorded; where its pictures are many, page-images/ lies beside it."""
-    return results / "page.html"
+    return beside(results) / "page.html"
 
 
 def trackers(results: Path) -> Path:
     """What a tracker keeps on this machine: a folder or a database each."""
-    return results / "trackers"
+    return beside(results) / "trackers"
 
 
 def parity(results: Path) -> Path:
     """Tables of `harness.parity`, one a set of versions."""
-    return results / "parity"
+    return beside(results) / "parity"
 
 
 def gits(results: Path, model: str) -> Path:

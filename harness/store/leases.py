@@ -149,9 +149,12 @@ class Leases:
         return True
 
     def holds(self, cell_id: str) -> bool:
-        """Whether the cell is still ours: False where we slept so long that another process took it over."""
+        """Whether the cell is still ours: False where we slept so long that another process took it over.
+
+        Whoever outbids a lease creates the next generation first and deletes ours then.
+        """
         ours = self.held.get(cell_id)
-        if ours is None or self._found(cell_id)[-1:] != [ours.name]:
+        if ours is None or self.place.exists(layout.lease(cell_id, _generation(ours.name) + 1)):
             return False
         try:
             return self.place.read(ours.name) == ours.content

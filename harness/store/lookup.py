@@ -1,7 +1,8 @@
 """The record of one cell, looked up without listing the folder: what a sweep asks before each cell. No torch.
 
 A folder of 50,000 files takes a tenth of a second to list. A cell is in its own file, whose name is known, or in one of
-many cells. The latter are known from the last listing until a compaction makes another, whose name is known beforehand.
+many cells. Those are known from the last listing until there is another, whose number (harness/store/numbers.py) is
+known beforehand.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 from harness.errors import InputError
-from harness.store import layout
+from harness.store import layout, numbers
 from harness.store.layout import checked_cell_id
 from harness.store.records import READ_ATTEMPTS, Store
-from harness.store.upkeep import compaction, last_compaction
 
 Version = tuple[str, Any]  # status and when it ended
 
@@ -24,7 +24,10 @@ class Lookup:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.shared: dict[str, Version] = {}  # of the cells that were in files of many when those were last listed
-        self.coming: list[str] | None = None  # the files of many that may come next; None: nothing was listed yet
+        self.read: set[str] = set()  # those files
+        self.next = 0  # the number that the next file of many will have
+        self.coming: list[str] = []  # numbers that were given out already
+        self.compacted = "never"  # the stamp of the last compaction
 
     def __call__(self, cell_id: str) -> Version | None:
         """(status, when it ended) of the cell's record; None where there is none."""
@@ -33,10 +36,25 @@ class Lookup:
             with suppress(FileNotFoundError):  # compacted while we were looking: look again
                 if self.store.place.exists(own):
                     return self._of(own, cell_id)
-                if self.coming is None or any(map(self.store.place.exists, self.coming)):
+                if self._stamp() != self.compacted or any(map(self.store.place.exists, self._coming())):
                     self._list()
                 return self.shared.get(cell_id)
         raise InputError(f"the records in {self.store.place} change faster than they can be read; try again")
+
+    def wrote(self, number: int) -> None:
+        """That number is of our own file, of cells that nobody will ask for."""
+        if number == self.next:
+            self.next += 1
+
+    def _coming(self) -> list[str]:
+        return [layout.number(self.next), *self.coming]
+
+    def _stamp(self) -> str:
+        """Another text after another compaction."""
+        try:
+            return self.store.place.look(layout.COMPACTED).stamp
+        except FileNotFoundError:
+            return ""
 
     def _of(self, own: str, cell_id: str) -> Version | None:
         table = self.store.read(own, ["cell_id", "status", "ended_at"])
@@ -46,10 +64,16 @@ class Lookup:
         return self.store.versions([cell_id]).get(cell_id)  # damaged, or another cell's: that one knows what to do
 
     def _list(self) -> None:
-        # Before the listing, so that a compaction that ends meanwhile is seen. One that is under way has made its files
-        # of images, and its file of cells is still to come; one killed there has left a number that is skipped.
-        first, last = last_compaction(self.store, ["cells"]), last_compaction(self.store)
-        coming = [layout.record("cells", compaction(number)) for number in range(first + 1, last + 2)]
-        file_of, shared = self.store.files_of_cells()
-        self.shared = self.store.versions([cell_id for cell_id, its in file_of.items() if its in shared])
-        self.coming = coming
+        # What may come is found before the listing, so that what ends meanwhile is seen. A number that was given out
+        # and has no file of cells is under way, or was killed there.
+        self.compacted, given = self._stamp(), numbers.given(self.store.place)
+        self.next = numbers.last(self.store.place) + 1
+        stems = {layout.stem_of(name) for name in self.store.files("cells")}
+        self.coming = [layout.record("cells", stem) for stem in map(numbers.stem, given) if stem not in stems]
+        for stem in sorted(stem for stem in stems - self.read if not layout.CELL_ID.fullmatch(stem)):
+            table = self.store.read(layout.record("cells", stem), ["cell_id", "status", "ended_at"])
+            for row in [] if table is None else table.to_pylist():
+                known, ended = self.shared.get(row["cell_id"]), row.get("ended_at")
+                if known is None or known[1] is None or (ended is not None and ended >= known[1]):
+                    self.shared[row["cell_id"]] = row["status"], ended
+            self.read.add(stem)

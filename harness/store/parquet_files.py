@@ -45,10 +45,10 @@ def write(table: pa.Table, sink: BinaryIO, more: Mapping[str, str] | None = None
         writer.add_key_value_metadata({**(table.schema.metadata or {}), **(more or {})})
 
 
-def as_parquet(table: pa.Table, more: Mapping[str, str] | None = None) -> bytes:
-    """The content of a file of `table`."""
+def as_parquet(table: pa.Table, more: Mapping[str, str] | None = None, rows: int | None = None) -> bytes:
+    """The content of a file of `table`, `rows` a row group."""
     sink = BytesIO()
-    write(table, sink, more)
+    write(table, sink, more, rows)
     return sink.getvalue()
 
 

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from harness.atomic import complete, made_anew, mark, temporary, written_whole
+from harness.atomic import complete, made_anew, temporary, written_whole
+from harness.store import layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +81,8 @@ class Place(ABC):
     methods; the others follow from them and may be done better.
     """
 
+    lockable = True  # whether `locked(alone=True)` can hold writers off, as a compaction needs
+
     @abstractmethod
     def __str__(self) -> str:
         """The address: what a user gave as `results_dir`, and what `at` takes."""
@@ -111,6 +114,10 @@ class Place(ABC):
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
+
+    def there(self) -> bool:
+        """Whether anything was ever recorded here."""
+        return bool(self.names(layout.records("cells")))
 
     @abstractmethod
     def now(self) -> float:
@@ -180,9 +187,6 @@ class Place(ABC):
     def settle(self, folder: str) -> None:  # noqa: B027 (nothing to do where a change that was made is durable)
         """Wait until the names in `folder` are durable."""
 
-    def clear_after(self, pid: int) -> None:  # noqa: B027 (nothing to do where a half-written file is nowhere)
-        """Remove what the process `pid` of this machine, now dead, left half-written."""
-
 
 class Folder(Place):
     """A folder of this machine or of a file system that machines share. Making one touches nothing."""
@@ -205,6 +209,9 @@ class Folder(Place):
     def look(self, name: str) -> Seen:
         found = (self.root / name).stat()
         return Seen(found.st_size, found.st_mtime, f"{found.st_mtime_ns}-{found.st_size}")
+
+    def there(self) -> bool:
+        return self.root.is_dir()
 
     def open(self, name: str) -> pa.NativeFile:
         from pyarrow.fs import LocalFileSystem  # not at the top: a worker says that it is there before it loads this
@@ -315,12 +322,13 @@ class Folder(Place):
             finally:
                 os.close(descriptor)
 
-    def clear_after(self, pid: int) -> None:
-        for left in (self.root / "cache").rglob(f".*.{mark(pid)}.tmp"):  # workers write nothing else
-            with suppress(OSError):
-                left.unlink()
-
 
 def at(address: Place | Path | str) -> Place:
-    """The place of that address: a folder's path. A Place is itself."""
-    return address if isinstance(address, Place) else Folder(address)
+    """The place of that address: a folder, or s3://BUCKET/RUN. A Place is itself. InputError for a bad address."""
+    if isinstance(address, Place):
+        return address
+    if layout.is_remote(address):
+        from harness.store.bucket import Bucket  # s3fs is an extra
+
+        return Bucket(str(address))
+    return Folder(address)

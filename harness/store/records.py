@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from harness.errors import InputError, one_line
-from harness.store import layout, parquet_files, places
+from harness.store import layout, numbers, parquet_files, places
 from harness.store.layout import CELL_ID, checked_cell_id
 from harness.store.parquet_files import joined
 from harness.store.places import Place
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 STALE_TEMPORARY_S = 3600.0  # no write takes an hour: an older temporary was left by a process that died
 READ_ATTEMPTS = 10  # how often a reader that meets a compaction looks again
+GROUP_ROWS = {"cells": 256, "images": 65_536, "timings": 65_536}  # rows that one damaged place may cost
+Rows = Sequence[Mapping[str, Any]]
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +60,7 @@ class Store:
         # By name and stamp of each file of many cells: their ids and when they ended. Such a file never changes.
         self._known: dict[tuple[str, str], dict[str, int]] = {}
         self._noted: set[str] = set()  # what was said once
+        self._number: int | None = None  # the last that was given to us
 
     # ---- writing
 
@@ -80,19 +83,38 @@ class Store:
         The earlier record goes first and the cell's own file comes last: killed in between, the cell is not recorded.
         """
         cell_id = checked_cell_id(cell.get("cell_id"))
-        if cell.get("status") not in STATUSES:
-            raise ValueError(f"status={cell.get('status')!r} is not valid; valid: {', '.join(STATUSES)}")
-        rows = {"images": images, "timings": timings, "cells": [cell]}
-        tables = {
-            name: to_arrow(name, [{**row, "cell_id": cell_id, "schema_version": SCHEMA_VERSION} for row in rows[name]])
-            for name in rows
-        }
+        tables = _tables([(cell, images, timings)])
         copy = parquet_files.copy_of(tables["cells"])
         changes: list[tuple[str, bytes | None]] = [(layout.record("cells", cell_id), None)]
         for name, table in tables.items():
             more = {} if name == "timings" else copy
             content = parquet_files.as_parquet(table, more) if table.num_rows else None
             changes.append((layout.record(name, cell_id), content))
+        self._put_all(changes)
+
+    def write_new(self, records: Sequence[tuple[Mapping[str, Any], Rows, Rows]]) -> int:
+        """Record cells that have no record yet, each with its rows of images and timings: in one file a table.
+
+        All of them are recorded or none; what was recorded before would still count where its `ended_at` is later.
+        The number of the file, by which others find that there is another (harness/store/numbers.py).
+        """
+        tables = _tables(records)
+        try:
+            with self.place.locked():
+                self._number = numbers.reserve(self.place, self._number)
+                stem = numbers.stem(self._number)
+                self.place.put_all(
+                    [
+                        (layout.record(name, stem), parquet_files.as_parquet(table, rows=GROUP_ROWS[name]))
+                        for name, table in tables.items()
+                        if table.num_rows
+                    ]
+                )
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return self._number
+
+    def _put_all(self, changes: Sequence[tuple[str, bytes | None]]) -> None:
         try:
             with self.place.locked():
                 self.place.put_all(changes)
@@ -279,6 +301,18 @@ class Store:
         """What a user is told where the place cannot be written."""
         reason = error.strerror or str(error)
         return InputError(f"cannot write to results_dir={self.place}: {reason}; free it or give another results_dir")
+
+
+def _tables(records: Sequence[tuple[Mapping[str, Any], Rows, Rows]]) -> dict[str, pa.Table]:
+    """The rows of some cells by table, `cells` last: that file makes the others count."""
+    rows: dict[str, list[dict[str, Any]]] = {"images": [], "timings": [], "cells": []}
+    for cell, images, timings in records:
+        cell_id = checked_cell_id(cell.get("cell_id"))
+        if cell.get("status") not in STATUSES:
+            raise ValueError(f"status={cell.get('status')!r} is not valid; valid: {', '.join(STATUSES)}")
+        for name, own in (("images", images), ("timings", timings), ("cells", [cell])):
+            rows[name] += [{**row, "cell_id": cell_id, "schema_version": SCHEMA_VERSION} for row in own]
+    return {name: to_arrow(name, found) for name, found in rows.items()}
 
 
 def _short(error: Exception) -> str:

@@ -6,8 +6,7 @@ repair    reads everything, sets damaged files aside, restores what can be resto
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -15,22 +14,21 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.store import layout, parquet_files
+from harness.store import layout, numbers, parquet_files
 from harness.store.layout import CELL_ID
 from harness.store.parquet_files import copied_row, joined
-from harness.store.records import Store
+from harness.store.records import GROUP_ROWS, Store
 from harness.store.schema import TABLES
 
-LARGE = 1000  # files of one cell, from which on a sweep compacts when it ends
-GROUP_ROWS = {"cells": 256, "images": 65_536, "timings": 65_536}  # rows that one damaged place may cost
-STEM = re.compile(r"compacted-(\d+)")
+LARGE = 1000  # files of cells, from which on a sweep compacts: each time that it has written so many, and when it ends
+FEW = 10_000  # cells: a sweep puts files of fewer together, and leaves a larger one as it is
 
 
 # ------------------------------------------------------------------------------------------------------- compaction
 
 
-def compact(store: Store) -> int:
-    """Put all records into one file a table; how many files of one cell went into it.
+def compact(store: Store, few: int | None = None) -> int:
+    """Put all records into one file a table, or with `few` those of files of fewer cells; how many files went into it.
 
     Safe to kill at any moment. Before the new `cells` file is renamed into place, nothing points to the new `images`
     and `timings` files. After that, a cell's own file still takes precedence, and both hold the same rows. Writers wait
@@ -38,45 +36,39 @@ def compact(store: Store) -> int:
     """
     try:
         with store.place.locked(alone=True):
-            return _compact(store)
+            return _compact(store, few)
     except OSError as error:
         raise store.unwritable(error) from error
 
 
 def compact_if_large(store: Store) -> int:
-    """The same where there are many files of one cell; else nothing is done."""
-    loose = sum(1 for name in store.files("cells") if CELL_ID.fullmatch(layout.stem_of(name)))
-    return compact(store) if loose >= LARGE else 0
+    """Put files of few cells together where there are many files and the place can be locked; else nothing is done.
+
+    Larger files stay as they are: neither memory nor time grow with what was recorded long ago.
+    """
+    return compact(store, FEW) if store.place.lockable and len(store.files("cells")) >= LARGE else 0
 
 
-def _compact(store: Store) -> int:
+def _compact(store: Store, few: int | None) -> int:
     file_of, shared = store.files_of_cells()
-    loose = [cell_id for cell_id, stem in file_of.items() if cell_id == stem]
-    if loose or len(shared) > 1:
-        made = compaction(last_compaction(store) + 1)  # no file has it, not even one that was set aside
+    stems = {*file_of.values(), *shared}
+    together = {stem for stem in stems if few is None or len(shared.get(stem, ())) < few}
+    loose = len(together - shared.keys())
+    if loose or len(together) > 1:
+        made = numbers.reserve(store.place)  # no file has it, not even one that was set aside
+        members = None if together == stems else [cell_id for cell_id, stem in file_of.items() if stem in together]
         for name in ("images", "timings", "cells"):  # the cells' file comes last: it makes the others count
-            _write_compacted(store, name, made)
-        keep = {made}
+            _write_compacted(store, name, numbers.stem(made), members)
+        numbers.compacted(store.place, made)
+        keep = {numbers.stem(made), *(stems - together)}
     else:
-        keep = set(shared)
+        keep = stems
     _remove_all_but(store, keep)
-    return len(loose)
+    return loose
 
 
-def last_compaction(store: Store, tables: Collection[str] = tuple(TABLES)) -> int:
-    """The highest number that a file of many cells has in one of `tables`, or among those set aside; 0: none."""
-    prefixes = (*map(layout.records, tables), layout.QUARANTINE, layout.EXAMINED)
-    stems = [layout.stem_of(name) for prefix in prefixes for name in store.place.names(prefix)]
-    return max((int(match[1]) for match in map(STEM.search, stems) if match), default=0)
-
-
-def compaction(number: int) -> str:
-    """What the files of a compaction are called."""
-    return f"compacted-{number:06d}"
-
-
-def _write_compacted(store: Store, name: str, stem: str) -> None:
-    table = joined(name, store.tables(name))
+def _write_compacted(store: Store, name: str, stem: str, members: list[str] | None) -> None:
+    table = joined(name, store.tables(name, None, members))
     order = [("cell_id", "ascending")] + [(c, "ascending") for c in ("image_index", "run") if c in table.column_names]
     table = table.sort_by(order).replace_schema_metadata(joined(name, []).schema.metadata)
     with store.place.writing(layout.record(name, stem)) as sink:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.cell import Cell
 from harness.paths import ROOT
+from harness.store import layout
 
 
 @contextmanager
@@ -20,10 +21,21 @@ def served(results: Path, cells: Sequence[Cell], wanted: bool) -> Iterator[None]
         return
     from harness.store.records import Store  # pyarrow: not in a worker, which imports this module once more
 
-    results.mkdir(parents=True, exist_ok=True)
+    if not layout.is_remote(results):
+        results.mkdir(parents=True, exist_ok=True)
+        results = results.resolve()
     recorded = Store(results).recorded()
     until = len(recorded.keys() | {cell.cell_id for cell in cells})
-    command = [sys.executable, "-m", "harness.watch", str(results.resolve()), "--port", "0", "--until", str(until)]
+    command = [
+        sys.executable,
+        "-m",
+        "harness.watch",
+        str(results),
+        "--port",
+        "0",
+        "--until",
+        str(until),
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
     try:
         yield

@@ -19,7 +19,7 @@ from typing import Any
 from harness.errors import InputError, one_line
 from harness.executors.slurm import job as slurm
 from harness.executors.slurm import queue
-from harness.store import sweeps
+from harness.store import places, sweeps
 from harness.store.leases import Running, running
 from harness.store.records import Store
 from harness.store.sweeps import Sweep
@@ -53,8 +53,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="?", type=Path, default=Path("results"), help="folder of records")
     asked = parser.parse_args(words)
     try:
-        if not asked.results.is_dir():
-            raise InputError(f"{asked.results} is not a folder: give the results_dir of a sweep")
+        if not places.at(asked.results).there():
+            raise InputError(f"{asked.results} holds no records: give the results_dir of a sweep")
         for line in lines(Look.at(asked.results)):
             print(line)
         for line in jobs(asked.results):

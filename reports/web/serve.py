@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from harness.errors import InputError, one_line
-from harness.store import layout
+from harness.store import layout, places
 from harness.store.records import Store
 from reports import options
 from reports.records import load
@@ -169,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def server(results: Path, host: str = LOOPBACK[0], port: int = PORT, until: int | None = None) -> ThreadingHTTPServer:
     """A server that listens; `serve_forever` runs it. InputError if the folder or the port cannot be used."""
-    if not results.is_dir():
+    if not places.at(results).there():
         raise InputError(f"no folder {results}: give the results_dir of a sweep")
     hosts = LOOPBACK if host in LOOPBACK else ()
     try:
