@@ -120,16 +120,19 @@ def test_a_cell_that_takes_too_long_is_ended_and_the_next_one_runs(tmp_path):
 
 
 def test_an_idle_worker_that_dies_is_replaced(tmp_path):
-    executor = LocalExecutor(str(tmp_path), session=SESSION, retries=0)
-    rows = []
-    for message in executor.run([cell(0, work_s=0), cell(1, work_s=0)]):
-        if isinstance(message, Record):
-            rows.append(message.cell)
-            for child in psutil.Process().children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
-                    until(lambda child=child: not alive(child))
-    assert [row["status"] for row in rows] == ["ok", "ok"]
+    executor, killed = LocalExecutor(str(tmp_path), session=SESSION, retries=0), []
+
+    def claim(one) -> bool:
+        """Right before the second cell is given out."""
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                killed.append(child)
+                child.kill()
+                until(lambda child=child: not alive(child))
+        return True
+
+    rows = [m.cell for m in executor.run([cell(0, work_s=0), cell(1, work_s=0)], claim) if isinstance(m, Record)]
+    assert [row["status"] for row in rows] == ["ok", "ok"] and len(killed) == 1
 
 
 def test_memory_errors_of_any_library_are_called_by_their_name():

@@ -80,7 +80,7 @@ def test_the_folder_is_listed_once_and_not_for_each_cell(store, monkeypatch):
             lookup(cell(seed).cell_id)
         write(store, 5)
     assert lookup(cell(5).cell_id) is not None
-    assert listed.count(layout.records("cells")) == 4, "the two listings of the first question, and its two numbers"
+    assert listed.count(layout.records("cells")) == 2, "the listing of the first question, and its number"
 
 
 def test_a_damaged_record_is_set_aside_as_ever(store):
@@ -88,3 +88,54 @@ def test_a_damaged_record_is_set_aside_as_ever(store):
     store.place.put(layout.record("cells", cell_id), b"PAR1 and no more")
     assert Lookup(store)(cell_id) is None
     assert store.place.names(layout.QUARANTINE)
+
+
+def group(store: Store, *seeds: int) -> int:
+    return store.write_new(
+        [
+            ({**cell(seed).columns(), "status": "ok", "ended_at": ENDED + seed}, [{"image_index": 0}], [])
+            for seed in seeds
+        ]
+    )
+
+
+def test_another_sweeps_groups_are_seen_and_its_own_cost_no_listing(store, monkeypatch):
+    lookup, other = Lookup(store), Store(store.place)
+    assert agrees(lookup, store)
+    group(other, 0, 1)
+    assert agrees(lookup, store) and lookup(cell(1).cell_id) == ("ok", store.versions()[cell(1).cell_id][1])
+    lookup.wrote(group(store, 2, 3))
+    names, listed = store.place.names, []
+    monkeypatch.setattr(store.place, "names", lambda prefix: listed.append(prefix) or names(prefix))
+    assert lookup(cell(5).cell_id) is None and not listed
+    group(other, 4, 5)
+    assert lookup(cell(5).cell_id) is not None and listed
+    compact(store)
+    group(other, 6, 7)
+    assert agrees(lookup, store) and lookup(cell(7).cell_id) is not None
+
+
+def test_a_group_that_was_killed_half_way_is_not_recorded_and_hides_nothing(store, monkeypatch):
+    lookup = Lookup(store)
+    put_all = store.place.put_all
+    monkeypatch.setattr(store.place, "put_all", lambda changes: put_all(changes[:-1]))  # all but the file of cells
+    group(store, 0, 1)
+    monkeypatch.undo()
+    assert store.versions() == {} and agrees(lookup, store)
+    group(store, 0, 2)
+    assert agrees(lookup, store) and len(store.images()) == 2
+    compact(store)
+    assert agrees(lookup, store) and len(store.images()) == 2
+
+
+def test_files_of_few_cells_are_put_together_and_large_ones_left(store):
+    compact(store)
+    for first in (0, 2, 4):
+        group(store, first, first + 1)
+    compact(store)
+    large = store.files("cells")
+    group(store, 6, 7), write(store, 8)
+    before = store.versions()
+    assert compact(store, few=6) == 1 and store.versions() == before
+    assert len(store.files("cells")) == 2 and set(large) < set(store.files("cells"))
+    assert len(store.images()) == 9

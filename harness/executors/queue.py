@@ -179,9 +179,9 @@ class Queue:
         workers = [worker for pool in pools for worker in pool.workers]
         pool_of = {id(worker.handle): (worker, pool) for pool in pools for worker in pool.workers}
         try:
+            for pool in pools:
+                self._give_out(pool, claim)
             while True:
-                for pool in pools:
-                    self._give_out(pool, claim)
                 busy = [worker for worker in workers if worker.todo is not None]
                 if not busy and not any(pool.held for pool in pools):
                     return
@@ -193,13 +193,14 @@ class Queue:
                     worker, pool = pool_of[id(handle)]
                     if (message := self._heard(worker, pool)) is not None:
                         said.append(self._counted(message, worker, workers))
+                for worker in busy if time.monotonic() >= deadline else ():
+                    if worker.todo is not None and time.monotonic() >= worker.deadline:
+                        late = self._late(*pool_of[id(worker.handle)])
+                        if late is not None:
+                            said.append(self._counted(late, worker, workers))
+                for pool in pools:  # before anything is written: workers need not wait for that
+                    self._give_out(pool, claim)
                 yield from _together(said)
-                if time.monotonic() >= deadline:
-                    for worker in busy:
-                        if worker.todo is not None and time.monotonic() >= worker.deadline:
-                            late = self._late(*pool_of[id(worker.handle)])
-                            if late is not None:
-                                yield self._counted(late, worker, workers)
         finally:
             for worker in workers:
                 worker.handle.stop()
@@ -323,6 +324,8 @@ class Queue:
     def _late(self, worker: _Worker, pool: _Pool) -> Progress | Record | None:
         todo = worker.freed()
         worker.ended()
+        if self._is_vain(todo):
+            return None
         if worker.beside and worker.heard:
             return self._one_by_one(worker, todo, pool, "took too long")
         what = f"it was not done after cell_timeout={self.cell_timeout:g} s; give more, or a smaller cell"
@@ -338,6 +341,8 @@ class Queue:
                 raise InputError(f"no worker could be started, {worker.lost} times: {cause}")
             return None
         todo = worker.freed()
+        if self._is_vain(todo):
+            return None
         if not fresh and not worker.heard:  # it died between two cells: this one had not begun
             todo.attempts -= 1
             pool.held.appendleft(todo)
@@ -361,11 +366,16 @@ class Queue:
     def _done(self, todo: Todo, record: Record, pool: _Pool) -> Record | None:
         """The record; None where another part of the cell has failed before, and that is what is recorded."""
         if todo.images is not None:
-            if self.splits.pop(todo.cell.cell_id, None) is None:
+            if self._is_vain(todo):
                 return None
+            del self.splits[todo.cell.cell_id]
             pool.held = deque(other for other in pool.held if other.cell is not todo.cell)
         record.cell["attempts"] = max(todo.attempts, todo.before)
         return record
+
+    def _is_vain(self, todo: Todo) -> bool:
+        """Whether it is a part of a cell of which another part has failed."""
+        return todo.images is not None and todo.cell.cell_id not in self.splits
 
 
 def _together(said: list[Progress | Record]) -> Iterator[Progress | Record]:
