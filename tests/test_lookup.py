@@ -91,12 +91,8 @@ def test_a_damaged_record_is_set_aside_as_ever(store):
 
 
 def group(store: Store, *seeds: int) -> int:
-    return store.write_new(
-        [
-            ({**cell(seed).columns(), "status": "ok", "ended_at": ENDED + seed}, [{"image_index": 0}], [])
-            for seed in seeds
-        ]
-    )
+    rows = [{**cell(seed).columns(), "status": "ok", "ended_at": ENDED + seed} for seed in seeds]
+    return store.write_new([(row, [{"image_index": 0}], []) for row in rows])
 
 
 def test_another_sweeps_groups_are_seen_and_its_own_cost_no_listing(store, monkeypatch):
