@@ -2,7 +2,7 @@
 
     cells/<cell_id>.parquet         one row; its presence says that the cell is recorded (harness/store/records.py)
     images/, timings/               the same names, a row an image and a row a timed run
-    */compacted-<n>.parquet         the same of many cells (harness/store/upkeep.py)
+    */compacted-<n>.parquet         the same of many cells, written or put together (harness/store/upkeep.py)
     quarantine/<table>-<file>       damaged files, set aside; in quarantine/examined/ once a repair has seen them
     leases/<cell_id>.<n>.json       who is running which cell (harness/store/leases.py)
     numbers/<n>                     numbers of files of many cells that were given out (harness/store/numbers.py)

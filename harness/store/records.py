@@ -3,7 +3,7 @@
     cells/<cell_id>.parquet      one row; its presence says that the cell is recorded (the commit point)
     images/<cell_id>.parquet     a row an image
     timings/<cell_id>.parquet    a row a timed run
-    */compacted-<n>.parquet      the same of many cells, once they were put together (harness/store/upkeep.py)
+    */compacted-<n>.parquet      the same of many cells: written at one time, or put together later (upkeep.py)
     quarantine/                  damaged files, set aside and never read again
 
 A cell belongs to one file of `cells`: its own, else the newest of many that has it. Its rows of images and timings are
