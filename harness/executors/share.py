@@ -54,7 +54,9 @@ def run_shared(
                 if not leases.take(cell.cell_id):
                     taken.append(cell)
                     return False
-                if recorded(cell.cell_id) != before.get(cell.cell_id):
+                with reached(store):
+                    known_now = recorded(cell.cell_id)
+                if known_now != before.get(cell.cell_id):
                     done.append(cell)
                     leases.release(cell.cell_id)
                     return False
@@ -69,7 +71,9 @@ def run_shared(
                 if message.more:
                     continue
                 for record in group:
-                    if not leases.holds(record.cell["cell_id"]):
+                    with reached(store):
+                        ours = leases.holds(record.cell["cell_id"])
+                    if not ours:
                         lost = known[record.cell["cell_id"]]
                         taken.append(lost)  # its new owner's record is waited for
                         yield TakenByAnother(lost.cell_id, "taken over by another process while we slept", False)
@@ -141,12 +145,19 @@ class _Writer:
     def _put_beside(self, records: Sequence[Record]) -> None:
         """The records' files, first: whoever sees a record finds them. A plan is one file however many cells ran it."""
         place = self.store.place
-        try:
+        with reached(self.store):
             for name, content in (item for record in records for item in record.files.items()):
                 if not (name.startswith(layout.PLANS) and place.exists(name)):
                     place.put(name, content)
-        except OSError as error:
-            raise self.store.unwritable(error) from error
+
+
+@contextmanager
+def reached(store: Store) -> Iterator[None]:
+    """A place that is full, read-only or not to be reached ends the sweep with one line."""
+    try:
+        yield
+    except OSError as error:
+        raise store.unwritable(error) from error
 
 
 @contextmanager
