@@ -6,5 +6,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # the checkout: harness/, samplers/, conf/, reports/ lie in it
 CONF = ROOT / "conf"  # Hydra's groups, a folder each
-NOT_KNOBS = ("name", "solver", "default_schedule")  # what a file in there says beside its knobs
+NOT_KNOBS = ("name", "solver", "default_schedule", "few_calls")  # what a file in there says beside its knobs
 EMBEDDED = ROOT / "harness" / "embedded" / "weights"  # the embedded model, its metrics' networks beside it

@@ -113,6 +113,11 @@ class SamplerSpec(Spec):
         """The schedule that schedule=auto stands for."""
         return self["default_schedule"]
 
+    def schedule_of_few(self, calls: Any) -> str | None:
+        """The schedule that stands in for it at so few denoiser calls (`few_calls` of its file), if one does."""
+        few = self.get("few_calls")
+        return few["schedule"] if few and isinstance(calls, int) and calls < few["below"] else None
+
 
 class ScheduleSpec(Spec):
     """A file of conf/schedule."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from samplers.core.noise import NoiseStreams
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "sampler"
-NOT_KNOBS = ("name", "solver", "default_schedule")  # the keys of a sampler's YAML that are not knobs
+NOT_KNOBS = ("name", "solver", "default_schedule", "few_calls")  # the keys of a sampler's YAML that are not knobs
 
 
 @dataclass(frozen=True)

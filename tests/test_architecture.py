@@ -176,6 +176,8 @@ def test_the_yaml_files_and_the_code_name_the_same_things():
         knobs = set(spec) - set(registry.NOT_KNOBS)
         assert knobs == set(registry.knobs(name)), name
         assert spec["default_schedule"] in schedules.names()
+        if few := spec.get("few_calls"):
+            assert set(few) == {"below", "schedule"} and few["schedule"] in schedules.names()
     assert set(schedules.names()) | {"auto", "stock"} == {
         path.stem for path in (ROOT / "conf" / "schedule").glob("*.yaml")
     }

@@ -43,6 +43,19 @@ def test_a_command_line_asks_for_the_cells_it_always_did(line):
     assert found == recorded
 
 
+@pytest.mark.parametrize("sampler", ["dpmpp", "unipc"])
+def test_auto_is_another_schedule_at_few_calls(sampler):
+    def schedules(*words: str) -> list[str]:
+        return [cell.schedule.name for cell in cells(f"sampler={sampler}", *words)]
+
+    assert schedules("steps=5,7,8,20") == schedules("nfe=5,7,8,20") == ["exponential"] * 2 + ["karras"] * 2
+    assert schedules("steps=5", "schedule.end=sigma_min") == ["exponential"]
+    assert schedules("steps=5", "schedule.rho=5") == ["karras"]  # a knob that only the usual one has
+    assert schedules("steps=5", "schedule=karras") == ["karras"]
+    (own,) = cells(f"sampler={sampler}", "steps=5", "model=gmm")  # a model that names its schedule keeps it whole
+    assert dict(own.schedule)["end"] == "sigma_min"
+
+
 def test_the_groups_are_those_of_conf():
     defaults = yaml.safe_load((ROOT / "conf" / "sweep.yaml").read_text())["defaults"]
     groups = {key for entry in defaults if isinstance(entry, dict) for key in entry if " " not in key}

@@ -50,13 +50,20 @@ def learned(sampler: SamplerSpec, model: ModelSpec, fingerprint: str, cfg: float
         raise InputError(str(error)) from error
 
 
-def settled(sampler: SamplerSpec, schedule: ScheduleSpec, model: ModelSpec) -> tuple[SamplerSpec, ScheduleSpec]:
-    """Both as the record keeps them: `auto` resolved, files named with the digest of what they hold."""
+def settled(
+    sampler: SamplerSpec, schedule: ScheduleSpec, model: ModelSpec, of_few: str | None = None
+) -> tuple[SamplerSpec, ScheduleSpec]:
+    """Both as the record keeps them: `auto` resolved, files named with the digest of what they hold.
+
+    `of_few` is the schedule that the sampler prefers at the cell's number of calls, None where it is its usual one.
+    """
     from samplers import registry, schedules
 
     try:
+        # `few_calls` has had its say: a cell is known by the schedule it led to.
+        sampler = SamplerSpec({key: value for key, value in sampler.items() if key != "few_calls"})
         sampler = sampler.with_(**registry.solver(sampler).settle())
-        schedule = _schedule(schedule, sampler, model)
+        schedule = _schedule(schedule, sampler, model, of_few)
         return sampler, schedule.with_(**schedules.settle(schedule))
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -71,10 +78,12 @@ def data(asked: DataSpec, model: ModelSpec) -> DataSpec:
     return DataSpec(knob_paths.found("data", asked))
 
 
-def _schedule(asked: ScheduleSpec, sampler: SamplerSpec, model: ModelSpec) -> ScheduleSpec:
+def _schedule(asked: ScheduleSpec, sampler: SamplerSpec, model: ModelSpec, of_few: str | None) -> ScheduleSpec:
     if asked.name != "auto":
         return asked
     usual = read("schedule", _auto_schedule(sampler, model))
+    if of_few and not model.auto_schedule and set(asked) <= set(fewer := read("schedule", of_few)):
+        usual = fewer  # not where a knob was given that only the usual schedule has: schedule.rho=5
     if sampler["solver"] in OF_A_FILE:
         return ScheduleSpec({**_over(usual, asked), "file": sampler["file"], "sha256": sampler["sha256"]})
     return ScheduleSpec(_over(_over(usual, model.auto_schedule), asked))

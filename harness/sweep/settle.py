@@ -60,7 +60,8 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     fingerprint = once(kind.fingerprint, model)
     calls = values["steps"] if values["nfe"] is None else values["nfe"]
     asked = choices.learned(SamplerSpec(values["sampler"]), model, fingerprint, guidance.scale, calls)
-    sampler, schedule = once(choices.settled, asked, ScheduleSpec(values["schedule"]), model)
+    of_few = asked.schedule_of_few(calls)
+    sampler, schedule = once(choices.settled, asked, ScheduleSpec(values["schedule"]), model, of_few)
     data = choices.data(DataSpec(values["data"]), model)
     how = once(load_task, task)
     strength = _strength(values["strength"], task)
