@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import records
 from rich.console import Console
@@ -142,3 +143,13 @@ def test_a_lopsided_interval_shows_both_ends():
     """`worse, by 2.8 ± 3.9` would hold 0, which the interval 0.3 to 8.0 does not."""
     assert words.difference({"difference": 2.8, "low": 0.25, "high": 8.05}) == "+2.8 (+0.2 to +8.1)"
     assert words.difference({"difference": -2.8, "low": -3.8, "high": -1.7}) == "-2.8 ± 1.0"
+
+
+@pytest.mark.parametrize(("images", "said"), [(16, "16 images are too few to tell 60"), (64, "all 60 cells")])
+def test_too_few_images_for_so_many_cells_are_said_not_called_a_tie(images, said):
+    """Sixteen pairs have p ≥ 2^−15, which Holm multiplies by the 1,770 pairs of 60 cells: more than 0.05."""
+    error = next(what for what in QUALITY if what.column == "discretisation_error")
+    rows = pd.DataFrame({"cell_id": [f"{k:02}" for k in range(60)], "value": np.arange(60.0)})
+    rows = rows.assign(group=0, to="00", difference=rows["value"], low=-1.0, high=1.0, n=images, tied=True, paired=True)
+    (sentence,) = words.sentences({error: rows}, rows, names(rows))
+    assert said in sentence

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +81,20 @@ def failed(records: ruler.Records) -> set[str]:
 def test_a_world_that_separates_samplers_passes():
     findings = [finding for question in QUESTIONS for finding in question(world())]
     assert len(findings) == 6 + 9 + 1 + 3 and all(finding.holds for finding in findings), findings
+
+
+def test_two_call_samplers_count_between_the_numbers_of_calls():
+    def with_others(cells: pd.DataFrame) -> None:
+        for k, calls in enumerate((4, 7, 9, 19, 21)):
+            cells.loc[len(cells)] = row(f"heun{k}", sampler="heun", calls=calls, fid=3.0)
+
+    (few,), (more,) = (list(ruler.fid_follows_the_error(world(change))) for change in (lambda cells: None, with_others))
+    assert "(Spearman, 32 cells)" in few.statement and "(Spearman, 35 cells)" in more.statement
+
+
+def test_the_findings_can_be_written_down():
+    findings = [asdict(finding) for question in QUESTIONS for finding in question(world())]
+    assert json.loads(json.dumps(findings)) == findings
 
 
 def setting(column: str, value: float, **asked: object):

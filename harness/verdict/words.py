@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.verdict.measures import Measure
 from harness.verdict.names import Names, joined, phrase
+from harness.verdict.paired import ALPHA
 
 MOST_GROUPS = 4  # comparable groups of one measure that are told each by itself
 MOST_WORSE = 4  # worse cells that are named
@@ -47,6 +48,8 @@ def _group(what: Measure, rows: pd.DataFrame, called: Names) -> str:
     all_of_them = called.list(rows.index) if len(rows) <= 6 else f"all {len(rows)} cells"
     if len(worse) == 0:
         exact = (others["difference"] == 0).all() and (others["low"] == others["high"]).all()
+        if not exact and (images := _too_few(rows)):
+            return f"{images} images are too few to tell {len(rows)} cells apart: compare fewer, or measure more"
         return f"{all_of_them} {'are equal' if exact else 'cannot be told apart'}"
     text = f"{called.of(best)} is best"
     if len(tied):
@@ -55,6 +58,15 @@ def _group(what: Measure, rows: pd.DataFrame, called: Names) -> str:
     if len(worse) <= MOST_WORSE:
         return f"{text}; {called.list(worse.index)} {'is' if len(worse) == 1 else 'are'} worse, by {by}"
     return f"{text}; the other {len(worse)} are worse, by {by}"
+
+
+def _too_few(rows: pd.DataFrame) -> int:
+    """The number of images where no outcome could be significant: n pairs have p ≥ 2^(1−n), and Holm multiplies it by
+    the number of pairs of cells. 0 where they are enough, or where no images stand behind the comparison.
+    """
+    images = rows.loc[rows["paired"] & (rows["cell_id"] != rows["to"]), "n"]
+    pairs = len(rows) * (len(rows) - 1) / 2
+    return int(images.max()) if len(images) and pairs * 2.0 ** (1 - images.max()) > ALPHA else 0
 
 
 def _by(worse: pd.DataFrame, scale: float) -> str:
