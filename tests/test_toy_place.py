@@ -28,7 +28,8 @@ from harness.executors.share import TakenByAnother, run_shared
 from harness.store import layout, places
 from harness.store.bucket import Bucket
 from harness.store.leases import STALE_S, Leases
-from harness.store.places import Folder, Place, Seen
+from harness.store.place import Place, Seen
+from harness.store.places import Folder
 from harness.store.records import Store
 from harness.store.tiles import has_grid, load_grid, save_grid
 from harness.store.upkeep import compact, repair

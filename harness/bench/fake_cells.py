@@ -27,7 +27,7 @@ from harness.executors.base import Record
 from harness.executors.load import named
 from harness.specs import Settings
 from harness.store import layout, places
-from harness.store.places import Keeps
+from harness.store.place import Keeps
 
 SESSION = "harness.bench.fake_cells:FakeSession"
 IMAGES = 8

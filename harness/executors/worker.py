@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from harness.executors.base import TIMED, Notable, Part, Progress, Record, Task, failed
-from harness.store.places import Outbox
+from harness.store.place import Outbox
 
 
 class Runner:

@@ -25,7 +25,7 @@ from harness.metrics.base import Batch, Metric, Samples
 from harness.metrics.context import Context, Once
 from harness.metrics.load import build
 from harness.store import layout
-from harness.store.places import Keeps
+from harness.store.place import Keeps
 from harness.store.sketch import sketch
 from harness.store.tiles import save_grid, save_sources
 

@@ -24,7 +24,7 @@ from harness.measure.remembered import Remembered
 from harness.models.base import Model
 from harness.models.load import load as load_model
 from harness.store import layout, places, plans
-from harness.store.places import Keeps
+from harness.store.place import Keeps
 
 
 @dataclass

@@ -18,7 +18,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.errors import InputError
-from harness.store.places import Place, Seen
+from harness.store.place import Place, Seen
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,7 +26,7 @@ import psutil
 
 from harness.errors import InputError
 from harness.store import layout, places
-from harness.store.places import Place
+from harness.store.place import Place
 
 STALE_S = 120.0
 BEAT_S = 20.0

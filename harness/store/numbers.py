@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection
 
 from harness.store import layout
-from harness.store.places import Place
+from harness.store.place import Place
 from harness.store.schema import TABLES
 
 STEM = re.compile(r"compacted-(\d+)")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.store import layout
-from harness.store.places import Place
+from harness.store.place import Place
 from harness.store.schema import SCHEMA_VERSION, arrow_schema, to_arrow
 
 COPY_KEY = "cell_row"  # in the metadata

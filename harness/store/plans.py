@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.store import layout
-from harness.store.places import Keeps
+from harness.store.place import Keeps
 from samplers.core import plan_json
 from samplers.core.levels import NoiseLevels
 from samplers.core.plan import Plan

@@ -25,7 +25,7 @@ from harness.errors import InputError, one_line
 from harness.store import layout, numbers, parquet_files, places
 from harness.store.layout import CELL_ID, checked_cell_id
 from harness.store.parquet_files import joined
-from harness.store.places import Place
+from harness.store.place import Place
 from harness.store.schema import SCHEMA_VERSION, STATUSES, TABLES, arrow_schema, to_arrow
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from harness.cell import Cell
 from harness.errors import one_line
 from harness.store import layout
 from harness.store.leases import Owner, owner_in
-from harness.store.places import Place
+from harness.store.place import Place
 
 
 @dataclass(frozen=True)

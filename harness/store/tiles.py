@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from harness.store import layout
-from harness.store.places import Keeps, Place
+from harness.store.place import Keeps, Place
 
 TEXT_KEY = "image-grid"  # the PNG's text chunk with the layout
 LONGEST_SIDE = 256  # pixels of a tile: a 512² image is halved, one of the embedded model's 64² kept as it is

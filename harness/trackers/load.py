@@ -16,7 +16,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from harness.errors import InputError, nearest, one_line
-from harness.store.places import Place
+from harness.store.place import Place
 from harness.store.tiles import Tiles, has_grid, load_grid
 from harness.trackers import kinds
 from harness.trackers.base import Tracker, ended

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.store import layout
-from harness.store.places import Place
+from harness.store.place import Place
 from harness.store.records import Store
 from reports.records import QUALITY_AXES, Group
 from reports.style import COLOURS, MARKERS, Drawing, titled
