@@ -162,7 +162,8 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
     """`python -m A.B words` and `python A/B.py words`: the module and its words."""
     if words[1] == "-m":
         return words[2], words[3:]
-    return words[1].removesuffix(".py").replace("/", "."), words[2:]
+    # tests/ is no package: pytest has its folder on the path.
+    return words[1].removesuffix(".py").removeprefix("tests/").replace("/", "."), words[2:]
 
 
 @pytest.mark.parametrize(("document", "command"), [(d, c) for d, c in OTHERS if c not in OF_AB2])
