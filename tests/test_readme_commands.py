@@ -52,8 +52,8 @@ def alternatives(words: list[str]) -> list[list[str]]:
 
 
 ALL = [(document, command) for document in DOCUMENTS for command in commands(document)]
-SWEEPS = [(d, c) for d, c in ALL if "-m harness.sweep" in c]
-OTHERS = [(d, c) for d, c in ALL if "-m harness.sweep" not in c]
+SWEEPS = [(d, c) for d, c in ALL if "-m harness.sweep " in c]
+OTHERS = [(d, c) for d, c in ALL if "-m harness.sweep " not in c]
 OF_AB2 = [c for d, c in ALL if "ab2" in c]  # need the sampler that CONTRIBUTING.md adds
 
 

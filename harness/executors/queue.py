@@ -198,9 +198,9 @@ class Queue:
                         late = self._late(*pool_of[id(worker.handle)])
                         if late is not None:
                             said.append(self._counted(late, worker, workers))
-                for pool in pools:  # before anything is written: workers need not wait for that
+                yield from _together(said)  # written before more is begun: a kill may cost what runs, nothing finished
+                for pool in pools:
                     self._give_out(pool, claim)
-                yield from _together(said)
         finally:
             for worker in workers:
                 worker.handle.stop()
