@@ -13,6 +13,7 @@ from harness.errors import nearest
 
 COMMANDS = {  # word: (module, what it does)
     "sweep": ("harness.sweep", "run the cells of a command line that are not yet recorded"),
+    "against": ("harness.sweep.against", "two models, or with and without something, on the same prompts and noise"),
     "plot": ("reports.plot", "tables and figures of the records"),
     "page": ("reports.page", "one HTML file of all records: trade-offs, images, comparisons"),
     "status": ("harness.status", "what runs where, how far it is, what failed and why, and how to go on"),
@@ -42,9 +43,17 @@ COMMANDS = {  # word: (module, what it does)
     "bench.pipeline": ("harness.bench.pipeline", "whole generations beside diffusers' own pipeline, timed"),
     "bench.records_gate": ("harness.bench.records_gate", "does `check` find injected errors and nothing else?"),
     "bench.ruler": ("harness.bench.ruler", "does the embedded world tell samplers apart, as photographs do?"),
+    "bench.scale": (
+        "harness.bench.scale",
+        "what 10⁵ cells cost to enumerate and record, and a thousand workers to feed",
+    ),
     "bench.speed_gate": ("harness.bench.speed_gate", "does `compare` find slowdowns and nothing else?"),
     "bench.store": ("harness.bench.store", "how fast many records are written, read and compacted"),
     "bench.sweep": ("harness.bench.sweep", "what a sweep costs beside its cells"),
+    "bench.switches": (
+        "harness.bench.switches",
+        "what a pipeline's switches cost and save, in time, memory and images",
+    ),
     "bench.timing": ("harness.bench.timing", "can latencies of one sitting be trusted on this machine?"),
 }
 
