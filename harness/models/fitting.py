@@ -99,7 +99,7 @@ def _quantized(value: str, fit: Fit) -> None:
     if value == "int8" and fit.pipe.device.type == "cpu":
         torch.ao.quantization.quantize_dynamic(fit.network, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
         return None
-    from torchao import quantization
+    from torchao import quantization  # pyright: ignore[reportMissingImports]  # an extra
 
     if value == "fp8" and torch.cuda.get_device_capability(fit.pipe.device) < (8, 9):
         raise InputError("quantization=fp8 needs a CUDA device of compute capability 8.9 or later")
@@ -110,7 +110,7 @@ def _quantized(value: str, fit: Fit) -> None:
 
 def _to_nf4(network: torch.nn.Module, dtype: torch.dtype) -> None:
     """Every linear layer of a network by one of bitsandbytes, whose weights are quantized on the way to the device."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn import Linear4bit, Params4bit  # pyright: ignore[reportMissingImports]  # an extra
 
     for name, old in [*network.named_modules()]:
         if type(old) is not torch.nn.Linear:

@@ -185,8 +185,7 @@ class _Denoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         model = self.model
-        if self.buffer is None:
-            self._allocate(x)
+        buffer = self._allocate(x) if self.buffer is None else self.buffer
         # The state is brought to the scaling that the UNet was trained on; mostly it stands there already.
         size = self.predicts.size(level.alpha, level.sigma)
         alpha, sigma = level.alpha / size, level.sigma / size
@@ -197,8 +196,8 @@ class _Denoiser:
         clock = torch.full((1,), time, dtype=x.dtype, device=x.device)
         low, high = model.cfg_interval
         guided = self.halves == 2 and low * level.alpha <= level.sigma <= high * level.alpha
-        first = 0 if guided else len(self.buffer) - self.images  # the half with the prompt lies behind
-        out = self.unet(self.buffer[first:], clock, encoder_hidden_states=self.text[first:], return_dict=False)[0]
+        first = 0 if guided else len(buffer) - self.images  # the half with the prompt lies behind
+        out = self.unet(buffer[first:], clock, encoder_hidden_states=self.text[first:], return_dict=False)[0]
         out = out.to(x.dtype)
         model.calls += 1
         if guided:
@@ -207,7 +206,7 @@ class _Denoiser:
         of_state, of_output = self.predicts.x0(alpha, sigma)
         return threshold(torch.add(scaled * of_state, out, alpha=of_output), self.guidance)
 
-    def _allocate(self, x: Tensor) -> None:
+    def _allocate(self, x: Tensor) -> Tensor:
         model, n = self.model, self.images
         shape = (self.halves * n, model.in_channels, *x.shape[-2:])
         # channels_last makes a UNet call 9 % faster at batch 1 and 5 % at batch 16 (CPU, CFG, embedded model).
@@ -216,6 +215,7 @@ class _Denoiser:
         self.state = by_half[:, :, : model.latent_channels]
         if self.extra is not None:
             by_half[:, :, model.latent_channels :].copy_(self.extra)
+        return self.buffer
 
 
 class Prediction(NamedTuple):

@@ -50,7 +50,7 @@ class Bucket(Place):
 
     @cached_property
     def fs(self) -> Any:
-        import s3fs
+        import s3fs  # pyright: ignore[reportMissingImports]  # an extra
 
         return s3fs.S3FileSystem(use_listings_cache=False)
 
@@ -106,7 +106,7 @@ class Bucket(Place):
         from fsspec.asyn import sync
 
         found = self._ask("get_object", name, **more)
-        content = sync(self.fs.loop, found["Body"].read)
+        content: bytes = sync(self.fs.loop, found["Body"].read)  # pyright: ignore[reportAssignmentType]
         return content, int(found.get("ContentRange", f"/{len(content)}").rpartition("/")[2])
 
     def now(self) -> float:

@@ -12,7 +12,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import diffusers
 import torch
@@ -78,7 +78,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self._adopt(Replaced(replaced, config), sampler, schedule, config)
 
     @classmethod
-    def replacing(cls, scheduler: Any, sampler: Spec = "unipc", schedule: Spec = STOCK) -> PlanScheduler:
+    def replacing(cls, scheduler: Any, sampler: Spec = "unipc", schedule: Spec = STOCK) -> Self:
         """A PlanScheduler in the place of this scheduler, with its configuration and what was set on it since."""
         if isinstance(scheduler, cls):
             return cls.replacing(scheduler._model().scheduler, sampler, schedule)

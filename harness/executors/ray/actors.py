@@ -4,6 +4,8 @@ Ray's own restarts and retries are off: they would hide attempts and time limits
 generator a cell. Whatever Ray says of an actor that does not answer, it is lost: its node may be gone for good.
 """
 
+# Ray is an extra.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Sequence

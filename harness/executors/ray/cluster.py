@@ -1,5 +1,7 @@
 """The Ray cluster of a sweep: joined, or started on this machine and ended with it. Imports Ray where it is needed."""
 
+# Ray is an extra.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import logging
