@@ -33,7 +33,7 @@ def server() -> Iterator[None]:
         import s3fs
 
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir(BUCKET)
+        s3fs.S3FileSystem().makedirs(BUCKET, exist_ok=True)  # moto keeps one world a process
         yield
     finally:
         running.stop()
