@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -182,12 +183,19 @@ def _single_file(spec: Spec, path: Path) -> Place:
 
 def facts(spec: Spec) -> Facts:
     """What the model is, from its configuration; InputError where a part is missing or the sizes do not fit."""
-    try:
+    with read_from(spec, "config.json"):
         return _facts(spec)
+
+
+@contextmanager
+def read_from(spec: Spec, files: str) -> Iterator[None]:
+    """Inside, what stumbles over a value of the model's files is an InputError that names them."""
+    try:
+        yield
     except InputError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-        raise InputError(f"model {spec.get('name')}: a value in its config.json is not valid ({error})") from error
+        raise InputError(f"model {spec.get('name')}: a value in its {files} is not valid ({error})") from error
 
 
 def _facts(spec: Spec) -> Facts:

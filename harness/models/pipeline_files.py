@@ -59,12 +59,8 @@ def place(spec: Spec, weights: bool) -> Path:
 
 def facts(spec: Spec) -> Facts:
     """What the files say; InputError for a class that is not known, a part that is not there, a size that cannot be."""
-    try:
+    with locate.read_from(spec, "configuration"):
         return _facts(spec)
-    except InputError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-        raise InputError(f"model {spec.get('name')}: a value in its configuration is not valid ({error})") from error
 
 
 def _facts(spec: Spec) -> Facts:

@@ -26,16 +26,7 @@ def served(results: Path, cells: Sequence[Cell], wanted: bool) -> Iterator[None]
         results = results.resolve()
     recorded = Store(results).recorded()
     until = len(recorded.keys() | {cell.cell_id for cell in cells})
-    command = [
-        sys.executable,
-        "-m",
-        "harness.watch",
-        str(results),
-        "--port",
-        "0",
-        "--until",
-        str(until),
-    ]
+    command = [sys.executable, "-m", "harness.watch", str(results), "--port", "0", "--until", str(until)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
     try:
         yield
