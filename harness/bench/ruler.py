@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import interruptible
+from harness.models.load import named
 from harness.paths import ROOT
 
 IMAGES = 256
@@ -30,8 +31,7 @@ FIRST_ORDER = ("euler", "ddim")
 HIGH_ORDER = ("unipc", "dpmpp")
 SCHEDULES = ("karras", "time_uniform", "trailing")  # a high-order sampler is judged on its better one
 GUIDANCE = (1, 2, 3, 5, 8, 12)
-CUSTOMARY = 3
-CONVERGED = ("sampler=dpmpp", "steps=100", f"cfg={CUSTOMARY}")
+CONVERGED = ("sampler=dpmpp", "steps=100")
 RANK = 0.8  # Spearman's correlation of FID above the converged run's with the discretisation error
 COMMON = (
     *("model=embedded", f"n_images={IMAGES}", "batch_size=32", "timing=off", "reference_count=4096"),
@@ -72,22 +72,27 @@ def deterministic() -> list[str]:
     return list(filter(fits, registry.names()))
 
 
-def command_lines() -> list[list[str]]:
+def customary() -> float:
+    """The guidance scale that the embedded model is used with."""
+    return float(named("embedded")["default_cfg"])
+
+
+def command_lines(cfg: float) -> list[list[str]]:
     """What is swept: every deterministic sampler on its customary levels, the two on others, guidance, the limit."""
-    calls, at = f"nfe={','.join(map(str, CALLS))}", f"cfg={CUSTOMARY}"
+    calls, at = f"nfe={','.join(map(str, CALLS))}", f"cfg={cfg:g}"
     return [
         [f"sampler={','.join(deterministic())}", calls, at],
         [f"sampler={','.join(HIGH_ORDER)}", f"schedule={','.join(SCHEDULES)}", calls, at],
-        ["sampler=dpmpp", "steps=20", f"cfg={','.join(map(str, GUIDANCE))}"],
-        list(CONVERGED),
+        ["sampler=dpmpp", "steps=20", f"cfg={','.join(f'{scale:g}' for scale in sorted({*GUIDANCE, cfg}))}"],
+        [*CONVERGED, at],
     ]
 
 
 class Records:
-    """The ruler's cells, found by what was asked of them."""
+    """The ruler's cells at one guidance scale (and its row of guidance scales), found by what was asked of them."""
 
-    def __init__(self, cells: pd.DataFrame, images: pd.DataFrame) -> None:
-        self.cells, self.images = cells, images
+    def __init__(self, cells: pd.DataFrame, images: pd.DataFrame, cfg: float) -> None:
+        self.cells, self.images, self.cfg = cells, images, cfg
 
     def cell(self, **asked: object) -> pd.Series:
         """The one cell with these values of its columns."""
@@ -101,7 +106,7 @@ class Records:
     def best(self, sampler: str, calls: int) -> pd.Series:
         """The cell of a high-order sampler on its better schedule, by FID."""
         rows = self.cells[(self.cells["sampler"] == sampler) & (self.cells["calls"] == calls)]
-        return rows.loc[rows[rows["cfg"] == CUSTOMARY]["fid"].idxmin()]
+        return rows.loc[rows[rows["cfg"] == self.cfg]["fid"].idxmin()]
 
     def difference(self, metric: str, one: pd.Series, other: pd.Series) -> Difference:
         """`one` − `other`, paired by image."""
@@ -141,7 +146,7 @@ def fid_follows_the_error(records: Records) -> Iterator[Finding]:
 
     limit = records.cell(calls=100)
     # All from 5 to 20 calls: a sampler of two calls a step has 7, 9 and 19 where others have 8, 10 and 20.
-    rows = records.cells[records.cells["calls"].between(CALLS[0], CALLS[-1]) & (records.cells["cfg"] == CUSTOMARY)]
+    rows = records.cells[records.cells["calls"].between(CALLS[0], CALLS[-1]) & (records.cells["cfg"] == records.cfg)]
     rows = rows[rows["discretisation_error"].notna()]
     rank = stats.spearmanr(rows["fid"] - limit["fid"], rows["discretisation_error"]).statistic
     said = f"FID above the converged run's ranks as the discretisation error does (Spearman, {len(rows)} cells)"
@@ -157,8 +162,9 @@ def guidance_has_a_valley(records: Records) -> Iterator[Finding]:
             continue
         wall = records.difference("fid", cells[end], cells[lowest])
         yield Finding(f"FID at CFG {end} is above the valley's at {lowest}", str(wall), wall.low > 0)
-    rise = records.difference("clip_score", cells[CUSTOMARY], cells[1])
-    yield Finding(f"CLIP score rises from CFG 1 to {CUSTOMARY}", str(rise), rise.low > 0)
+    own = records.cell(sampler="dpmpp", steps=20, cfg=records.cfg, own_levels=True)
+    rise = records.difference("clip_score", own, cells[1])
+    yield Finding(f"CLIP score rises from CFG 1 to {records.cfg:g}", str(rise), rise.low > 0)
 
 
 def drawings_are_better(records: Records) -> Iterator[Finding]:
@@ -243,8 +249,8 @@ QUESTIONS: tuple[Callable[[Records], Iterator[Finding]], ...] = (
 )
 
 
-def sweep(results: Path, words: Sequence[str] = ()) -> Records:
-    """Run what is missing of the ruler's cells and read them all."""
+def sweep(results: Path, cfg: float, words: Sequence[str] = ()) -> Records:
+    """Run what is missing of the ruler's cells at this guidance scale and read them all."""
     from harness.errors import InputError
     from harness.store.records import Store
     from harness.sweep.enumerate import enumerate_cells
@@ -252,7 +258,7 @@ def sweep(results: Path, words: Sequence[str] = ()) -> Records:
     from harness.verdict.paired import read_cells, read_images
 
     cells: dict = {}
-    for line in command_lines():
+    for line in command_lines(cfg):
         asked = enumerate_cells([*COMMON, f"results_dir={results}", *words, *line])
         cells.update(asked.cells)
     if run(list(cells.values()), asked.settings).code:
@@ -260,12 +266,12 @@ def sweep(results: Path, words: Sequence[str] = ()) -> Records:
     store = Store(results)
     rows = read_cells(store, list(cells))
     rows["calls"] = rows["nfe"]
-    customary = {name: _customary(name) for name in rows["sampler"].unique()}
-    rows["own_levels"] = rows["schedule"] == rows["sampler"].map(customary)
-    return Records(rows, read_images(store, rows, ["fid", "clip_score"]))
+    levels = {name: _own_schedule(name) for name in rows["sampler"].unique()}
+    rows["own_levels"] = rows["schedule"] == rows["sampler"].map(levels)
+    return Records(rows, read_images(store, rows, ["fid", "clip_score"]), cfg)
 
 
-def _customary(sampler: str) -> str:
+def _own_schedule(sampler: str) -> str:
     from samplers import registry
 
     return registry.load(sampler)["default_schedule"]
@@ -283,7 +289,7 @@ def ladder(records: Records) -> Table:
         table.add_row(sampler, *(_fid(records.cell(sampler=sampler, calls=n, own_levels=True)) for n in CALLS))
     for sampler in HIGH_ORDER:
         for schedule in SCHEDULES:
-            cells = [records.cell(sampler=sampler, schedule=schedule, calls=n, cfg=CUSTOMARY) for n in CALLS]
+            cells = [records.cell(sampler=sampler, schedule=schedule, calls=n, cfg=records.cfg) for n in CALLS]
             table.add_row(f"{sampler}, {schedule}", *map(_fid, cells))
     return table
 
@@ -302,10 +308,11 @@ def show(findings: Sequence[Finding]) -> Table:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=ROOT / "outputs" / "ruler", help="where the cells are kept")
+    parser.add_argument("--cfg", type=float, help="guidance scale (default: the model's customary one)")
     parser.add_argument("--json", type=Path, help="write the statements there, too")
     parser.add_argument("words", nargs="*", help="more words of the sweep command, such as workers=2 threads=1")
     given = parser.parse_args()
-    records = sweep(given.results, given.words)
+    records = sweep(given.results, customary() if given.cfg is None else given.cfg, given.words)
     findings = ask(records)
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(ladder(records), show(findings))
