@@ -37,6 +37,8 @@ def test_a_command_line_asks_for_the_cells_it_always_did(line):
     words = line.split() if "threads=" in line else [*line.split(), "device=cpu", "threads=1"]
     if "n_images=" not in line and "experiment=" not in line:
         words.append("n_images=256")  # the default of the day
+    if "model=g" not in line:
+        words.append("model.default_cfg=3.0")  # and the embedded model's
     recorded, found = IDS[line].split(), list(enumerate_cells(words).cells)
     if "glob" in line or "experiment=samplers" in line:  # of samplers that came later there is no record
         found = [cell_id for cell_id in found if cell_id in recorded]

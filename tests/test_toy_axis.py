@@ -80,7 +80,7 @@ def test_every_column_of_an_axis_is_one_of_the_cells_table_and_old_records_know_
 def test_an_axis_is_one_line_for_cell_id_record_and_reports(copied):
     """A toy that changes the images: an id of its own where it is set, the recorded one where it is not."""
     ids = json.loads((ROOT / "tests" / "fixtures" / "cell_ids.json").read_text())
-    words = ["sampler=dpmpp", "steps=20,30,50", "n_images=256", "device=cpu", "threads=1"]
+    words = ["sampler=dpmpp", "steps=20,30,50", "n_images=256", "model.default_cfg=3.0", "device=cpu", "threads=1"]
     recorded = ids["sampler=dpmpp steps=20,30,50"].split()
     run = copied(TOY.format(name="toy", changes="IMAGES", more=MORE))
     code = f"""

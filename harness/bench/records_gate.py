@@ -45,11 +45,11 @@ COMMON = (
     *("metrics=[fid,clip_score,discretisation,attributes]", "plots=false"),
 )
 CELLS = {  # what is swept → words; the first two are the ones that most injections go into
-    "dpmpp": ("sampler=dpmpp", "cfg=3"),
+    "dpmpp": ("sampler=dpmpp", "cfg=2"),
     "strong guidance": ("sampler=dpmpp", "cfg=7.5"),
-    "unipc": ("sampler=unipc", "cfg=3"),
-    "euler": ("sampler=euler", "cfg=3"),
-    "stochastic": ("sampler=ddim", "sampler.eta=1.0", "cfg=3", "seed=0,1"),
+    "unipc": ("sampler=unipc", "cfg=2"),
+    "euler": ("sampler=euler", "cfg=2"),
+    "stochastic": ("sampler=ddim", "sampler.eta=1.0", "cfg=2", "seed=0,1"),
 }
 Injection = Callable[[], AbstractContextManager]
 
@@ -141,7 +141,7 @@ WRONG = (
     Variant("older coefficient off by 1 %", ("dpmpp", "unipc"), coefficient(1, 1.01)),
     Variant("newest coefficient off by 0.1 %", ("dpmpp",), coefficient(0, 1.001)),
     Variant("CFG 7.5 → 7.0", ("strong guidance",), guidance(7.0)),
-    Variant("CFG 3.0 → 2.8", ("dpmpp",), guidance(2.8)),
+    Variant("CFG 2.0 → 1.9", ("dpmpp",), guidance(1.9)),
     Variant("last step not taken", ("dpmpp", "euler"), last_step(lambda s: replace(s, states=(1.0,), x0=()))),
     Variant(
         "last step of another order",
