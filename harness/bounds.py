@@ -142,6 +142,7 @@ SETTINGS = {
     "retries": Whole(0, 1_000),
     "cell_timeout": Number(1e-3, 10_000_000),
     "shard_images": Whole(1, 1_000_000_000),
+    "price_per_hour": Number(0, 1_000_000),
 }
 _ORDER, _SHIFT, _LENGTH, _RHO, _SCALE = (0, 20), (-10, 10), (1, 10_000_000), (0, 100), (0, 1_000_000)
 KNOBS: dict[str, dict[str, tuple[float, float]]] = {

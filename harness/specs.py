@@ -176,6 +176,11 @@ class Settings(Section):
         return self["shard_images"]
 
     @property
+    def price_per_hour(self) -> float | None:
+        """What an hour of a machine costs, in any currency; None: not known."""
+        return self["price_per_hour"]
+
+    @property
     def plots(self) -> bool:
         return self["plots"]
 

@@ -38,7 +38,7 @@ from reports import forest, matching, options, table_files
 from reports.matching import Matched
 from reports.style import save, settings
 
-RATIOS = ("latency_s", "peak_memory_mib", "nfe")
+RATIOS = ("latency_s", "peak_memory_mib", "nfe", "energy_j_per_image", "cost_per_1000")
 UNPAIRED = "latency: the ratio of two blocks of runs, not paired by round, so only as good as the machine was quiet"
 # What may differ between the sides of a comparison although cells of one sweep's group agree in it.
 FREE = ("model", "model_fingerprint", "strength", "negative_prompt", "n_images", "height", "width")

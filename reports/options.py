@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.bounds import SETTINGS
 from harness.errors import InputError, one_line
 from harness.store import places
+from harness.store.shared_machine import cost_per_1000
 from harness.verdict.table import EndTable
 from reports import table_files, where
 from reports.records import load
@@ -21,6 +23,8 @@ FORMATS = ("png", "svg", "pdf")
 def add(parser: argparse.ArgumentParser, table: bool = True) -> None:
     told = "only cells with these values: sampler=unipc|ddim,steps=10..20 (repeat to add)"
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records (default: results)")
+    price = "of an hour of the machine: cost_per_1000 of every cell by it, instead of what was recorded"
+    parser.add_argument("--price-per-hour", type=float, metavar="PRICE", help=price)
     parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE,…", help=told)
     if table:
         said = "write the table there as well: .csv (numbers), .tex or .md"
@@ -36,7 +40,16 @@ def read(asked: argparse.Namespace) -> pd.DataFrame:
     condition = where.parse(asked.where)
     if getattr(asked, "table", None) is not None:
         table_files.check(asked.table)
-    return cells_of(asked.results, condition)
+    cells = cells_of(asked.results, condition)
+    return cells if asked.price_per_hour is None else priced(cells, asked.price_per_hour)
+
+
+def priced(cells: pd.DataFrame, price: float) -> pd.DataFrame:
+    """The cells with the cost of 1,000 images at that price of an hour."""
+    price = SETTINGS["price_per_hour"]("--price-per-hour", price)
+    pace, workers = cells["images_per_s"].astype(float), cells["workers"].astype(float).fillna(1)
+    costs = [cost_per_1000(price, *one) for one in zip(pace.where(pace > 0, 0), workers, strict=True)]
+    return cells.assign(price_per_hour=price, cost_per_1000=pd.Series(costs, cells.index, dtype=float))
 
 
 def cells_of(results: Path, condition: where.Where | None = None) -> pd.DataFrame:

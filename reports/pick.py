@@ -3,10 +3,12 @@
     python reports/pick.py --latency 0.5 --by fid
     python reports/pick.py --nfe 10 --by discretisation_error --where cfg=3
     python reports/pick.py --latency 0.5 --memory 1200 --by clip
+    python reports/pick.py --cost 0.8 --price-per-hour 2.5 --by fid
 
     [--results DIR] [--where CONDITIONS] [--table FILE.csv|.tex|.md]
 
-Budgets are upper limits: latency in seconds for timing_batch images, memory in MiB, nfe in denoiser calls an image.
+Budgets are upper limits: latency in seconds for timing_batch images, memory in MiB, nfe in denoiser calls an
+image, energy in J an image, cost as the price of 1,000 images (of a sweep with price_per_hour=, or --price-per-hour).
 Cells are compared pair by pair where they share prompts and noise; where the recorded cells fall into groups that
 cannot be compared (other strengths, seeds, models, ...) each group has its own choice. Needs neither torch nor Hydra.
 """
@@ -35,6 +37,11 @@ from reports import options
 from reports.records import COST_AXES
 
 BUDGETS = {"latency": ("latency_s", "s"), "memory": ("peak_memory_mib", "MiB"), "nfe": ("nfe", "calls")}
+BUDGETS |= {"energy": ("energy_j_per_image", "J/image"), "cost": ("cost_per_1000", "for 1,000 images")}
+NOT_RECORDED = {
+    "latency_s": "; sweep with timing=quick",
+    "cost_per_1000": "; give --price-per-hour PRICE, or sweep with price_per_hour=PRICE",
+}
 MOST_GROUPS = 8  # choices that are told one by one
 MOST_RUNNERS = 12  # rows of the table, the choice included
 # What makes two costs two costs of one thing.
@@ -108,7 +115,9 @@ def _measured(cells: pd.DataFrame, by: Measure, budgets: dict[str, float]) -> pd
     for name in budgets:
         column = BUDGETS[name][0]
         if have[column].isna().all():
-            why = "; sweep with timing=quick" if column == "latency_s" else ""
+            why = NOT_RECORDED.get(column, "")
+            if column == "energy_j_per_image":
+                why = f": {'; '.join(have['energy_definition'].dropna().unique()[:2]) or 'recorded before it was'}"
             raise InputError(f"--{name}: no cell with {by.column} has {column} recorded{why}")
         have = have[have[column].notna()]
         if have.empty:
@@ -201,6 +210,11 @@ def notes(fits: pd.DataFrame, cells: pd.DataFrame, budgets: dict[str, float], ch
     if "memory" in budgets and fits["peak_memory_kind"].nunique() > 1:
         kinds = sorted(fits["peak_memory_kind"].dropna().unique())
         out.append(f"memory was measured in {len(kinds)} ways ({joined(kinds)}): not one budget")
+    for name, column in {"energy": "energy_definition", "cost": "price_per_hour"}.items():
+        ways = fits[column].dropna().unique()
+        if name in budgets and len(ways) > 1:
+            told = "; ".join(str(way)[:60] for way in ways[:3])
+            out.append(f"{name} was measured under {len(ways)} values of {column} ({told}): not one budget")
     bad = int((cells["status"] != "ok").sum())
     return [*out, *([f"{bad} failed or skipped cells were not considered"] if bad else [])]
 
@@ -251,6 +265,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--latency", type=float, metavar="S", help="at most so many seconds a run")
     parser.add_argument("--memory", type=float, metavar="MIB", help="at most so much peak memory")
     parser.add_argument("--nfe", type=float, metavar="CALLS", help="at most so many denoiser calls an image")
+    parser.add_argument("--energy", type=float, metavar="J", help="at most so many joules an image")
+    parser.add_argument("--cost", type=float, metavar="PRICE", help="at most this price of 1,000 images")
     options.add(parser)
     return parser.parse_args(given)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,20 +44,22 @@ from reports.records import Group, groups
 from reports.style import Drawing, Looks, save, settings
 from reports.summary import show
 
-CHARTS = {
-    "table of samplers": samplers,
-    "quality against latency": pareto,
-    "quality against steps": steps,
-    "discretisation error": discretisation,
-    "error to the exact solution": convergence,
-    "distance to the true law": law,
-    "CFG curve": guidance,
-    "strength curves": strength,
-    "precision": precision,
-    "latency against steps": latency,
+CHARTS: dict[str, Callable[..., Drawing]] = {
+    "table of samplers": samplers.draw,
+    "quality against latency": pareto.draw,
+    "quality against energy": partial(pareto.draw, cost="energy_j_per_image"),
+    "quality against cost": partial(pareto.draw, cost="cost_per_1000"),
+    "quality against steps": steps.draw,
+    "discretisation error": discretisation.draw,
+    "error to the exact solution": convergence.draw,
+    "distance to the true law": law.draw,
+    "CFG curve": guidance.draw,
+    "strength curves": strength.draw,
+    "precision": precision.draw,
+    "latency against steps": latency.draw,
 }
 SHEET = "image sheet"
-COMPARING = (samplers, pareto, steps, guidance)  # they show differences between cells
+COMPARING = ("table of samplers", "quality against", "CFG curve")  # they show differences between cells
 # The picture that says most, by the names of files: the first that was drawn is the one to open.
 FIRST = ("samplers", "convergence", "cfg", "steps", "pareto", "strength", "law", "precision", "discretisation", "sheet")
 
@@ -119,8 +122,8 @@ def first(pictures: Sequence[Path]) -> Path:
 def _all(found: list[Group], looks: Looks, store: Store) -> Iterator[tuple[str, list[Drawing]]]:
     evidence = Evidence(store)
     for title, chart in CHARTS.items():
-        more = (evidence,) if chart in COMPARING else ()
-        yield title, [chart.draw(group, looks, *more) for group in found]
+        more = (evidence,) if title.startswith(COMPARING) else ()
+        yield title, [chart(group, looks, *more) for group in found]
     yield "coefficients of the plans", [coefficients.draw(group, store) for group in found]
     yield SHEET, [drawing for group in found for drawing in sheet.draw(group, store)]
 

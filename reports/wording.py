@@ -31,6 +31,8 @@ def axis_label(rows: pd.DataFrame, column: str) -> str:
         "clip_score": f"CLIP score ({_clip_model(rows)})",
         "latency_s": f"latency (s, median for {one(rows, 'timing_batch')} image)",
         "peak_memory_mib": f"peak memory (MiB, {one(rows, 'peak_memory_kind')})",
+        "energy_j_per_image": f"energy (J an image; {one(rows, 'energy_definition')})",
+        "cost_per_1000": f"cost of 1,000 images (at {one(rows, 'price_per_hour')} an hour)",
         "discretisation_error": "discretisation error (relative)",
         "attributes_all": f"share of images that fit the prompt (N={count})",
         "error_to_exact": f"relative RMS error to the exact solution (N={one(rows, 'error_to_exact_n')})",

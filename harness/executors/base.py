@@ -120,10 +120,18 @@ class Work:
     retries: int = 1
     shard_images: int | None = None  # images of a part, for cells that several workers are to make
     session: str = SESSION
+    price_per_hour: float | None = None  # of a machine, for the column of costs
     anew: bool = False  # force=true: what is recorded or under way counts for nothing
 
 
-HOW = ("workers", "cell_timeout", "retries", "shard_images", "session")  # of Work: what `LocalExecutor` is told
+HOW = (
+    "workers",
+    "cell_timeout",
+    "retries",
+    "shard_images",
+    "session",
+    "price_per_hour",
+)  # of Work: what `LocalExecutor` is told
 
 
 class Kind(ABC):

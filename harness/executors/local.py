@@ -30,8 +30,10 @@ class LocalExecutor(Queue):
         retries: int = 1,
         shard_images: int | None = None,
         session: str = SESSION,
+        price_per_hour: float | None = None,
     ) -> None:
-        super().__init__(Processes(results_dir, workers, session), cell_timeout, retries, shard_images)
+        engine = Processes(results_dir, workers, session)
+        super().__init__(engine, cell_timeout, retries, shard_images, price_per_hour)
 
 
 class Processes(Engine):

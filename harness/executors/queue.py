@@ -17,6 +17,7 @@ from itertools import islice
 from harness.cell import Cell
 from harness.errors import InputError
 from harness.executors.base import TIMED, Claim, Part, Progress, Record, Task, failed
+from harness.store.shared_machine import cost_per_1000, of_shared_machine
 
 START_S = 600.0  # a worker that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 START_TRIES = 3  # how often in a row a worker may be lost before it is there
@@ -161,16 +162,23 @@ class Queue:
     `shard_images`: a cell of more images is cut into parts of about so many, which several workers make and one joins.
     A part that is lost is tried again, and no other; where one fails the cell fails.
 
+    `price_per_hour`: of a machine, which its workers share. Records then say what 1,000 images cost.
+
     A worker that has its device for itself times cells of one model in turn: it gets a cell with those after it and
     keeps their timings until they come. What is timed and then run by another sweep is timed in vain; a worker that is
     lost while it times several is no cell's fault: they are timed one by one.
     """
 
     def __init__(
-        self, engine: Engine, cell_timeout: float | None = None, retries: int = 1, shard_images: int | None = None
+        self,
+        engine: Engine,
+        cell_timeout: float | None = None,
+        retries: int = 1,
+        shard_images: int | None = None,
+        price_per_hour: float | None = None,
     ) -> None:
         self.engine, self.cell_timeout, self.retries = engine, cell_timeout, retries
-        self.shard_images = shard_images
+        self.shard_images, self.price_per_hour = shard_images, price_per_hour
         self.splits: dict[str, _Split] = {}  # by cell
         self.apart: set[str] = set()  # cells in whose company a worker was lost
 
@@ -206,9 +214,14 @@ class Queue:
                 worker.handle.stop()
 
     def _counted(self, message: Progress | Record, worker: _Worker, workers: Sequence[_Worker]) -> Progress | Record:
-        """A record says how many workers share its worker's machine."""
+        """A record says how many workers share its worker's machine, and what follows from that."""
         if isinstance(message, Record):
-            message.cell["workers"] = sum(1 for one in workers if one.handle.machine == worker.handle.machine)
+            row = message.cell
+            row["workers"] = sum(1 for one in workers if one.handle.machine == worker.handle.machine)
+            row.update(of_shared_machine(row, row["workers"]))
+            if self.price_per_hour is not None:
+                row["price_per_hour"] = self.price_per_hour
+                row["cost_per_1000"] = cost_per_1000(self.price_per_hour, row.get("images_per_s"), row["workers"])
         return message
 
     def _pools(self, cells: Sequence[Cell]) -> list[_Pool]:

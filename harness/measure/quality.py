@@ -17,6 +17,7 @@ from harness.cell import Cell
 from harness.executors.base import Notable
 from harness.measure import cost
 from harness.measure.cost import Row
+from harness.measure.energy import Energy
 from harness.measure.generator import Generator, Made
 from harness.measure.limits import compared
 from harness.measure.mask_share import MaskShare
@@ -43,6 +44,7 @@ class Gathered:
     generating: float
     calls: int
     seconds: float
+    energy: tuple[dict[str, float], dict[str, str]]
     samples: list[Samples]  # a metric each
     shares: dict[int, float]
     cut: dict[int, str]
@@ -56,6 +58,7 @@ class Pass:
         self.metrics = _metrics(cell, generator, cache, once)
         self.masks = MaskShare(generator.data)
         self.prompts = PromptLengths(generator.model, cell.negative_prompt)
+        self.energy = Energy(cell.device)
         self.images: list[Row] = []
         self.shown: list[tuple[torch.Tensor | None, ...]] = []  # images, sources, masks
         self.memory: Row = {}
@@ -73,7 +76,13 @@ class Pass:
     def gathered(self) -> Gathered:
         """What another pass may `take` in."""
         own = (self.images, self.shown, self.memory, self.generating, self.calls, self.seconds)
-        return Gathered(*own, [metric.samples for metric in self.metrics], self.masks.shares, self.prompts.cut)
+        return Gathered(
+            *own,
+            self.energy.gathered(),
+            [metric.samples for metric in self.metrics],
+            self.masks.shares,
+            self.prompts.cut,
+        )
 
     def take(self, other: Gathered) -> None:
         """Go on where another pass over the same cell ended: in the order of their images."""
@@ -82,6 +91,7 @@ class Pass:
         self.memory = self.memory or other.memory
         self.generating, self.calls = self.generating + other.generating, self.calls + other.calls
         self.seconds += other.seconds
+        self.energy.take(other.energy)
         self.masks.shares |= other.shares
         self.prompts.cut |= other.cut
         for metric, samples in zip(self.metrics, other.samples, strict=True):
@@ -99,6 +109,7 @@ class Pass:
         return {
             **values,
             **self.memory,
+            **self.energy.columns(count),
             "nfe": round(self.calls / count),
             "mask_share": self.masks.mean,
             "prompts_truncated": self.prompts.truncated,
@@ -107,7 +118,7 @@ class Pass:
         }
 
     def _batch(self, indices: range) -> None:
-        with cost.PeakMemory(self.cell.device) as peak:
+        with cost.PeakMemory(self.cell.device) as peak, self.energy:
             tick = time.perf_counter()
             made = self.generator.batch(indices)
             self.generating += time.perf_counter() - tick

@@ -20,7 +20,7 @@ from harness.axes import AXES, PARTS, Column
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 4  # the version of these columns, which every file says
+VERSION = 5  # the version of these columns, which every file says
 SCHEMA_VERSION = max(VERSION, *(axis.since for axis in AXES))
 STATUSES = ("ok", "failed", "skipped")
 ARROW_TYPES = {
@@ -151,6 +151,24 @@ COST = [
     Column("process_peak_mib", "float", "MiB", "peak resident set of the worker process during the cell"),
     Column("cuda_allocated_mib", "float", "MiB", "peak of memory that tensors held on the GPU"),
     Column("cuda_reserved_mib", "float", "MiB", "peak of memory that the allocator held on the GPU"),
+    Column(
+        "energy_j_per_image",
+        "float",
+        "J/image",
+        "energy of an image: gpu_ and cpu_j_per_image, as far as they are known; null without the device's own",
+    ),
+    Column("gpu_j_per_image", "float", "J/image", "of the GPU, while the images of images_per_s were generated"),
+    Column("cpu_j_per_image", "float", "J/image", "of the processors and their memory, other programs included"),
+    Column("energy_definition", "text", "", "which counters measured the energy, and why one did not"),
+    Column(
+        "price_per_hour", "float", "1/h", "price of an hour of the machine, in its own currency, where it was given"
+    ),
+    Column(
+        "cost_per_1000",
+        "float",
+        "",
+        "price of 1,000 images in that currency, from images_per_s and the workers that share the machine",
+    ),
     Column("quality_s", "float", "s", "duration of the quality pass"),
     Column("cell_s", "float", "s", "duration of the whole cell"),
 ]

@@ -34,7 +34,7 @@ PARTS = (*axes.GROUPS, "executor")  # groups that have a section in a composed c
 GROUPS = (*PARTS, "experiment")
 # These say how a sweep runs and not what it runs: they are in no cell's id, and take one value each.
 SETTINGS = ("results_dir", "force", "executor", "workers", "cell_timeout", "retries", "shard_images")
-SETTINGS += ("debug", "plots", "live", "tracker")
+SETTINGS += ("price_per_hour", "debug", "plots", "live", "tracker")
 # What Hydra itself answers without a sweep. --config-path, -name and -dir bring configurations from elsewhere and
 # --experimental-rerun reads a pickle: those are not taken, nor abbreviations, which argparse would complete.
 ANSWERED = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p")

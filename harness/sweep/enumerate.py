@@ -60,7 +60,7 @@ def check_settings(settings: Settings) -> Settings:
     from harness.trackers import load as trackers
 
     for name, check in SETTINGS.items():
-        if name not in ("cell_timeout", "shard_images") or settings[name] is not None:
+        if name not in ("cell_timeout", "shard_images", "price_per_hour") or settings[name] is not None:
             check(name, settings[name])
     for name in ("force", "debug", "plots", "live"):
         YesOrNo()(name, settings[name])

@@ -81,7 +81,7 @@ def _run(cells: list[Cell], job: Job, orders: Mapping[str, Any], store: Store, l
     if not todo:
         print("every cell of the job is recorded", flush=True)
         return 0
-    executor = LocalExecutor(orders["results"], **{name: orders[name] for name in HOW})
+    executor = LocalExecutor(orders["results"], **{name: orders[name] for name in HOW if name in orders})
     with Display(todo) as display:
         for message in run_shared(executor, store, todo, job.before, ending=limit, waits=False):
             display.show(message)

@@ -52,7 +52,7 @@ def run(cells: list[Cell], settings: Settings, session: str = SESSION) -> Outcom
         except OSError as error:
             raise store.unwritable(error) from error
         how = (settings.workers, settings.cell_timeout, settings.retries, settings.shard_images)
-        how = (*how, session, settings.force)
+        how = (*how, session, settings.price_per_hour, settings.force)
         records = _shown(kind.run(Work(store, pending, before, *how), knobs), pending, store, settings)
         compact_if_large(store)
 

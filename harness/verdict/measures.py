@@ -89,12 +89,15 @@ COST = (
     Measure("images_per_s", "images/s", True, "{:.1f}"),
     Measure("peak_memory_mib", "mem. MiB", False, "{:.0f}"),
     Measure("nfe", "NFE", False, "{:.0f}"),
+    Measure("energy_j_per_image", "J/image", False, "{:.3g}"),
+    Measure("cost_per_1000", "cost/1000", False, "{:.3g}"),
 )
 # In no table, as of one model the calls say it; but a front is found for it.
 FLOPS = Measure("flops", "GFLOP", False, "{:.4g}", scale=1e-9)
 BY_NAME = {measure.column: measure for measure in (*QUALITY, *COST, FLOPS)}
 SHORT = {"clip": "clip_score", "latency": "latency_s", "memory": "peak_memory_mib", "attributes": "attributes_all"}
 SHORT |= {"error": "discretisation_error", "exact": "error_to_exact", "precision_recall": "pr_precision"}
+SHORT |= {"energy": "energy_j_per_image", "cost": "cost_per_1000"}
 SHORT |= {"precision": "pr_precision", "recall": "pr_recall", "law": "sliced_wasserstein"}
 
 

@@ -1,4 +1,4 @@
-"""Quality against latency, and the cells that are worth their time: the Pareto front of what can be told apart."""
+"""Quality against a cost, and the cells that are worth it: the Pareto front of what can be told apart."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from harness.verdict.measures import bounds
 from harness.verdict.names import joined
 from reports.apart import Evidence, difference_axis, points
 from reports.records import COST_AXES, FID_AXES, Group, Selection
 from reports.style import LINE_PT, Drawing, Looks, intervals, legend, log_axis, panels
 from reports.wording import axis_label
 
-TITLE = "Quality against latency"
-NEEDS = "needs two or more cells with latency and with FID or CLIP score measured"
+# What a cost is called, in the title and in the figure's name; the columns that must agree where it is compared.
+COSTS = {
+    "latency_s": ("latency", "pareto", COST_AXES),
+    "energy_j_per_image": ("energy", "pareto-energy", (*COST_AXES, "energy_definition")),
+    "cost_per_1000": ("cost", "pareto-cost", (*COST_AXES, "price_per_hour")),
+}
 LOWER_IS_BETTER = {"fid": True, "clip_score": False}
 FREE = ("cfg", "precision", "guidance_rescale", "guidance_knobs")
 MOST_NAMED = 8
@@ -28,20 +33,23 @@ NOTE = (
 )
 
 
-def draw(group: Group, looks: Looks, evidence: Evidence) -> Drawing:
-    name = f"pareto-{group.slug}"
-    timed = Group(group.task, group.model, group.cells[group.cells["latency_s"].notna()])
-    axes_held = [axis for axis in (*COST_AXES, *FID_AXES) if axis != "peak_memory_kind"]
-    selection = timed.select("steps", needs=list(LOWER_IS_BETTER), free=FREE, axes=axes_held, lines=False)
+def draw(group: Group, looks: Looks, evidence: Evidence, cost: str = "latency_s") -> Drawing:
+    called, file, same = COSTS[cost]
+    name = f"{file}-{group.slug}"
+    known = Group(group.task, group.model, group.cells[group.cells[cost].notna()])
+    if known.cells.empty and cost != "latency_s":  # most machines count no joules, most sweeps know no price
+        return Drawing(name, None, "")
+    axes_held = [axis for axis in (*same, *FID_AXES) if axis != "peak_memory_kind"]
+    selection = known.select("steps", needs=list(LOWER_IS_BETTER), free=FREE, axes=axes_held, lines=False)
     if selection is None or len(selection.cells) < 2:
-        return Drawing(name, None, NEEDS)
+        return Drawing(name, None, f"needs two or more cells with {called} and with FID or CLIP score measured")
     columns = [column for column in LOWER_IS_BETTER if selection.cells[column].notna().any()]
-    led = {column: evidence.front(selection.cells, column, "latency_s") for column in columns}
+    led = {column: evidence.front(selection.cells, column, cost) for column in columns}
     said = {column: _said(selection.cells, led[column]) for column in columns}
-    title, lines = f"{TITLE}: {group.task}, {group.model}", max(map(len, said.values()))
+    title, lines = f"Quality against {called}: {group.task}, {group.model}", max(map(len, said.values()))
     figure, axes = panels(len(columns), title, selection, 3.4 + lines * LINE_PT / 72, notes=[NOTE])
     for panel, column in zip(axes, columns, strict=True):
-        _panel(panel, selection, column, looks, evidence, led[column])
+        _panel(panel, selection, (cost, column), looks, evidence, led[column])
         panel.set_title(
             "\n".join([panel.get_title(loc="left"), *said[column]]), loc="left", fontsize=8, linespacing=1.2
         )
@@ -49,31 +57,37 @@ def draw(group: Group, looks: Looks, evidence: Evidence) -> Drawing:
     return Drawing(name, figure, selection.left_out)
 
 
-def _panel(axes: Axes, selection: Selection, column: str, looks: Looks, evidence: Evidence, led: pd.DataFrame) -> None:
+def _panel(
+    axes: Axes, selection: Selection, asked: tuple[str, str], looks: Looks, evidence: Evidence, led: pd.DataFrame
+) -> None:
+    """`asked`: the columns across and up."""
+    cost, column = asked
     cells = selection.cells[selection.cells[column].notna()]
     found = evidence.differences(cells, column)
-    for label, rows in selection.lines("latency_s"):
+    for label, rows in selection.lines(cost):
         rows = rows[rows.index.isin(found.index)]
-        across = intervals(rows, "latency_s", "latency_low", "latency_high")
+        low, high = bounds(cost)
+        across = intervals(rows, cost, low, high) if low in rows else None
         look = {**looks(label), "linestyle": "none"}
-        points(axes, rows["latency_s"].to_numpy(float), rows, found, label, look, led["tied"], across)
+        points(axes, rows[cost].to_numpy(float), rows, found, label, look, led["tied"], across)
     best = cells.loc[led.index[led["front"] & led.index.isin(found.index)]]
     height = found["difference"].reindex(best.index).astype(float)
     axes.margins(0.12)  # room for the numbers
-    axes.step(best["latency_s"], height, where="post", color="#000000", linewidth=1, zorder=1, label="Pareto front")
+    axes.step(best[cost], height, where="post", color="#000000", linewidth=1, zorder=1, label="Pareto front")
     axes.plot(
-        *(best["latency_s"], height), linestyle="none", marker="o", markersize=10, markerfacecolor="none",
+        *(best[cost], height), linestyle="none", marker="o", markersize=10, markerfacecolor="none",
         markeredgecolor="#000000", zorder=6,
     )  # fmt: skip
     difference_axis(axes, found, column, cells)
     log_axis(axes.xaxis)
-    _number(axes, best.assign(height=height), column)
-    axes.set_xlabel(axis_label(cells, "latency_s"))
+    _number(axes, best.assign(height=height), asked)
+    axes.set_xlabel(axis_label(cells, cost))
 
 
-def _number(axes: Axes, best: pd.DataFrame, column: str) -> None:
+def _number(axes: Axes, best: pd.DataFrame, asked: tuple[str, str]) -> None:
     """Numbers at the front's cells, those that are named."""
-    points = best.loc[_named(best.index), ["latency_s", "height"]].to_numpy(float)
+    cost, column = asked
+    points = best.loc[_named(best.index), [cost, "height"]].to_numpy(float)
     offset = (-8, -8) if LOWER_IS_BETTER[column] else (-8, 8)
     style = {"fontsize": 8, "textcoords": "offset points", "ha": "right", "va": "center"}
     for first, last in _close(axes, points) if len(points) else []:

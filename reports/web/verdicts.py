@@ -17,12 +17,13 @@ from harness.errors import InputError
 from harness.store.records import Store
 from harness.store.timings import by_round
 from harness.verdict import ratios, words
-from harness.verdict.measures import BY_NAME, QUALITY, Measure, bounds
+from harness.verdict.measures import BY_NAME, COST, FLOPS, QUALITY, Measure, bounds
 from harness.verdict.paired import Images, compared, differences, groups_of
 from reports import compare, matching
 from reports.paired import front, read_images
 
-COSTS = ("latency_s", "nfe", "peak_memory_mib", "images_per_s", "flops")
+# The first two have their fronts first, where there is no room for all.
+COSTS = tuple(dict.fromkeys(("latency_s", "nfe", *(one.column for one in (*COST, FLOPS)))))
 RANKED = 40_000  # cells × measures that are compared with the best; of more only those of every table
 LED = 40_000  # cells × measures × costs for which fronts are looked for
 COMPARED = 12_000  # pairs × measures that are in the file

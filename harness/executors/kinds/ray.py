@@ -28,7 +28,7 @@ class Ray(Kind):
 
             yield Notice(f"the cluster has {len(nodes())} nodes; an actor loads torch and the model where it is placed")
             engine = Actors(str(work.store.place), work.session, options)
-            queue = Queue(engine, work.cell_timeout, work.retries, work.shard_images)
+            queue = Queue(engine, work.cell_timeout, work.retries, work.shard_images, work.price_per_hour)
             yield from run_shared(queue, work.store, work.cells, work.before)
 
 
