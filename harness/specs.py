@@ -178,7 +178,7 @@ class Settings(Section):
     @property
     def price_per_hour(self) -> float | None:
         """What an hour of a machine costs, in any currency; None: not known."""
-        return self["price_per_hour"]
+        return self.get("price_per_hour")
 
     @property
     def plots(self) -> bool:
