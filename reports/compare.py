@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -65,7 +66,12 @@ def compare(matched: Matched, store: Store) -> pd.DataFrame:
         raise InputError("the two sides have no measured value in common; sweep both with the same metrics")
     found = judged(found)
     timed = ratios.timings(store, cells)
-    costs = [ratio(cells, timed, BY_NAME[name], pair) for name in RATIOS for pair in matched.pairs]
+    told = cells.to_dict("index")
+    costs = [
+        ratio(BY_NAME[name], told[a], told[b], *(timed[told[place]["cell_id"]] for place in (a, b)))
+        for name in RATIOS
+        for a, b in matched.pairs
+    ]
     rows = [{"pair": k % len(matched.pairs), **row} for k, row in enumerate(costs) if row is not None]
     return pd.concat([found, pd.DataFrame(rows)], ignore_index=True)
 
@@ -115,16 +121,21 @@ def _verdict(row: object) -> str:
 
 
 def ratio(
-    cells: pd.DataFrame, timed: dict[str, pd.DataFrame], what: Measure, pair: tuple[object, object]
-) -> dict | None:
-    """B over A: of latency from the rounds in which both were timed, else from the two values' own intervals."""
-    two = cells.loc[list(pair)]
-    a, b = two[what.column].astype(float)
+    what: Measure,
+    one: Mapping[str, Any],
+    two: Mapping[str, Any],
+    timed_one: pd.DataFrame | pd.Series,
+    timed_two: pd.DataFrame | pd.Series,
+) -> dict[str, Any] | None:
+    """Of two rows of the cells table B over A: of latency from the rounds in which both were timed (rows of the table
+    `timings`, or what `by_round` makes of them), else from the two values' own intervals. None where one has no value.
+    """
+    a, b = (float(row[what.column]) if pd.notna(row[what.column]) else np.nan for row in (one, two))
     if not (a > 0 and b > 0):
         return None
     row = {"measure": what.column, "a": a, "b": b, "difference": b / a, "note": "ratio", "verdict": ""}
     row |= {"paired": False}
-    found = paired_ratio(*(timed[cell_id] for cell_id in two["cell_id"])) if what.column == "latency_s" else None
+    found = paired_ratio(timed_one, timed_two) if what.column == "latency_s" else None
     if found is not None:
         return {
             **row,
@@ -135,8 +146,8 @@ def ratio(
             "paired": True,
         }
     low, high = bounds(what.column)
-    if low in two and two[[low, high]].notna().all(axis=None) and (two[low] > 0).all():
-        half = float(np.hypot(*(np.log(two[high].astype(float) / two[low].astype(float)) / 2)))
+    if all(pd.notna(cell.get(end)) for cell in (one, two) for end in (low, high)) and min(one[low], two[low]) > 0:
+        half = float(np.hypot(*(np.log(float(cell[high]) / float(cell[low])) / 2 for cell in (one, two))))
         row |= {"low": b / a * np.exp(-half), "high": b / a * np.exp(half)}
     return row
 

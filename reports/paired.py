@@ -12,13 +12,11 @@ Both give a frame with the index of `cells`; columns and statistics are told in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from harness.verdict.measures import measure
-from harness.verdict.paired import ALPHA, BEST, Images, compared, differences, groups_of, read_images
+from harness.verdict.paired import ALPHA, BEST, Images, compared, differences, groups_of, p_below, read_images
 
 __all__ = ["ALPHA", "BEST", "differences", "front", "read_images"]
 
@@ -65,30 +63,27 @@ def _lead(found: pd.DataFrame, rows: pd.DataFrame, values: Images) -> None:
     alpha = ALPHA / max(1, len(rows) * (len(rows) - 1) // 2)
     column, loss = values.places(rows["cell_id"]), rows["loss"].to_numpy()
 
-    def p(k: int, rivals: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Of the comparison of row k with each rival, not corrected."""
-        return compared(values, int(column[k]), column[rivals]).p
+    def apart(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Whether each of these rows differs from the other one, beyond chance."""
+        return p_below(values, column[ones], column[others], alpha) < alpha
 
+    # Only a row better than all the cheaper ones can be on the front. Where it is tied with any of them, it mostly is
+    # with the best so far; so that one is asked first.
+    better = np.concatenate([[0], 1 + np.flatnonzero(loss[1:] < np.minimum.accumulate(loss)[:-1])])
     front, tied = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    led_by = np.zeros(len(rows), np.int64)
-    leader = best = 0
-    front[0] = True
-    for k in range(1, len(rows)):
-        led_by[k] = leader
-        if loss[k] >= loss[best]:
-            continue
-        # The best so far first: where a cell is tied with any, it mostly is with that one.
-        keeper, hardest = best, p(k, [best])
-        if hardest[0] < alpha:
-            hardest = p(k, np.arange(k))
-            keeper = int(hardest.argmax())
-        best = k
-        if hardest.max() < alpha:
-            front[k], leader = True, k
-        elif p(k, [leader])[0] < alpha:
-            led_by[k], tied[k] = keeper, True
-    # Whoever is led by the front's own cell is asked about it at once with the others.
+    front[0], keeper = True, np.zeros(len(rows), np.int64)
+    keeper[better[1:]] = better[:-1]
+    for k in better[1:][apart(better[1:], better[:-1])]:
+        close = np.flatnonzero(~apart(np.full(k, k), np.arange(k)))
+        front[k] = len(close) == 0
+        if len(close):
+            keeper[k] = close[compared(values, int(column[k]), column[close]).p.argmax()]
+    led_by = np.concatenate([[0], np.maximum.accumulate(np.where(front, np.arange(len(rows)), 0))[:-1]])
+    # Better than the front beyond chance, but for a cheaper cell that it is tied with.
+    kept = better[~front[better]]
+    kept = kept[apart(kept, led_by[kept])]
+    led_by[kept], tied[kept] = keeper[kept], True
     asked = np.flatnonzero(~front & ~tied)
-    tied[asked] = compared(values, column[led_by[asked]], column[asked]).p >= alpha
+    tied[asked] = ~apart(led_by[asked], asked)
     found.loc[rows.index, "front"], found.loc[rows.index, "tied"] = front, tied
     found.loc[rows.index, "leader"] = np.where(front, np.nan, rows["cell_id"].to_numpy(object)[led_by])

@@ -32,7 +32,7 @@ from harness.store.records import Store
 from harness.verdict import table, words
 from harness.verdict.measures import BY_NAME, COST, QUALITY, Measure, bounds, measure
 from harness.verdict.names import Names, joined, names
-from harness.verdict.paired import Images, differences, groups_of, read_images
+from harness.verdict.paired import Images, differences, read_images
 from reports import options
 from reports.records import COST_AXES
 
@@ -79,12 +79,13 @@ def pick(
     images: pd.DataFrame | Images | None = None,
     cost: str | None = None,
     found: pd.DataFrame | None = None,
+    called: Names | None = None,
 ) -> Picked:
     """InputError where nothing fits, or nothing was measured.
 
     `images`: rows of `read_images`, or the measure's Images, where they are at hand already. `cost`: a column that
     says what is cheap; None: that of the first budget, NFE where there is none. `found`: the differences of the cells
-    that fit to their best, where they are known.
+    that fit to their best, or their `ties` alone, and `called`: their names, where they are known.
     """
     good = _measured(cells, by, budgets)
     fits = good
@@ -92,14 +93,12 @@ def pick(
         fits = fits[fits[BUDGETS[name][0]] <= limit]
     if fits.empty:
         raise InputError(_nothing_fits(good, budgets))
-    called = names(fits)
-    groups = pd.Series(groups_of(fits, by), fits.index)
+    called = names(fits) if called is None else called
     images = read_images(store, fits, [by.column]) if images is None else images
     found = differences(fits, images, by.column) if found is None else found.loc[fits.index]
-    choices = []
-    for _, places in groups.groupby(groups, sort=False).groups.items():
-        rows = found.loc[places]
-        where = words.where(rows, found, called) if groups.nunique() > 1 else ""
+    choices, several = [], found["group"].nunique() > 1
+    for _, rows in found.groupby("group", sort=False):
+        where = words.where(rows, found, called) if several else ""
         choices.append(_choice(rows, fits, by, budgets, called, where, cost))
     return Picked(choices, good, fits, found)
 

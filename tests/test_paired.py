@@ -13,7 +13,7 @@ from rich.console import Console
 from harness import statistics
 from harness.errors import InputError
 from harness.store.schema import CELLS, to_arrow
-from harness.verdict import measures
+from harness.verdict import measures, paired
 from reports.paired import differences, front, read_images
 
 
@@ -186,6 +186,64 @@ def test_a_cheaper_cell_that_cannot_be_told_keeps_a_cell_from_the_front():
     found = front(cells, images_of(cells, "clip_score", values), "clip_score", cost="nfe")
     assert found["front"].tolist() == [True, False, False] and found["tied"].tolist() == [False, True, True]
     assert found["leader"].tolist()[1:] == cells["cell_id"].tolist()[:2]
+
+
+def mixed(seed: int, count: int = 36) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cells of two seeds, whose costs are often equal, some hardly apart; a few with images that others have not."""
+    rng = np.random.default_rng(seed)
+    cells, images = clip(list(90 + 0.4 * rng.random(count).cumsum() * (rng.random(count) < 0.7)), noise=2.0, seed=seed)
+    cells["nfe"] = rng.integers(1, 12, count).astype(float)
+    cells["seed"] = rng.integers(0, 2, count)
+    lost = images["cell_id"].isin(cells["cell_id"][3:6]) & (images["image_index"] % 5 == 0)
+    images.loc[images["cell_id"] == cells["cell_id"][7], "prompt"] = "a ring"
+    return cells, images[~lost]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_are_those_of_the_differences(seed):
+    cells, images = mixed(seed)
+    values = paired.Images(cells, images, measures.measure("clip_score"))
+    found, all_of_it = paired.ties(cells, values, "clip_score"), differences(cells, images, "clip_score")
+    for column in ("cell_id", "value", "group", "to", "tied"):
+        assert found[column].tolist() == all_of_it[column].tolist(), column
+    assert 2 < found["tied"].sum() < len(found) - 2
+
+
+def front_by_all_pairs(cells: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """The front as its docstring says it, from every comparison in full."""
+    values = paired.Images(cells, images, measures.measure("clip_score"))
+    out = pd.DataFrame({"front": False, "leader": None, "tied": False}, cells.index)
+    for _, rows in cells.groupby("seed"):
+        rows = rows.assign(loss=-rows["clip_score"]).sort_values(["nfe", "loss"], kind="stable")
+        alpha, column = paired.ALPHA / (len(rows) * (len(rows) - 1) // 2), values.places(rows["cell_id"])
+        p = np.array([paired.compared(values, int(one), column).p for one in column])
+        loss, leader = rows["loss"].to_numpy(), 0
+        out.loc[rows.index[0], "front"] = True
+        for k in range(1, len(rows)):
+            keeper = leader
+            if (loss[k] < loss[:k]).all():
+                best = int(loss[:k].argmin())
+                hardest = best if p[k, best] >= alpha else int(p[k, :k].argmax())
+                if p[k, hardest] < alpha:
+                    leader = k
+                    out.loc[rows.index[k], "front"] = True
+                    continue
+                keeper = hardest if p[k, leader] < alpha else leader
+            out.loc[rows.index[k], "leader"] = rows["cell_id"].iloc[keeper]
+            out.loc[rows.index[k], "tied"] = p[keeper, k] >= alpha
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_front_is_that_of_all_comparisons(seed):
+    cells, images = mixed(seed)
+    found, expected = (
+        front(cells, images, "clip_score", cost="nfe").reindex(cells.index),
+        front_by_all_pairs(cells, images),
+    )
+    for column in ("front", "leader", "tied"):
+        assert found[column].where(found[column].notna(), None).tolist() == expected[column].tolist(), column
+    assert 2 < expected["front"].sum() < len(cells) / 2 and expected["tied"].any()
 
 
 def test_rows_are_read_from_the_store(tmp_path):

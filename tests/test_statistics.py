@@ -99,6 +99,35 @@ def test_values_that_hardly_vary_give_a_finite_interval():
     assert np.isnan(statistics.mean_interval(np.array([3.7]))).all(), "one value has no interval"
 
 
+SIGNS = {
+    "normal": lambda rng, shape: rng.normal(size=shape) + 3 * rng.normal(size=shape[1]) / np.sqrt(shape[0]),
+    "heavy": lambda rng, shape: rng.standard_cauchy(shape) + 5 * rng.normal(size=shape[1]),
+    "one image against all": lambda rng, shape: np.vstack(
+        [rng.uniform(-90, 1, shape[1]), 1 + 0.01 * rng.normal(size=shape)]
+    )[: shape[0]],
+    "few differ": lambda rng, shape: (rng.random(shape) < 0.1) * (1 + rng.normal(size=shape)),
+    "shares": lambda rng, shape: rng.integers(-1, 2, shape).astype(float),
+    "the same in all": lambda rng, shape: np.ones(shape) * rng.integers(-1, 2, shape[1]),
+    "huge": lambda rng, shape: 1e150 * (rng.normal(size=shape) + 0.4),
+    "tiny": lambda rng, shape: 1e-140 * (rng.normal(size=shape) + 0.4),
+}
+
+
+@pytest.mark.parametrize("n", (1, 2, 5, 16, 200))
+@pytest.mark.parametrize("kind", SIGNS)
+def test_whether_an_interval_holds_0_is_what_its_ends_say(kind, n):
+    d = SIGNS[kind](np.random.default_rng(n), (n, 200))
+    low, high = statistics.mean_interval(d, differences=True)
+    np.testing.assert_array_equal(statistics.holds_0(d), (low <= 0) & (high >= 0))
+
+
+def test_few_intervals_are_made_to_ask_whether_they_hold_0(monkeypatch):
+    real, asked = statistics.mean_interval, []
+    monkeypatch.setattr(statistics, "mean_interval", lambda d, *a, **k: asked.append(d.shape[1]) or real(d, *a, **k))
+    statistics.holds_0(SIGNS["normal"](np.random.default_rng(0), (64, 1000)))
+    assert sum(asked) < 50
+
+
 @pytest.mark.parametrize("n, least", ((5, 0.92), (6, 0.94), (10, 0.93), (40, 0.93)))
 def test_the_interval_of_a_median_covers(n, least):
     values = np.random.default_rng(n).lognormal(0, 1, (REPEATS, n))

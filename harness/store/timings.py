@@ -56,6 +56,8 @@ def paired_seconds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of both cells, (n,) each, over the rounds that both have."""
     a, b = map(_arranged, (timings_a, timings_b))
+    if a.index.equals(b.index):
+        return a.to_numpy(float), b.to_numpy(float)
     both = a.index.intersection(b.index)
     return a.loc[both].to_numpy(float), b.loc[both].to_numpy(float)
 

@@ -71,12 +71,12 @@ def names(cells: pd.DataFrame) -> Names:
     columns = {}
     for column in SHOWN:
         if column in cells and (column in ALWAYS or cells[column].nunique(dropna=False) > 1):
-            columns[column] = cells[column].map(plain)
+            columns[column] = _plain(cells[column])
     for knobs, owner in KNOBS_OF.items():
         if knobs in cells and owner in cells:
             said = _knobs(cells, knobs, owner)
             if said.any():
-                own = columns.get(owner, cells[owner].map(plain))
+                own = columns.get(owner, _plain(cells[owner]))
                 columns[owner] = (own + " " + said).str.strip()
     for column in DIFFERING:
         if column in columns:
@@ -84,7 +84,7 @@ def names(cells: pd.DataFrame) -> Names:
     table = pd.DataFrame({column: columns[column] for column in SHOWN if column in columns}, index=cells.index)
     for column in CIRCUMSTANCES:
         if table.duplicated().any() and column in cells and cells[column].nunique(dropna=False) > 1:
-            table[column] = cells[column].map(plain)
+            table[column] = _plain(cells[column])
     table.insert(0, "cell", _short_ids(cells["cell_id"]))
     common = [phrase(column, plain(cells[column].iloc[0])) for column in IN_COMMON if _agreed(cells, column)]
     return Names(table, ", ".join(common))
@@ -109,6 +109,12 @@ def plain(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
+def _plain(values: pd.Series) -> pd.Series:
+    """Each value as a reader writes it: of thousands of cells a few differ."""
+    codes, levels = pd.factorize(values, use_na_sentinel=False)
+    return pd.Series(np.array([plain(level) for level in levels], dtype=object)[codes], values.index)
+
+
 def phrase(column: str, value: str) -> str:
     if value in (NOTHING, ""):
         return ""
@@ -128,9 +134,10 @@ def _short_ids(ids: pd.Series) -> pd.Series:
 def _knobs(cells: pd.DataFrame, knobs: str, owner: str) -> pd.Series:
     """Of each cell the knobs in which it differs from others of the same sampler (or schedule)."""
     said = pd.Series("", cells.index, dtype=object)
-    for _, rows in cells.groupby(owner, dropna=False, sort=False):
-        if rows[knobs].nunique(dropna=False) > 1:
-            said[rows.index] = _differing(rows[knobs])
+    kinds = cells[[owner, knobs]].drop_duplicates()
+    mixed = kinds.loc[kinds[owner].duplicated(), owner]
+    for _, rows in cells[cells[owner].isin(mixed)].groupby(owner, dropna=False, sort=False):
+        said[rows.index] = _differing(rows[knobs])
     return said
 
 

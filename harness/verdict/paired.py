@@ -42,6 +42,7 @@ from harness.verdict.measures import INFLUENCE, ROOT, Measure, bounds, measure, 
 
 ALPHA = 0.05
 BEST = "best"
+BLOCK = 2048  # pairs whose images' differences are held at once
 COLUMNS = ("cell_id", "value", "group", "to", "difference", "low", "high", "n", "p", "effect", "tied", "paired")
 
 
@@ -97,11 +98,35 @@ def differences(
     return found
 
 
+def ties(cells: pd.DataFrame, values: Images, metric: str) -> pd.DataFrame:
+    """Of `differences` to the best the columns cell_id, value, group, to and tied alone: the same answers, but with an
+    interval only where one can change them.
+    """
+    what = measure(metric)
+    chosen = cells[(cells["status"] == "ok") & cells[what.column].notna()]
+    found = pd.DataFrame({"cell_id": chosen["cell_id"], "value": chosen[what.column].astype(float)})
+    found["group"] = groups_of(chosen, what)
+    found["to"] = _anchors(found, what, BEST)
+    itself = (found["cell_id"] == found["to"]).to_numpy()
+    size = found["group"].value_counts().to_numpy()
+    count, asked = int(np.maximum(size * (size - 1) // 2, size - 1).sum()), int((~itself).sum())
+    p = np.ones(len(found))
+    if asked:
+        others, anchors = (values.places(found.loc[~itself, name]) for name in ("cell_id", "to"))
+        # Holm multiplies no p of the asked by less than count − asked + 1: what is above is tied, whatever it is.
+        p[~itself] = statistics.holm(p_below(values, anchors, others, ALPHA / (count - asked + 1)), count)
+    return found.assign(tied=~(p < ALPHA))
+
+
 def groups_of(cells: pd.DataFrame, what: Measure, free: Sequence[str] = ()) -> np.ndarray:
     """A number a cell: equal where values of `what` may be compared."""
     columns = [column for column in same(what) if column in cells and column not in free]
-    codes = [pd.factorize(cells[column].astype(object))[0] for column in columns]
-    return pd.factorize(pd.Series(list(map(tuple, np.stack(codes, 1))), dtype=object))[0]
+    together = np.zeros(len(cells), np.int64)
+    for column in columns:
+        codes, levels = pd.factorize(cells[column])
+        if len(levels) > 1 or (codes < 0).any():  # most columns have one value, which tells nothing apart
+            together = pd.factorize(together * (len(levels) + 1) + codes + 1)[0]
+    return together
 
 
 def _anchors(found: pd.DataFrame, what: Measure, to: str) -> pd.Series:
@@ -128,6 +153,10 @@ class Images:
         self.prompts = np.zeros((0, len(cells)), np.int64)
         if images is not None and what.images is not None and what.images in images:
             self._fill(images, what)
+        have = ~np.isnan(self.values)
+        # Cells with a number in common have images of the same prompts, and none is missing in one of them alone.
+        told = np.concatenate([have, np.where(have, self.prompts, 0)]).T
+        self._alike = pd.factorize(pd.Series([row.tobytes() for row in told], dtype=object))[0]
 
     def _fill(self, images: pd.DataFrame, what: Measure) -> None:
         given = images[what.images].to_numpy(float)
@@ -151,23 +180,39 @@ class Images:
         """The columns of these cells."""
         return np.array([self._places[cell_id] for cell_id in cell_ids], np.int64)
 
-    def against(self, first: np.ndarray, rest: np.ndarray) -> Iterator[tuple[np.ndarray, statistics.Paired | None]]:
-        """The cells of columns `rest` minus those of columns `first`, pair by pair: (which pairs, comparison), those
-        with the same images at once; None: no image is in both.
+    def against(self, first: np.ndarray, rest: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """The cells of columns `rest` minus those of columns `first`, pair by pair: (which pairs, (images, pairs)),
+        those with the same images at once; None: no image is in both.
         """
-        both = ~np.isnan(self.values[:, rest]) & ~np.isnan(self.values[:, first])
-        same = (self.prompts[:, rest] == self.prompts[:, first]) | ~both
+        for which, rows in self._together(first, rest):
+            if rows is None:
+                yield which, None
+                continue
+            for begin in range(0, len(which), BLOCK):
+                some = which[begin : begin + BLOCK]
+                yield some, self.values[np.ix_(rows, rest[some])] - self.values[np.ix_(rows, first[some])]
+
+    def _together(self, first: np.ndarray, rest: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """(Which pairs, the rows of the images that both of each have); None: of those no image is in both."""
+        kind = self._alike[rest]
+        alike = kind == self._alike[first]
+        for one in np.unique(kind[alike]):
+            which = np.flatnonzero(alike & (kind == one))
+            rows = np.flatnonzero(~np.isnan(self.values[:, rest[which[0]]]))
+            yield which, rows if len(rows) else None
+        unlike = np.flatnonzero(~alike)
+        if not len(unlike):
+            return
+        both = ~np.isnan(self.values[:, rest[unlike]]) & ~np.isnan(self.values[:, first[unlike]])
+        same = (self.prompts[:, rest[unlike]] == self.prompts[:, first[unlike]]) | ~both
         usable = both.any(0) & same.all(0)
         if (~usable).any():
-            yield np.flatnonzero(~usable), None
+            yield unlike[~usable], None
         masks: dict[bytes, list[int]] = {}
         for k in np.flatnonzero(usable):
             masks.setdefault(both[:, k].tobytes(), []).append(k)
         for key, chosen in masks.items():
-            rows = np.flatnonzero(np.frombuffer(key, bool))
-            candidate = self.values[np.ix_(rows, rest[chosen])]
-            baseline = self.values[np.ix_(rows, first[chosen])]
-            yield np.array(chosen), statistics.paired(baseline, candidate)
+            yield unlike[chosen], np.flatnonzero(np.frombuffer(key, bool))
 
 
 @dataclass
@@ -194,10 +239,11 @@ def compared(values: Images, anchors: int | np.ndarray, others: np.ndarray) -> C
         difference=own[others] - own[anchors], low=np.full(k, np.nan), high=np.full(k, np.nan),
         n=np.zeros(k), p=np.ones(k), effect=np.full(k, np.nan), paired=np.zeros(k, bool),
     )  # fmt: skip
-    for which, result in values.against(anchors, others):
-        if result is None:
+    for which, found in values.against(anchors, others):
+        if found is None:
             _unpaired(out, which, np.hypot(values.half[anchors[which]], values.half[others[which]]))
             continue
+        result = statistics.paired_differences(found)
         out.n[which], out.paired[which] = float(result.n), True
         for name in ("difference", "low", "high", "p", "effect"):
             getattr(out, name)[which] = getattr(result, name)
@@ -209,6 +255,24 @@ def compared(values: Images, anchors: int | np.ndarray, others: np.ndarray) -> C
     out.difference[itself] = out.low[itself] = out.high[itself] = 0.0
     out.p[itself] = 1.0
     return out
+
+
+def p_below(values: Images, anchors: np.ndarray, others: np.ndarray, level: float) -> np.ndarray:
+    """The p of `compared` as far as it is below `level` ≤ 0.05; where it is not, some p that is not either.
+
+    An interval is looked at only where the images' p is below, as nothing else can lift it; and of that only whether it
+    holds 0.
+    """
+    p = np.ones(len(others))
+    for which, found in values.against(anchors, others):
+        if found is None:
+            p[which] = compared(values, anchors[which], others[which]).p
+            continue
+        p[which] = statistics.sign_flip_p(found)
+        low = np.flatnonzero(p[which] < level)
+        p[which[low[statistics.holds_0(found[:, low])]]] = 1 - statistics.LEVEL
+    p[others == anchors] = 1.0
+    return p
 
 
 def to_one(rows: pd.DataFrame, values: Images, anchor: str) -> pd.DataFrame:

@@ -9,7 +9,9 @@ import pandas as pd
 
 from harness.errors import InputError
 from harness.store.records import Store
-from harness.verdict.measures import Measure
+from harness.verdict.measures import Measure, same
+from harness.verdict.names import Names, names
+from harness.verdict.paired import ties
 from reports.pick import MOST_GROUPS, Choice, pick
 from reports.web.verdicts import Evidence
 
@@ -26,16 +28,39 @@ def answers(known: Evidence, best: dict[Measure, pd.DataFrame], store: Store) ->
     """
     found = []
     asked = [what for what in known.measures if what.column in ASKED]
+    cells, called = _narrow(known, asked), _Called(known.good)
     for what in asked:
-        have = known.good[known.good[what.column].notna()]
-        steps = [{"limit": None, "choices": _picked(known, store, what, None, best[what])}]
+        have = cells[cells[what.column].notna()]
+        steps = [{"limit": None, "choices": _picked(have, known, store, what, None, best[what], called)}]
         limits = budgets(have)
         room = max(LEAST, SEARCHED // (len(have) * len(asked)))
         if len(limits) > 1:
             for limit in limits[:: max(1, -(-len(limits) // room))]:
-                steps.append({"limit": limit, "choices": _picked(known, store, what, limit, None)})
+                some = have[have["latency_s"] <= limit]
+                ties_of = ties(some, known.values(what), what.column)
+                steps.append({"limit": limit, "choices": _picked(some, known, store, what, limit, ties_of, called)})
         found.append({"measure": what.column, "steps": steps})
     return found
+
+
+def _narrow(known: Evidence, asked: list[Measure]) -> pd.DataFrame:
+    """The good cells with what a choice asks of them alone: of 250 columns every part that is taken costs."""
+    wanted = {"cell_id", "status", "sampler", "schedule", "steps", "latency_s", "nfe"}
+    wanted |= {name for what in asked for name in (what.column, *same(what))}
+    return known.good[[name for name in known.good if name in wanted]]
+
+
+class _Called:
+    """The names of any of the cells, made once for all measures that ask of the same ones."""
+
+    def __init__(self, cells: pd.DataFrame) -> None:
+        self._cells, self._names = cells, dict[bytes, Names]()
+
+    def __call__(self, places: pd.Index) -> Names:
+        key = np.asarray(places).tobytes()
+        if key not in self._names:
+            self._names[key] = names(self._cells.loc[places])
+        return self._names[key]
 
 
 def budgets(cells: pd.DataFrame) -> list[float]:
@@ -55,12 +80,18 @@ def _up(value: float) -> float:
 
 
 def _picked(
-    known: Evidence, store: Store, what: Measure, limit: float | None, found: pd.DataFrame | None
+    cells: pd.DataFrame,
+    known: Evidence,
+    store: Store,
+    what: Measure,
+    limit: float | None,
+    found: pd.DataFrame,
+    called: _Called,
 ) -> list[dict[str, Any]]:
     cost = "latency_s" if known.good["latency_s"].notna().any() else "nfe"
     try:
         budgets = {} if limit is None else {"latency": limit}
-        picked = pick(known.cells, store, what, budgets, known.values(what), cost, found)
+        picked = pick(cells, store, what, budgets, known.values(what), cost, found, called(cells.index))
     except InputError:
         return []
     place = {label: k for k, label in enumerate(known.cells.index)}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import InputError
+from harness.store import schema
 from harness.store.records import Store
 from harness.store.timings import by_round
 from harness.verdict import ratios, words
@@ -41,6 +43,7 @@ class Evidence:
     measures: list[Measure]
     notes: list[str] = field(default_factory=list)
     _values: dict[str, Images] = field(default_factory=dict)
+    _groups: dict[str, dict[object, int]] = field(default_factory=dict)
 
     def values(self, what: Measure) -> Images:
         """The values of one measure, of cells and images: arranged once, asked by every view."""
@@ -49,7 +52,14 @@ class Evidence:
             self._values[what.column] = Images(have, self.images, what)
         return self._values[what.column]
 
-    @property
+    def groups(self, what: Measure) -> dict[object, int]:
+        """Cell → the number of those that two of which may be set side by side, of all cells that have the measure."""
+        if what.column not in self._groups:
+            have = self.good[self.good[what.column].notna()]
+            self._groups[what.column] = dict(zip(have.index, groups_of(have, what, compare.FREE), strict=True))
+        return self._groups[what.column]
+
+    @cached_property
     def good(self) -> pd.DataFrame:
         return self.cells[self.cells["status"] == "ok"]
 
@@ -130,13 +140,12 @@ def uncorrected(known: Evidence, asked: Iterable[tuple[object, object]]) -> pd.D
     pairs = list(asked)
     parts = []
     for what in known.measures:
-        have = known.good[known.good[what.column].notna()]
-        group = dict(zip(have.index, groups_of(have, what, compare.FREE), strict=True))
+        group = known.groups(what)
         near = [(a, b) for a, b in pairs if a in group and group.get(b) == group[a]]
         if not near:
             continue
-        values, column = known.values(what), {place: k for k, place in enumerate(have.index)}
-        own = have[what.column].to_numpy(float)
+        values, column = known.values(what), {place: k for k, place in enumerate(group)}
+        own = values.of.to_numpy()
         anchors, others = (np.array([column[pair[side]] for pair in near]) for side in (0, 1))
         counts, ends = _histograms(values, anchors, others)
         parts.append(
@@ -155,19 +164,20 @@ def uncorrected(known: Evidence, asked: Iterable[tuple[object, object]]) -> pd.D
 
 def _histograms(values: Images, anchors: np.ndarray, others: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Counts (BINS,) of the images' differences and the ends of the bins, for each pair of columns."""
-    counts, ends = [], np.full((len(others), 2), np.nan)
-    for k, (anchor, other) in enumerate(zip(anchors, others, strict=True)):
-        found = values.values[:, other] - values.values[:, anchor]
-        found = found[np.isfinite(found)]
-        if len(found) < 2:
-            counts.append(np.zeros(BINS, np.uint16))
+    counts, ends = np.zeros((len(others), BINS), np.uint16), np.full((len(others), 2), np.nan)
+    for which, found in values.against(anchors, others):
+        if found is None or len(found) < 2:
             continue
-        low, high = min(found.min(), 0.0), max(found.max(), 0.0)
-        high = high if high > low else low + 1.0
+        finite = np.isfinite(found).all(0)
+        which, found = which[finite], found[:, finite]
+        low, high = found.min(0).clip(max=0.0), found.max(0).clip(min=0.0)
+        high = np.where(high > low, high, low + 1.0)
         at = np.minimum(((found - low) * (BINS / (high - low))).astype(np.int64), BINS - 1)
-        counts.append(np.bincount(at, minlength=BINS).clip(max=65535).astype(np.uint16))
-        ends[k] = low, high
-    return counts, ends
+        at += BINS * np.arange(len(which))
+        counted = np.bincount(at.reshape(-1), minlength=BINS * len(which)).reshape(-1, BINS)
+        counts[which] = counted.clip(max=65535)
+        ends[which] = np.stack([low, high], 1)
+    return list(counts), ends
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -182,13 +192,14 @@ def latency_ratios(known: Evidence, places: Sequence[object], store: Store) -> p
     asked = list(combinations(places, 2))[:TIMED]
     needed = [name for cost in compare.RATIOS for name in (cost, *bounds(cost)) if name in known.cells]
     cells = known.cells.loc[list({place for pair in asked for place in pair}), ["cell_id", *needed]]
-    timed = {cell_id: by_round(rows) for cell_id, rows in ratios.timings(store, cells).items()}
-    rows = []
-    for pair in asked:
+    timings = ratios.timings(store, cells)
+    timed = {place: by_round(timings[cell_id]) for place, cell_id in cells["cell_id"].items()}
+    told, rows = cells.to_dict("index"), []
+    for a, b in asked:
         for name in compare.RATIOS:
-            row = compare.ratio(cells, timed, BY_NAME[name], pair)
+            row = compare.ratio(BY_NAME[name], told[a], told[b], timed[a], timed[b])
             if row is not None:
-                rows.append({"place_a": pair[0], "place_b": pair[1], **row})
+                rows.append({"place_a": a, "place_b": b, **row})
     return pd.DataFrame(
         rows, columns=["place_a", "place_b", "measure", "a", "b", "difference", "low", "high", "n", "paired"]
     )
@@ -212,13 +223,15 @@ class Level:
 def levels(known: Evidence, axes: Sequence[str]) -> list[Level]:
     """As `python reports/compare.py axis=a axis=b`, for every two of an axis's values where they are few."""
     found, left = [], COMPARED
+    measured = {column.name for column in (*schema.QUALITY, *schema.COST)}
+    cells = known.good[[name for name in known.good if name not in measured]]
     for axis in axes:
-        values = list(dict.fromkeys(known.good[axis].dropna().sort_values()))
+        values = list(dict.fromkeys(cells[axis].dropna().sort_values()))
         if not 2 <= len(values) < LEVELS:
             continue
         for a, b in combinations(values, 2):
             try:
-                matched = matching.match(known.good, f"{axis}={_typed(a)}", f"{axis}={_typed(b)}")
+                matched = matching.match(cells, f"{axis}={_typed(a)}", f"{axis}={_typed(b)}")
             except InputError:
                 continue
             left -= len(matched.pairs) * len(known.measures)
