@@ -100,16 +100,25 @@ def _encoded(found: dict[int, str], store: Store) -> Pictures:
                 [one if masks is None else outlined(one, masks[k]) for k, one in enumerate(sources)]
             )
     pixels = sum(grid.images.size for grid in grids.values())
-    for lossless in (True, False):
-        if lossless and pixels > 8 * LOSSLESS:
-            continue
-        files = {found[place]: _webp(grid.images, lossless) for place, grid in grids.items()}
-        files |= {found[place] + SOURCE: _webp(images, lossless) for place, images in begun.items()}
-        if not lossless or sum(map(len, files.values())) <= LOSSLESS:
-            break
+    rows = {found[place]: grid.images for place, grid in grids.items()}
+    rows |= {found[place] + SOURCE: images for place, images in begun.items()}
+    files = _lossless(rows) if pixels <= 8 * LOSSLESS else None
+    lossless = files is not None
+    files = {name: _webp(images, False) for name, images in rows.items()} if files is None else files
     tiles = {place: grid.indices for place, grid in grids.items()}
     sizes = {place: (grid.images.shape[2], grid.images.shape[1]) for place, grid in grids.items()}
     return Pictures(files, tiles, sizes, set(begun), lossless)
+
+
+def _lossless(rows: dict[str, np.ndarray]) -> dict[str, bytes] | None:
+    """The rows of tiles to the pixel; None as soon as they are too many bytes."""
+    files, size = {}, 0
+    for name, images in rows.items():
+        files[name] = _webp(images, True)
+        size += len(files[name])
+        if size > LOSSLESS:
+            return None
+    return files
 
 
 def _webp(images: np.ndarray, lossless: bool) -> bytes:
