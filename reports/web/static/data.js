@@ -76,8 +76,31 @@ const Page = {};
       data.byCell.get(cell).push(row);
     });
     data.text = new Array(data.rows);
+    data.coded = new Map();
     return data;
   };
+
+  // A column as text, made when it is first asked for: `levels`, the values in order with how often each occurs; `codes`,
+  // of every cell which of them it has.
+  Page.coded = (name) => {
+    const held = Page.data.coded;
+    if (!held.has(name)) held.set(name, coded(Page.data, name));
+    return held.get(name);
+  };
+
+  function coded(data, name) {
+    const column = data.column.get(name), raw = column.numbers ?? column.codes ?? column.flags;
+    const texts = new Map(), seen = new Map(), counts = new Map(); // values as they are kept, and the texts of them
+    for (let i = 0; i < data.rows; i++) {
+      if (!texts.has(raw[i])) texts.set(raw[i], String(column.get(i) ?? Page.NOTHING));
+      const text = texts.get(raw[i]);
+      counts.set(text, (counts.get(text) ?? 0) + 1);
+    }
+    const number = (text) => (text === Page.NOTHING ? -Infinity : Number(text));
+    const levels = [...counts].sort(column.numbers ? (p, q) => number(p[0]) - number(q[0]) : (p, q) => p[0].localeCompare(q[0]));
+    levels.forEach(([text], code) => seen.set(text, code));
+    return { levels, codes: Int32Array.from(raw, (value) => seen.get(texts.get(value))) };
+  }
 
   // All that a person may search a cell by, made when it is first asked for. Hashes are left out: a short number is in many.
   Page.searchable = (data, i) => {

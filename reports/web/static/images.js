@@ -189,20 +189,20 @@
     const state = Page.state, names = axes.map((axis) => axis.column);
     const column = names.includes(state.column) ? state.column : names.includes("steps") ? "steps" : names[0];
     const row = names.includes(state.row) ? state.row : names.find((name) => name !== column) ?? column;
-    const indices = [...new Set(have.flatMap((i) => data.images.tiles[i]))].sort((p, q) => p - q);
+    const found = new Set();
+    for (const i of have) for (const index of data.images.tiles[i]) found.add(index);
+    const indices = [...found].sort((p, q) => p - q);
     const image = indices.includes(Number(state.image)) ? Number(state.image) : indices[0];
-    const level = (name, i) => String(data.column.get(name).get(i) ?? Page.NOTHING);
-    const first = new Map(); // the first cell of each pair of values
-    for (const i of have) if (data.images.tiles[i].includes(image)) {
-      const key = JSON.stringify([level(column, i), level(row, i)]);
-      if (!first.has(key)) first.set(key, i);
+    const [x, y] = [column, row].map(Page.coded), first = new Map(); // the first cell of each pair of values
+    for (const i of have) {
+      const key = x.codes[i] * y.levels.length + y.codes[i];
+      if (!first.has(key) && data.images.tiles[i].includes(image)) first.set(key, i);
     }
-    const some = (name) => { const here = new Set(have.map((i) => level(name, i))); return Page.levels(name).map(([value]) => value).filter((value) => here.has(value)); };
-    const [across, down] = [some(column), some(row)].map((values) => values.slice(0, SHEET)), left = some(column).length > SHEET || some(row).length > SHEET;
-    const pick = (x, y) => first.get(JSON.stringify([x, y]));
+    const some = ({ codes, levels }) => { const here = new Set(have.map((i) => codes[i])); return levels.map((_, code) => code).filter((code) => here.has(code)); };
+    const [across, down] = [some(x), some(y)], left = across.length > SHEET || down.length > SHEET;
     const choices = axes.map((axis) => [axis.column, axis.title]), sample = (data.byCell.get(have[0]) ?? []).find((r) => data.images.index[r] === image);
-    const cell = (x, y) => {
-      const i = pick(x, y);
+    const cell = (at, on) => {
+      const i = first.get(at * y.levels.length + on);
       if (i === undefined) return Page.el("td", {}, Page.NOTHING);
       const open = Page.button("", () => Page.pick("a", i), { "aria-label": `${data.nameOf(i)}: open as A`, class: "bare" });
       open.append(tile(i, data.images.tiles[i].indexOf(image), 80, ""));
@@ -214,7 +214,7 @@
       Page.el("p", { class: "note" }, Page.el("bdi", {}, short(prompt(data, sample, image)))),
       left ? Page.el("p", { class: "note" }, `The first ${SHEET} values of an axis: filter to see others.`) : null,
       Page.el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Images over two axes" }, Page.el("table", {}, Page.el("caption", { class: "unseen" }, "Images over two axes"),
-        Page.el("thead", {}, Page.el("tr", {}, Page.el("td", {}), across.map((x) => Page.el("th", { scope: "col" }, x)))),
-        Page.el("tbody", {}, down.map((y) => Page.el("tr", {}, Page.el("th", { scope: "row" }, y), across.map((x) => cell(x, y))))))));
+        Page.el("thead", {}, Page.el("tr", {}, Page.el("td", {}), across.slice(0, SHEET).map((at) => Page.el("th", { scope: "col" }, x.levels[at][0])))),
+        Page.el("tbody", {}, down.slice(0, SHEET).map((on) => Page.el("tr", {}, Page.el("th", { scope: "row" }, y.levels[on][0]), across.slice(0, SHEET).map((at) => cell(at, on))))))));
   }
 })();

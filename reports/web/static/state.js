@@ -79,11 +79,8 @@
       if (!column) continue;
       if (filter.among) {
         const wanted = new Set(filter.among);
-        if (column.codes) {
-          const codes = new Set(column.levels.map((level, code) => (wanted.has(level) ? code : -2)));
-          if (wanted.has(Page.NOTHING)) codes.add(-1);
-          tests.push((i) => codes.has(column.codes[i]));
-        } else tests.push((i) => wanted.has(String(column.get(i) ?? Page.NOTHING)));
+        const { levels, codes } = Page.coded(name), kept = levels.map(([level]) => wanted.has(level));
+        tests.push((i) => kept[codes[i]]);
       } else {
         const [least, most] = rounded(column, filter);
         tests.push((i) => column.numbers[i] >= least && column.numbers[i] <= most);
@@ -116,16 +113,7 @@
   Page.shownRows = () => (Page.selected ? Page.rows.filter((i) => Page.selected.has(i)) : Page.rows);
 
   // The values of an axis with how often each occurs.
-  Page.levels = (name) => {
-    const column = Page.data.column.get(name), counts = new Map();
-    for (let i = 0; i < Page.data.rows; i++) {
-      const value = String(column.get(i) ?? Page.NOTHING);
-      counts.set(value, (counts.get(value) ?? 0) + 1);
-    }
-    const number = (text) => (text === Page.NOTHING ? -Infinity : Number(text));
-    const order = column.numbers ? (a, b) => number(a[0]) - number(b[0]) : (a, b) => a[0].localeCompare(b[0]);
-    return [...counts].sort(order);
-  };
+  Page.levels = (name) => Page.coded(name).levels;
 
   Page.pick = (side, i) => {
     const id = i === null ? undefined : Page.data.idOf(i);
@@ -133,14 +121,23 @@
     Page.say(i === null ? `${side.toUpperCase()} is empty` : `${side.toUpperCase()}: ${Page.data.nameOf(i)}`);
   };
 
-  // A select of the cell that is A or B, among `rows`: of many the first, and how many more there are.
-  const LISTED = 600;
+  // A select of the cell that is A or B, among `rows`: of many the first, and how many more there are. A long list is made
+  // when somebody turns to it: hundreds of options cost more than all that is in sight.
+  const LISTED = 600, AT_ONCE = 40;
   Page.chooser = (label, side, now, rows, none = []) => {
-    const listed = [...new Set([...(now === null ? [] : [now]), ...rows.slice(0, LISTED)])], data = Page.data;
-    const field = Page.select(label, [...none, ...listed.map((i) => [data.idOf(i), data.nameOf(i)])], now === null ? "" : data.idOf(now), (id) => Page.set({ [side]: id || undefined }));
-    if (rows.length > LISTED) field.querySelector("select").append(Page.el("option", { disabled: true }, `… and ${rows.length - LISTED} more: filter to find them`));
+    const data = Page.data, option = (i) => [data.idOf(i), data.nameOf(i)];
+    const listed = [...new Set([...(now === null ? [] : [now]), ...rows.slice(0, LISTED)])], few = listed.length <= AT_ONCE;
+    const field = Page.select(label, [...none, ...(few ? listed : listed.slice(0, 1)).map(option)], now === null ? "" : data.idOf(now), (id) => Page.set({ [side]: id || undefined }));
+    const select = field.querySelector("select");
+    const fill = () => {
+      for (const type of ASKED) select.removeEventListener(type, fill);
+      select.append(...listed.slice(1).map((i) => Page.el("option", { value: option(i)[0] }, option(i)[1])));
+      if (rows.length > LISTED) select.append(Page.el("option", { disabled: true }, `… and ${rows.length - LISTED} more: filter to find them`));
+    };
+    if (!few) for (const type of ASKED) select.addEventListener(type, fill);
     return field;
   };
+  const ASKED = ["focus", "pointerdown", "mousedown"];
 
   Page.cell = (side) => Page.data.byId.get(state[side]) ?? null;
 })();

@@ -27,8 +27,8 @@
       Page.select("Colour", axes, colour, (value) => Page.set({ colour: value })),
       Page.select("Shape", axes, shape, (value) => Page.set({ shape: value })),
       Page.select("Facets", axes, facet, (value) => Page.set({ facet: value }))));
-    const colours = kinds(data, colour), shapes = kinds(data, shape);
-    const panels = facet ? apart(data, facet, rows) : [["", rows]];
+    const colours = kinds(colour), shapes = kinds(shape);
+    const panels = facet ? apart(facet, rows) : [["", rows]];
     const reach = (name) => [values(name), ...(rows.length <= BARS ? bounds(data, name).filter(Boolean).map((ends) => rows.map((i) => ends[i] * Page.scale(data, name))) : [])].flat();
     const spec = {
       x: { title: Page.axisLabel(data, x), log: logx, ends: Page.ends(reach(x), logx) },
@@ -54,17 +54,17 @@
     return [...first, ...later].map((name) => [name, Page.heading(data, name)]);
   }
 
-  function kinds(data, name) {
+  function kinds(name) {
     if (!name) return { of: () => 0, levels: [] };
-    const levels = Page.levels(name).map(([level]) => level), at = new Map(levels.map((level, k) => [level, k]));
-    return { of: (i) => at.get(String(data.column.get(name).get(i) ?? Page.NOTHING)), levels };
+    const { levels, codes } = Page.coded(name);
+    return { of: (i) => codes[i], levels: levels.map(([level]) => level) };
   }
 
   // [[level, its cells]] in the order of the axis.
-  function apart(data, name, rows) {
-    const column = data.column.get(name), found = new Map(Page.levels(name).map(([level]) => [level, []]));
-    for (const i of rows) found.get(String(column.get(i) ?? Page.NOTHING)).push(i);
-    return [...found].filter(([, some]) => some.length);
+  function apart(name, rows) {
+    const { levels, codes } = Page.coded(name), found = levels.map(([level]) => [level, []]);
+    for (const i of rows) found[codes[i]][1].push(i);
+    return found.filter(([, some]) => some.length);
   }
 
   function panel(holder, data, rows, { x, y, spec, colours, shapes, level, small }) {
