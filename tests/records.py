@@ -164,6 +164,29 @@ def _save_plan(store: Store, sampler: str, steps: int) -> str:
     return plan_id
 
 
+def diagnose(store: Store, row: dict, name: str, **more) -> dict:
+    """A file as `python -m harness.diagnose` leaves it, of the plan of a cell that was written."""
+    plan = plan_json.loads(store.place.read(layout.plan(row["plan_id"]))).plan
+    steps = [
+        {
+            "calls": [k, k + 1], "from": 10.0 / (k + 1), "to": 10.0 / (k + 2), "h": 0.5, "misses": [0.0, 0.1],
+            "amplifies": 1.0 + k, "local": 0.01 * (k + 1), "arrives": 0.02 * (k + 1), "share": 0.1 * k - 0.1,
+            "euler": None,
+        }
+        for k in range(plan.nfe)
+    ]  # fmt: skip
+    told = {
+        "version": 1, "cell_id": "0" * 16, "cell": "a cell", "model": row["model"], "cfg": row["cfg"], "images": 16,
+        "plan_id": row["plan_id"], "error": 0.0625, "start": {"arrives": 0.001, "share": 0.002}, "steps": steps,
+        "curvature": {"ratios": [10.0, 1.0, 0.1], "dD": [0.1, 0.5, 0.0], "d2D": [0.2, float("nan"), 0.1]},
+        "coefficients": [{"call": 1, "back": 1, "weight": -0.5, "moves": 0.25, "log_error": -1.5}],
+        "levels": [{"level": 1, "ratio": 5.0, "moves": 0.5, "log_error": 0.75}],
+    }  # fmt: skip
+    told |= more
+    store.place.put(f"diagnoses/{name}.json", json.dumps(told).encode())
+    return told
+
+
 def _pictures(row: dict) -> np.ndarray:
     """Six blurred-looking discs, uint8 6×3×64×64, noisier where the discretisation error is larger."""
     y, x = np.mgrid[:64, :64]

@@ -19,10 +19,11 @@ from PIL import Image
 from harness.store import layout
 from harness.store.records import Store
 from harness.store.tiles import load_grid
+from harness.verdict import measures
 from reports import compare, matching, page
 from reports.paired import differences, front, read_images
 from reports.records import load
-from reports.web import build, columns, payload, pictures, plans, provenance, verdicts
+from reports.web import build, columns, diagnoses, payload, pictures, plans, provenance, verdicts
 from samplers import registry, schedules
 from samplers.conditions import residuals
 from samplers.core import plan_json
@@ -30,6 +31,7 @@ from samplers.core.levels import DiscreteVP, NoiseLevels
 
 HOSTILE = "</script><script>document.title='run'</script>\u202egnp.exe \"'><img src=x onerror=alert(1)>"
 LONG = "word" * 2500
+NUMBERS = [name for name in diagnoses.STEP if name != "euler"]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,24 @@ def test_differences_and_fronts_are_those_of_the_reports(html, cells, results, n
     assert set(np.flatnonzero(state == 2)) == set(led.index[led["tied"]])
 
 
+def test_every_cost_that_is_measured_has_an_axis_and_a_front(tmp_path):
+    store = Store(tmp_path)
+    costs = {"energy_j_per_image": 3.0, "cost_per_1000": 0.5, "flops": 2e9, "images_per_s": 4.0}
+    for steps in (5, 10, 20):
+        own = {name: value * steps for name, value in costs.items() if name != "cost_per_1000"}
+        records.write(store, records.cell_row("dpmpp", steps, **own), pictures=False)
+    assert page.main(["--results", str(tmp_path), "--images", "none"]) == 0
+    header, content = block_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    cells = load(tmp_path).reset_index(drop=True)
+    images = read_images(store, cells, ["fid"])
+    measured = {what.column for what in (*measures.COST, measures.FLOPS)} - {"cost_per_1000"}
+    assert {what["column"] for what in header["costs"]} == measured >= {"energy_j_per_image", "latency_s"}
+    for cost in measured:
+        state = columns.array(header["fronts"][f"fid|{cost}"]["state"], content)
+        led = front(cells, images, "fid", cost)
+        assert (state > 0).all() and {int(k) for k in np.flatnonzero(state == 1)} == set(led.index[led["front"]])
+
+
 def test_a_pair_is_what_compare_says_of_it(html, cells, results):
     header, content = block_of(html)
     pairs = header["pairs"]
@@ -170,6 +190,26 @@ def test_a_plan_that_draws_noise_has_no_order_conditions():
     levels = schedules.build("karras", DiscreteVP.scaled_linear(), 6)
     plan = registry.build_plan(registry.load("euler_a"), levels)
     assert plan.draws and plans._missed(plan_json.dumps(plan, levels).encode()) is None
+
+
+def test_a_diagnosis_stands_beside_the_plan_that_it_is_of(tmp_path):
+    store = Store(tmp_path)
+    row = records.cell_row("dpmpp", 5)
+    records.write(store, row)
+    row = load(tmp_path).iloc[0].to_dict()
+    told = records.diagnose(store, row, "0" * 16)
+    for k, more in enumerate(({"cfg": row["cfg"] + 1}, {"model": "another"}, {"plan_id": "f" * 16}, {"version": 2})):
+        records.diagnose(store, row, f"{k + 1:016x}", **more)
+    records.diagnose(store, row, "a" * 16, steps=[{"calls": "none"}])
+    for name, content in (("b", b"[]"), ("c", b"{"), ("d", b'{"version": 1, "steps": null}')):
+        store.place.put(f"diagnoses/{name * 16}.json", content)
+    (found,) = diagnoses.read(load(tmp_path), store)
+    assert found["plan"] == row["plan_id"] and found["error"] == told["error"] and "16 images" in found["said"]
+    for one, whole in zip(found["steps"], told["steps"], strict=True):
+        assert one.keys() == {"calls", *diagnoses.STEP} and one["calls"] == whole["calls"] and one["euler"] is None
+        assert [one[name] for name in NUMBERS] == pytest.approx([whole[name] for name in NUMBERS], rel=1e-3)
+    assert found["coefficients"] == told["coefficients"] and found["levels"] == told["levels"]
+    assert found["curvature"] == {**told["curvature"], "d2D": [0.2, None, 0.1]}, "what is not finite is null"
 
 
 def test_the_images_are_the_recorded_ones(results, cells):

@@ -32,6 +32,9 @@ def folder(tmp_path_factory) -> Path:
         records.write(store, records.cell_row("unipc", 20, model=HOSTILE))
     failed = {"status": "failed", "error": f"{HOSTILE} {LONG}", "fid": None, "latency_s": None}
     records.write(store, records.cell_row("plms", 7, **failed))
+    for sampler in ("dpmpp", "unipc"):  # one of them of the model with the hostile name
+        (row,) = load(folder).query(f"sampler == {sampler!r} and steps in (5, 20)").head(1).to_dict("records")
+        records.diagnose(store, row, row["cell_id"])
     assert command.main(["--results", str(folder)]) == 0
     return folder
 
@@ -134,6 +137,22 @@ def test_two_cells_and_two_levels_are_compared(opened, address):
     page.get_by_role("button", name="Two levels of an axis").click()
     assert "pairs" in page.text_content("#view-compare ul")
     assert page.get_by_role("region", name="Pairs").locator("tbody tr").count() >= 2
+
+
+def test_a_plan_shows_where_its_error_arises(opened, address, folder):
+    page = opened(address, "#view=plans")
+    for sampler, said in (("euler", None), ("dpmpp", "embedded, CFG 3, 16 images"), ("unipc", HOSTILE)):
+        row = load(folder).query(f"sampler == {sampler!r} and steps in (5, 20)").iloc[0]
+        page.evaluate("(a) => Page.set({ a })", row["cell_id"])
+        if said is None:  # it was not diagnosed
+            assert page.get_by_role("region", name="Diagnosis").count() == 0
+            continue
+        box = page.get_by_role("region", name="Diagnosis of")
+        assert said in box.locator("h3").inner_text() and "0.0625" in box.inner_text()
+        steps = box.locator("table", has_text="amplifies").locator("tbody tr")
+        assert steps.count() == row["steps"] and "−10 %" in steps.first.text_content()
+        assert "−1.5" in box.locator("table", has_text="calls ago").text_content()
+        assert box.locator(".chart").count() == 4
 
 
 def test_a_table_is_copied_whole_and_harmless(opened, address):

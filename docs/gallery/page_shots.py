@@ -19,10 +19,14 @@ from typing import Any
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-WIDTHS = (360, 900, 1600)
+WIDTHS = (360, 800, 1400)
+HOW = ("side", "wipe", "blink", "difference")  # of two cells' images
 SCHEMES = ("light", "dark")
 LARGEST = 150_000  # bytes of a picture in git
 WAIT_MS = 300_000
+# Every picture in sight is drawn; others load later.
+DECODED = """Promise.all([...document.images].filter((img) => img.getBoundingClientRect().top < innerHeight)
+    .map((img) => img.decode().catch(() => null)))"""
 WIDE = {"width": 1200, "height": 760}
 
 
@@ -56,16 +60,19 @@ def click_through(browser: Any, page: Path) -> None:
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".pair .tile img")
     keep(tab, "page-images")
-    cheapest = "[...Page.rows].filter((i) => i in Page.data.images.tiles).sort((p, q) => nfe(p) - nfe(q))[0]"
-    tab.evaluate(f"() => {{ const nfe = Page.data.column.get('nfe').get; Page.pick('b', {cheapest}); }}")
+    pick_cheapest(tab, "b")
     tab.evaluate("Page.set({ how: 'wipe' })")
     keep(tab, "page-wipe")
     keep(opened(browser, page, "#view=tradeoff", "dark", WIDE), "page-dark")
 
 
+def pick_cheapest(tab: Any, side: str) -> None:
+    cheapest = "[...Page.rows].filter((i) => i in Page.data.images.tiles).sort((p, q) => nfe(p) - nfe(q))[0]"
+    tab.evaluate(f"() => {{ const nfe = Page.data.column.get('nfe').get; Page.pick('{side}', {cheapest}); }}")
+
+
 def keep(tab: Any, name: str) -> None:
-    seen = "[...document.images].filter((img) => img.getBoundingClientRect().top < innerHeight)"  # others load later
-    tab.evaluate(f"Promise.all({seen}.map((img) => img.decode().catch(() => null)))")
+    tab.evaluate(DECODED)
     with Image.open(BytesIO(tab.screenshot())) as taken:
         for quality in (90, 80, 65, 50):
             content = BytesIO()
@@ -81,9 +88,22 @@ def every(browser: Any, page: Path, folder: Path, widths: list[int], views: list
     for scheme in SCHEMES:
         for width in widths:
             tab = opened(browser, page, "", scheme, {"width": width, "height": 900})
+
+            def shot(name: str, tab=tab, ending=f"{width}-{scheme}.png") -> None:
+                tab.evaluate(DECODED)
+                tab.screenshot(path=folder / f"{name}-{ending}", full_page=True)
+
             for view in views or tab.evaluate("Object.keys(Page.views)"):
                 tab.evaluate("Page.open", view)
-                tab.screenshot(path=folder / f"{view}-{width}-{scheme}.png", full_page=True)
+                shot(view)
+                if view == "compare" and tab.evaluate("Page.data.levels.length"):
+                    tab.evaluate("Page.set({ level: '0' })")
+                    shot("compare-levels")
+                if view == "images":
+                    pick_cheapest(tab, "b")
+                    for how in HOW:
+                        tab.evaluate("(how) => Page.set({ how })", how)
+                        shot(f"images-{how}")
 
 
 def main() -> int:

@@ -202,6 +202,11 @@ def races(results: Path) -> Path:
     return results / "races"
 
 
+def diagnoses(results: Path) -> Path:
+    """What `harness.diagnose` found, a file a cell by its id."""
+    return results / "diagnoses"
+
+
 def speed_pairs(results: Path) -> Path:
     """What `harness.bench.speed_gate` timed."""
     return results / "gate" / "pairs.parquet"

@@ -26,8 +26,8 @@ STYLES = ("vendor/uPlot.min.css", "static/page.css")
 SCRIPTS = (
     "vendor/uPlot.iife.min.js", "static/data.js", "static/format.js", "static/dom.js", "static/state.js",
     "static/chart.js", "static/overview.js", "static/tradeoff.js", "static/table.js", "static/images.js",
-    "static/compare.js", "static/curves.js", "static/plans.js", "static/timings.js", "static/provenance.js",
-    "static/live.js", "static/main.js",
+    "static/compare.js", "static/curves.js", "static/diagnosis.js", "static/plans.js", "static/timings.js",
+    "static/provenance.js", "static/live.js", "static/main.js",
 )  # fmt: skip
 TABS = (
     ("overview", "Overview"), ("tradeoff", "Trade-off"), ("table", "Table"), ("images", "Images"),

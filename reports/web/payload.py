@@ -18,7 +18,7 @@ from harness.verdict.names import names
 from reports.figures.convergence import slope
 from reports.records import groups
 from reports.summary import incomparable
-from reports.web import overview, pictures, plans, provenance, verdicts
+from reports.web import diagnoses, overview, pictures, plans, provenance, verdicts
 from reports.web.columns import Block
 from reports.web.pictures import Pictures
 from reports.web.verdicts import Evidence
@@ -53,6 +53,7 @@ def build(cells: pd.DataFrame, store: Store, shown: Pictures, title: str, way: s
         "levels": _levels(known, block),
         "curves": _curves(cells),
         "plans": plans.read(cells, store),
+        "diagnoses": diagnoses.read(cells, store),
         "timings": _timings(cells, store, block),
         "provenance": provenance.of(cells, str(store.place)),
         "images": _images(cells, shown, store, block, way),

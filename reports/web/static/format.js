@@ -43,7 +43,7 @@
 
   Page.unit = (data, name) => {
     const what = data.measure.get(name), unit = data.column.get(name)?.unit ?? "";
-    return (what && what.scale !== 1) || ["relative", "share", name, "images"].includes(unit) ? "" : unit;
+    return (what && what.scale !== 1) || ["relative", "share", name, "images", what?.heading].includes(unit) ? "" : unit;
   };
 
   // What is shown of a measure is its value times this: shares as per cent, KID in thousandths.

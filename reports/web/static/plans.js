@@ -29,6 +29,7 @@
     const worst = Math.max(...plan.sums.map((sum) => (sum === null ? 0 : Math.abs(sum - 1))));
     box.append(Page.el("p", { class: "note" }, `${plan.ends.length} denoiser calls in ${plan.ends.filter(Boolean).length} steps; declared order ${plan.order ?? "unknown"}. ` +
       `First condition, weights of every call add up to 1: met to ${worst < 1e-12 ? "rounding" : Page.general(worst, 2)}. Run by ${plan.cells.length} cell${plan.cells.length > 1 ? "s" : ""}.`));
+    for (const one of data.diagnoses.filter((one) => one.plan === plan.id)) Page.diagnosis(box, one, title);
     box.append(Page.el("details", {}, Page.el("summary", {}, "Coefficients"), Page.table(`Coefficients of ${title}`, ["call", "σ/α", ...plan.states.map((_, k) => `state −${k}`), ...plan.outputs.map((_, k) => `output −${k}`), "noise", "sum"],
       plan.ends.map((_, call) => [String(call), text(plan.sigma[call]), ...plan.states.map((row) => text(row[call])), ...plan.outputs.map((row) => text(row[call])), text(plan.noise[call]), text(plan.sums[call])]))));
   }
