@@ -220,7 +220,7 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, few_rivals, monkeypa
     def counted(self, name, work):
         if name not in self.steps:
             ran.append(name)
-        if name == "4/all/2" and ran.count(name) == 1:
+        if name == "4/all/24/2" and ran.count(name) == 1:
             raise KeyboardInterrupt
         return once(self, name, work)
 
@@ -229,7 +229,7 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, few_rivals, monkeypa
     assert "goes on from here" in capsys.readouterr().err
     stopped = len(ran)
     assert learn.main([*words, f"results_dir={tmp_path / 'stopped'}"]) == 0
-    assert ran[stopped] == "4/all/2" and len(set(ran)) == len(ran) - 1, (
+    assert ran[stopped] == "4/all/24/2" and len(set(ran)) == len(ran) - 1, (
         "no step was done twice but the one that was cut"
     )
     one, other = (plan_file.read(str(tmp_path / name / "learned/gmm_cfg1_nfe4.json")) for name in ("whole", "stopped"))

@@ -13,8 +13,9 @@
     out=FOLDER       where the plans and the report are written; null: results_dir/learned
 
 What is done, in order: a teacher of many steps (once for all numbers of calls); a race of everything that is made by
-hand; stages fitted to the teacher one by one on the levels of every schedule; Gauss–Newton on the levels of the best,
-with weights fitted inside; Gauss–Newton on levels and weights together. Each step is kept as it ends: the same command
+hand; stages fitted to the teacher one by one on the levels of every schedule and of plans learned before; Gauss–Newton
+on the levels of the best, with weights fitted inside; Gauss–Newton on levels and weights together, on more and more
+images. Each step is kept as it ends: the same command
 goes on from there, and Ctrl-C loses the running step at most. The test images are looked at once, at the end.
 """
 
@@ -38,7 +39,7 @@ from harness.cell import Cell
 from harness.errors import InputError, nearest
 from harness.measure import cost
 from harness.search import learn_rivals as rivals
-from harness.search.learn_fit import Descent, Fitter, Table, distinct, run_on
+from harness.search.learn_fit import CLOSEST, Descent, Fitter, Table, distinct, run_on
 from harness.search.learn_images import TEACHER, Source, Split, geometric, rms
 from harness.search.learn_report import Judged, figures, markdown
 from harness.store import layout
@@ -47,10 +48,14 @@ from harness.sweep.run import guarded
 from samplers import schedules
 from samplers.core import plan_json
 
-VERSION = 1  # of the method: what was kept by another is not gone on with
+VERSION = 2  # of the method: what was kept by another is not gone on with
 MOST_CALLS = 40
 START_IMAGES, LEVEL_IMAGES = 12, 20
 LEVEL_ITERATIONS = 3
+# Parts of the training images, and iterations on them, before the last stage has all: far from the best few images say
+# where to go, and an iteration costs as many calls as it has images.
+GROWING = ((4, 2), (2, 2))
+FEWEST = 16
 PATIENCE = 2  # iterations without a better validation
 TRAINED_APART = 1000  # between the seeds of test noise and of noise to learn from
 # (images, how many go on by each of two measures) of the race of hand-made plans; the last round has all.
@@ -294,19 +299,25 @@ class Learning:
             prefix = f"{calls}/levels/{start['name']}"
             first = self.ledger.once(f"{prefix}/0", lambda logs=start["logs"]: self._fitted(fitter, np.array(logs)))
             seen += self._iterated(prefix, calls, first, fitter.improve_levels, LEVEL_ITERATIONS, hand)
-        best = min(seen, key=lambda one: one[0])[1]
-        fitter = Fitter(self.train, self.process, self.source.difference)
-        first = {**best, "damping": 1e-3, "over": False}
-        seen += self._iterated(f"{calls}/all", calls, first, fitter.improve_all, self.asked.iterations, hand)
+        for images, most in self._rounds():
+            first = {**min(seen, key=lambda one: one[0])[1], "damping": 1e-3, "over": False}
+            fitter = Fitter(self.train.head(images), self.process, self.source.difference)
+            seen += self._iterated(f"{calls}/all/{images}", calls, first, fitter.improve_all, most, hand)
         return Table.from_plain(min(seen, key=lambda one: one[0])[1])
 
+    def _rounds(self) -> list[tuple[int, int]]:
+        """(training images, iterations at most) of the last stage."""
+        count = len(self.train)
+        few = [(count // part, most) for part, most in GROWING if count // part >= FEWEST]
+        return [*few, (count, self.asked.iterations)]
+
     def _starts(self, calls: int) -> list[dict[str, Any]]:
-        """Every schedule's levels with weights fitted stage by stage, best first by the training images."""
+        """Levels with weights fitted stage by stage, best first by the training images."""
         return self.ledger.once(f"{calls}/starts", lambda: self._tried(calls))
 
     def _tried(self, calls: int) -> list[dict[str, Any]]:
         fitter = Fitter(self.train.head(START_IMAGES), self.process, self.source.difference)
-        found: list[tuple[str, np.ndarray]] = []
+        found = [(f"learned for {n}", self._spread(table, calls)) for n, table in self._found.items()]
         for name, knobs in rivals.every_schedule():
             try:
                 levels = schedules.build(name, self.process, calls, **knobs)
@@ -315,6 +326,7 @@ class Learning:
             ratios = levels.ratio[:-1]
             if levels.steps == calls and ratios[0] <= self.process.ratio_max * (1 + 1e-9):
                 found.append((" ".join([name, *knobs.values()]), np.log(ratios)))
+        found = [(name, logs) for name, logs in found if (np.diff(logs) < -CLOSEST).all()]
         kept = [found[k] for k in distinct([logs for _, logs in found])]
         with torch.inference_mode():
             reached = [(name, logs, geometric(fitter.errors(*fitter.fitted(logs)))) for name, logs in kept]
@@ -323,6 +335,12 @@ class Learning:
         out.sort(key=lambda one: one["geometric"])
         self.say(f"nfe={calls} starts: " + ", ".join(f"{one['name']} {one['geometric']:.3g}" for one in out[:4]))
         return out
+
+    def _spread(self, table: Table, calls: int) -> np.ndarray:
+        """As many levels, spread as those of a plan of another number of calls: (calls,) log σ/α."""
+        places = np.arange(calls) * (len(table.logs) / calls)
+        ends = np.append(table.logs, np.log(self.process.ratio_min))
+        return np.interp(places, np.arange(len(ends)), ends)
 
     @torch.inference_mode()
     def _fitted(self, fitter: Fitter, logs: np.ndarray) -> dict[str, Any]:
