@@ -195,8 +195,6 @@ def learn(asked: Asked, cell: Cell, results: Path, draw: Draw | None = None) -> 
     run.say(f"{name}: steps kept in {run.ledger.path}")
     paths = []
     for calls in asked.nfe:
-        run.optimised(calls)
-    for calls in asked.nfe:
         path = out / f"{name}_nfe{calls}.json"
         with written_whole(path) as file:
             file.write(run.written(calls).encode())
