@@ -34,6 +34,11 @@ COMMANDS = {  # word: (module, what it does)
     "gits": ("harness.gits", "a model's reference trajectory for the gits schedule"),
     "learn": ("harness.learn", "plans fitted to a model, beside the best that is made by hand"),
     "learned-figure": ("reports.learned", "the figure of a recorded learning run"),
+    "diagnose": (
+        "harness.diagnose",
+        "where on the way a sampler's error arises, and what it feels of each coefficient",
+    ),
+    "diagnosis-figure": ("reports.diagnosis", "the figure of a recorded diagnosis"),
     "race": ("harness.race", "a sweep in rounds of images, in which cells that are beaten stop"),
     "train": ("harness.embedded.train", "train the embedded model again"),
     "evaluate": ("harness.embedded.evaluate", "the figures of the embedded model's card"),

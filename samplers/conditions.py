@@ -82,7 +82,7 @@ def residuals(levels: NoiseLevels, plan: Plan, clock: str = "lambda") -> np.ndar
     shown is the predicted state.
     """
     _check(plan)
-    steps = list(itertools.pairwise(_boundaries(levels, plan)))
+    steps = list(itertools.pairwise(boundaries(levels, plan)))
     ends = [(plan.stages[first].level, plan.stages[stop - 1].result) for first, stop in steps]
     finite = [k for k, pair in enumerate(ends) if all(math.isfinite(level.lam) for level in pair)]
     found = np.full((len(steps), DEGREES), np.nan)
@@ -164,7 +164,7 @@ def _oldest(plan: Plan, first: int, stop: int) -> int:
 def _window_errors(levels: NoiseLevels, plan: Plan, clock: str = "lambda") -> np.ndarray:
     """Root mean square over the steps of the middle half: an error that changes its sign there does not look small."""
     _check(plan)
-    inside = [i for i in _boundaries(levels, plan) if plan.nfe // 4 <= i <= 3 * plan.nfe // 4]
+    inside = [i for i in boundaries(levels, plan) if plan.nfe // 4 <= i <= 3 * plan.nfe // 4]
     if len(inside) < 2:
         raise ValueError(f"a plan of {plan.nfe} calls is too short for its middle half to be looked at")
     solution = _Solution(clock, plan.stages[inside[0]].level, plan.stages[inside[-1] - 1].result)
@@ -173,14 +173,14 @@ def _window_errors(levels: NoiseLevels, plan: Plan, clock: str = "lambda") -> np
     return np.sqrt(np.mean(errors[after] ** 2, axis=0))
 
 
-def _boundaries(levels: NoiseLevels, plan: Plan) -> list[int]:
+def boundaries(levels: NoiseLevels, plan: Plan) -> list[int]:
     """The stages that begin a step, and the number of stages: there the state is the method's result at its level.
 
     That is the last call at a level of the schedule; or, where a method chooses its own levels, a call before which
     nothing later reaches.
     """
     last_call = {stage.level: i for i, stage in enumerate(plan.stages)}
-    begin = {last_call[levels[k]] for k in range(len(levels)) if levels[k] in last_call}
+    begin = {last_call[levels[k]] for k in range(levels.steps) if levels[k] in last_call}
     reach = plan.nfe
     for i in reversed(range(plan.nfe)):
         reach = min(reach, _oldest(plan, i, i + 1))

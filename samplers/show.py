@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from samplers import registry, schedules
+from samplers import diagnosis, registry, schedules
 from samplers.conditions import convergence
 from samplers.core import plan_json
 from samplers.core.levels import DiscreteVP, NoiseLevels, Process, RectifiedFlow
@@ -42,6 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(plan)
         if not plan.draws and not sampler.own_levels:
             print(_order(sampler))
+        if asked.diagnose:
+            print(diagnosis.table(diagnosis.of_plan(levels, plan)))
         if asked.json:
             asked.json.write_text(plan_json.dumps(plan, levels), encoding="utf-8")
             print(f"written to {asked.json}: run it with sampler=plan sampler.file={asked.json}")
@@ -100,6 +102,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", default=[], metavar="KNOB=VALUE", help="knobs of the sampler")
     parser.add_argument("--set-schedule", nargs="+", default=[], metavar="KNOB=VALUE", help="knobs of the schedule")
     parser.add_argument("--process", choices=sorted(PROCESSES), default="vp", help="how the state is scaled")
+    parser.add_argument("--diagnose", action="store_true", help="what each step misses and how it enlarges errors")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan to a file that runs again")
     return parser.parse_args(words)
 

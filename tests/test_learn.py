@@ -48,7 +48,7 @@ def split(source):
 
 def test_limits_of_a_known_solution_are_exact_and_kept(source, split):
     level = source.process.level(source.process.ratio_max)
-    cond, uncond = source._text(0, 12)
+    cond, uncond = source.text(0, 12)
     end = source.process.level(source.process.ratio_min)
     exact = source.model.exact(split.start(level), cond, uncond, source.guidance, level, end)
     assert torch.allclose(split.lowest, exact, atol=1e-12)

@@ -28,7 +28,7 @@ from harness.models.guidance import Guidance
 from harness.models.load import load as load_model
 from harness.tasks.base import start_scale
 from samplers.core.integrate import integrate
-from samplers.core.levels import Level
+from samplers.core.levels import Level, NoiseLevels
 from samplers.core.noise import NoiseStreams
 from samplers.schedules.sigma import karras
 from samplers.solvers.unipc import UniPC
@@ -145,7 +145,7 @@ class Source:
                 f"{first + count} prompts are needed for splits that share none, the data has {len(self.data)}: give "
                 "fewer images=, validation= or test="
             )
-        bare = self._bare(seed, first, count)
+        bare = self.bare(seed, first, count)
         path = self.cache / f"{self._key(bare, keep_way)}.npz"
         if not path.is_file():
             found = self._limits(bare, keep_way)
@@ -159,10 +159,10 @@ class Source:
                 way = Trajectory(kept["ratios"], z, x0)
         return replace(bare, clean=clean, lowest=lowest, trajectory=way)
 
-    def _bare(self, seed: int, first: int, count: int) -> Split:
+    def bare(self, seed: int, first: int, count: int) -> Split:
         """Without limits."""
         noise = NoiseStreams(seed, range(first, first + count), self.model.latent_shape, self.model.device).draw()
-        cond, uncond = self._text(first, count)
+        cond, uncond = self.text(first, count)
         nothing = torch.empty(0)
 
         def ask(part: slice) -> Denoise:
@@ -170,7 +170,7 @@ class Source:
 
         return Split(seed, first, noise.to(self.model.state_dtype), ask, self.cell.batch_size, nothing, nothing)
 
-    def _text(self, first: int, count: int) -> remembered.Text:
+    def text(self, first: int, count: int) -> remembered.Text:
         prompts = self.data.prompts(range(first, first + count))
         guided = self.guidance.on and self.model.has_unconditional
         return remembered.text(self.model, prompts, self.cell.negative_prompt, guided)
@@ -189,14 +189,17 @@ class Source:
         truth = self.model.truth
         if truth is not None:
             top, low = (self.process.level(ratio) for ratio in (self.process.ratio_max, self.process.ratio_min))
-            cond, uncond = self._text(split.first, len(split))
+            cond, uncond = self.text(split.first, len(split))
             lowest = truth.exact(split.start(top), cond, uncond, self.guidance, top, low)
             clean = truth.exact(lowest, cond, uncond, self.guidance, low, CLEAN)
             found |= {"clean": clean.cpu().numpy(), "lowest": lowest.cpu().numpy()}
         return found if keep_way else {name: found[name] for name in ("clean", "lowest")}
 
     def _teacher(self, split: Split, steps: int) -> dict[str, np.ndarray]:
-        levels = karras(self.process, steps, end="sigma_min")
+        return self.followed(split, karras(self.process, steps, end="sigma_min"))
+
+    def followed(self, split: Split, levels: NoiseLevels) -> dict[str, np.ndarray]:
+        """Where UniPC-3 over these levels, and its x0 at their last, leads: `clean`, `lowest`, and the way there."""
         z: list[Tensor] = []
         x0: list[Tensor] = []
 
@@ -207,7 +210,7 @@ class Source:
             return answer
 
         clean = integrate(to_clean(UniPC(order=3).plan(levels)), look, split.start(levels[0]))
-        lowest = z[-1].double() * levels[steps].alpha
+        lowest = z[-1].double() * levels[levels.steps].alpha
         ends = {"clean": clean.double().cpu().numpy(), "lowest": lowest.cpu().numpy()}
         way = {"ratios": levels.ratio, "z": torch.stack(z).cpu().numpy(), "x0": torch.stack(x0).cpu().numpy()}
         return {**ends, **way}

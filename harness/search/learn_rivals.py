@@ -240,11 +240,12 @@ def _walked(
     for level, by_stage in by_level.items():
         known = [*answers, denoise(states[-1], level)]
         for stage, same in by_stage.items():
-            new = _stepped(stage, states, known)
+            new = stepped(stage, states, known)
             yield from _walked(plans, same, call + 1, [*states, new], known, denoise)
 
 
-def _stepped(stage: Stage, states: list[Tensor], answers: list[Tensor]) -> Tensor:
+def stepped(stage: Stage, states: list[Tensor], answers: list[Tensor]) -> Tensor:
+    """The state after a stage, from the states and answers so far, newest last; without noise."""
     new = torch.zeros_like(states[-1])
     for weights, items in ((stage.states, states), (stage.x0, answers)):
         for j, weight in enumerate(weights):

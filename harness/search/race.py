@@ -5,7 +5,8 @@
 WORDS are those of `harness.sweep`; n_images is what a cell that never stops is measured on. Of this command itself are
 race=discretisation_error (the column of the images table to race by), race.cost=nfe (a column of the cells: a cell is
 compared with those that cost no more), race.alpha=0.05 and race.first=8 (images of the first round; each next one has
-twice as many).
+twice as many). With race.orders=25 nothing stops: every cell is run to the end, and what is told is how so many races
+over these images in random orders would have ended.
 
 After a round the cell with the best mean among those that cost no more is compared with each, image by image: a paired
 one-sided t test on the metric's own quantity (squares, where the metric is a root mean square), whose level is alpha
@@ -53,11 +54,13 @@ class Asked:
     cost: str = "nfe"
     alpha: float = 0.05
     first: int = FIRST
+    orders: int = 0  # of the images that races are rehearsed in, after every cell has run to the end
 
     @classmethod
     def read(cls, words: Sequence[str]) -> tuple[Asked, list[str]]:
         """The race's words, and those of the sweep."""
         own = {"race": "column", "race.cost": "cost", "race.alpha": "alpha", "race.first": "first"}
+        own["race.orders"] = "orders"
         given: dict[str, Any] = {}
         rest = []
         for word in words:
@@ -68,7 +71,7 @@ class Asked:
                 raise InputError(f"unknown setting {key!r}; {nearest(key, own)}")
             else:
                 rest.append(word)
-        for name, kind in (("alpha", float), ("first", int)):
+        for name, kind in (("alpha", float), ("first", int), ("orders", int)):
             try:
                 given |= {name: kind(given[name])} if name in given else {}
             except ValueError as error:
@@ -80,6 +83,8 @@ class Asked:
             raise InputError(f"race.alpha={made.alpha:g} is not valid: give a probability, as 0.05")
         if made.first < LEAST:
             raise InputError(f"race.first={made.first} is not valid: a test needs at least {LEAST} images")
+        if made.orders < 0:
+            raise InputError(f"race.orders={made.orders} is not valid: give how many orders of the images to try")
         return made, rest
 
 
@@ -153,7 +158,8 @@ def main(words: Sequence[str]) -> int:
         found = enumerate_cells(rest)
         for note in found.notes:
             print(f"note: {note}")
-        return race(asked, list(found.cells.values()), found.settings)
+        how = rehearse if asked.orders else race
+        return how(asked, list(found.cells.values()), found.settings)
 
     return guarded(work, debug="debug=true" in words)
 
@@ -187,6 +193,107 @@ def race(asked: Asked, cells: Sequence[Cell], settings: Settings) -> int:
     _say(told)
     print(f"written: {path}")
     return code
+
+
+# ------------------------------------------------------------------------------------------------------- rehearsals
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """How one race over recorded values ended."""
+
+    alive: list[int]
+    images: np.ndarray  # (cells,): images that each cell was measured on
+    made: int  # images that the command would have made: those of all rounds, each made anew
+
+
+def rehearsed(values: np.ndarray, cost: np.ndarray, alpha: float, first: int) -> Rehearsal:
+    """The race on values (cells, images), smaller where better, in the order in which they stand."""
+    count, total = values.shape
+    rounds, alive, made = looks(first, total), list(range(count)), 0
+    images = np.zeros(count, int)
+    for now in rounds:
+        images[alive] = now
+        made += now * len(alive)
+        lost = beaten(values[:, :now], cost, alive, alpha / (len(rounds) * count))
+        alive = [k for k in alive if k not in lost]
+        if len(alive) == 1:
+            break
+    return Rehearsal(alive, images, made)
+
+
+def loss(values: np.ndarray, cost: np.ndarray, alive: Sequence[int], root: bool) -> float:
+    """How much worse the front of the cells `alive` is than that of all, at its worst point: a ratio of means, 1 or
+    more, or of their roots; inf where no cell of that cost is left."""
+    means = values.mean(1)
+    ratios = []
+    for k in front(values, cost, range(len(values))):
+        left = [means[j] for j in alive if cost[j] <= cost[k]]
+        ratios.append(min(left, default=np.inf) / means[k])
+    worst = float(max(ratios))
+    return worst**0.5 if root else worst
+
+
+def rehearsals(values: np.ndarray, cost: np.ndarray, asked: Asked) -> dict[str, Any]:
+    """What races over random orders of the images (the same ones each time) find, beside what all images say."""
+    count, total = values.shape
+    rng, root = np.random.default_rng(0), QUANTITIES[asked.column][1] is np.square
+    whole, winner = set(front(values, cost, range(count))), int(np.argmin(values.mean(1)))
+    found = []
+    for _ in range(asked.orders):
+        one = rehearsed(values[:, rng.permutation(total)], cost, asked.alpha, asked.first)
+        ahead = set(front(values, cost, one.alive))
+        found.append(
+            {
+                "images": float(one.images.sum() / (count * total)),
+                "made": one.made / (count * total),
+                "cost": float((one.images * cost).sum() / (total * cost.sum())),
+                "stopped": count - len(one.alive),
+                "winner": winner in one.alive,
+                "front_kept": len(whole & set(one.alive)) / len(whole),
+                "same_front": ahead == whole,
+                "loss": loss(values, cost, one.alive, root),
+            }
+        )
+    return {"cells": count, "images": total, "front": sorted(whole), "winner": winner, "orders": found}
+
+
+def rehearse(asked: Asked, cells: Sequence[Cell], settings: Settings) -> int:
+    """Run every cell to the end, and say how races over their images would have gone."""
+    images, store = min(cell.n_images for cell in cells), Store(Path(settings.results_dir))
+    now = {k: _with_images(cell, asked, images) for k, cell in enumerate(cells)}
+    code = run(list(now.values()), settings).code
+    values, cost = _measured(asked, store, now, len(cells), images)
+    whole = np.isfinite(values).all(1) & np.isfinite(cost)
+    if whole.sum() < 2:
+        raise InputError(f"race={asked.column} has a value for {int(whole.sum())} of {len(cells)} cells: nothing races")
+    told = rehearsals(values[whole], cost[whole], asked)
+    labels = [cell.label for cell, kept in zip(cells, whole, strict=True) if kept]
+    told |= {"rule": _rule(asked), "front": [labels[k] for k in told["front"]], "winner": labels[told["winner"]]}
+    path = layout.races(Path(settings.results_dir)) / f"{_name(cells)}.rehearsals.json"
+    with written_whole(path) as file:
+        file.write(json.dumps(told, indent=1).encode())
+    _say_rehearsals(told)
+    print(f"written: {path}")
+    return code
+
+
+def _say_rehearsals(told: Mapping[str, Any]) -> None:
+    orders = told["orders"]
+    by = {name: np.array([one[name] for one in orders], float) for name in orders[0]}
+    print(
+        f"race: {told['cells']} cells of {told['images']} images in {len(orders)} random orders; of the whole grid's "
+        f"images {100 * by['images'].mean():.0f} % were needed ({100 * by['made'].mean():.0f} % made, rounds anew), of "
+        f"its {told['rule']['cost']} {100 * by['cost'].mean():.0f} %"
+    )
+    print(
+        f"  the best, {told['winner']}, never stopped in {100 * by['winner'].mean():.0f} % of the orders; of the "
+        f"front {100 * by['front_kept'].mean():.0f} % kept, the same front in {100 * by['same_front'].mean():.0f} %; "
+        f"loss at its worst point {np.median(by['loss']):.3g} in the median, {by['loss'].max():.3g} at worst"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ records
 
 
 def _with_images(cell: Cell, asked: Asked, count: int) -> Cell:
@@ -241,8 +348,11 @@ def _told(
             one |= {"state": state, "images": last.n_images, "mean": float(mean) if np.isfinite(mean) else None}
             one |= {asked.cost: float(cost[k]) if np.isfinite(cost[k]) else None}
         out.append({**one, "cell_id": last.cell_id})
-    rule = {"column": asked.column, "cost": asked.cost, "alpha": asked.alpha, "first": asked.first}
-    return {"rule": rule, "images_run": spent, "images_without_a_race": without, "cells": out}
+    return {"rule": _rule(asked), "images_run": spent, "images_without_a_race": without, "cells": out}
+
+
+def _rule(asked: Asked) -> dict[str, Any]:
+    return {"column": asked.column, "cost": asked.cost, "alpha": asked.alpha, "first": asked.first}
 
 
 def _say(told: Mapping[str, Any]) -> None:
