@@ -20,13 +20,8 @@ def simulated(means, images, rng):
 
 def run_race(values, cost, alpha=0.05, first=8):
     """The rule on a table of values: {cell: images after which it was stopped}."""
-    alive, stopped = list(range(len(values))), {}
-    rounds = race.looks(first, values.shape[1])
-    for count in rounds:
-        lost = race.beaten(values[:, :count], cost, alive, alpha / (len(rounds) * len(values)))
-        stopped |= dict.fromkeys(lost, count)
-        alive = [k for k in alive if k not in lost]
-    return stopped
+    found = race.rehearsed(values, cost, alpha, first)
+    return {k: int(found.images[k]) for k in range(len(values)) if k not in found.alive}
 
 
 def test_no_cell_that_is_as_good_is_stopped_more_often_than_promised():
@@ -59,6 +54,38 @@ def test_a_cell_without_values_is_neither_stopped_nor_compared_with():
     assert race.beaten(values, np.ones(3), [0, 1, 2], 0.05) == {2: (0, pytest.approx(0.0152, abs=1e-3))}
 
 
+def test_what_a_rehearsal_needs_and_loses():
+    """Of five cells one is best, one is dearer and better, two are clearly worse; the front is the first two."""
+    rng = np.random.default_rng(3)
+    cost = np.array([5.0, 9.0, 5.0, 9.0, 5.0])
+    values = simulated([1.0, 0.2, 30.0, 30.0, 1.02], 128, rng)
+    asked = race.Asked(orders=10)
+    told = race.rehearsals(values, cost, asked)
+    assert told["winner"] == 1 and set(told["front"]) in ({0, 1}, {1, 4}) and len(told["orders"]) == 10
+    assert all(one["winner"] and one["loss"] <= 1.1 for one in told["orders"])
+    assert np.median([one["images"] for one in told["orders"]]) < 0.9 and told["orders"][0]["stopped"] == 2
+    # Four cells that stop after 8 images of 128, one that stops never: 160 of 640, and of cost 2 x 7 + 1.
+    values = np.array([np.ones(128), *[np.full(128, 2.0)] * 4]) + 1e-3 * rng.normal(size=(5, 128))
+    found = race.rehearsed(values, np.ones(5), 0.05, 8)
+    assert found.alive == [0] and found.images.tolist() == [8] * 5 and found.made == 40
+    assert race.loss(np.array([[1.0], [4.0], [9.0]]), np.array([1, 1, 2]), [1, 2], root=True) == 2.0
+    assert race.loss(np.array([[1.0], [4.0], [0.5]]), np.array([1, 1, 2]), [0, 1], root=False) == 2.0
+    assert race.loss(np.array([[1.0], [4.0]]), np.array([1, 2]), [1], root=False) == np.inf, "none as cheap is left"
+
+
+def test_rehearsals_from_the_command_line(tmp_path, capsys):
+    words = ["model=gmm", "sampler=euler,dpmpp,ipndm", "nfe=5,10", "n_images=32", "metrics=[exact]", "timing=off"]
+    words += ["plots=false", "threads=1", f"results_dir={tmp_path}", "race=exact_distance", "race.orders=5"]
+    assert race.main(words) == 0
+    said = capsys.readouterr().out
+    assert "6 cells of 32 images in 5 random orders" in said and "loss at its worst point" in said
+    (path,) = (tmp_path / "races").iterdir()
+    told = json.loads(path.read_text())
+    assert len(told["orders"]) == 5 and told["winner"] in told["front"]
+    rows = Store(tmp_path).images(["cell_id"], None)
+    assert rows["cell_id"].value_counts().tolist() == [32] * 6, "every cell ran to the end, once"
+
+
 def test_a_race_from_the_command_line(tmp_path, capsys):
     words = ["model=gmm", "sampler=euler,dpmpp,ipndm", "nfe=5,10", "n_images=32", "metrics=[exact]", "timing=off"]
     words += ["plots=false", "threads=1", f"results_dir={tmp_path}", "race=exact_distance", "race.first=16"]
@@ -86,6 +113,7 @@ def test_a_race_from_the_command_line(tmp_path, capsys):
         (["race.cots=nfe"], "unknown setting 'race.cots'; did you mean 'race.cost'"),
         (["race.alpha=2"], "race.alpha=2 is not valid"),
         (["race.first=x"], "race.first=x is not valid: give a number"),
+        (["race.orders=-1"], "race.orders=-1 is not valid"),
         (["race.first=2"], "a test needs at least 4 images"),
         (["sampler=eulr"], "unknown sampler 'eulr'"),
     ],
