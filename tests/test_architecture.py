@@ -74,7 +74,7 @@ def test_reports_read_records_and_nothing_heavier():
 # Two lines each: the names that commands had before the rooms, `python -m harness.overhead` and so on.
 DOORS = {
     ROOT / "harness" / f"{name}.py"
-    for name in ("gits", "learn", "overhead", "parity_pipeline", "race", "reproduce", "status", "watch")
+    for name in ("diagnose", "gits", "learn", "overhead", "parity_pipeline", "race", "reproduce", "status", "watch")
 }
 
 

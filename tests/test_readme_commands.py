@@ -200,6 +200,12 @@ def learned_for(words: list[str]) -> None:
     assert read(words)[1], words
 
 
+def diagnosed(words: list[str]) -> None:
+    from harness.search.diagnose import read
+
+    assert read(words)[0], words
+
+
 def raced(words: list[str]) -> None:
     from harness.search.race import Asked
     from harness.sweep.enumerate import enumerate_cells
@@ -216,7 +222,12 @@ def of_two_sides(words: list[str]) -> None:
 
 
 # Commands that take KEY=VALUE words, as a sweep does: what reads them.
-OF_WORDS = {"harness.sweep.against": of_two_sides, "harness.learn": learned_for, "harness.race": raced}
+OF_WORDS = {
+    "harness.sweep.against": of_two_sides,
+    "harness.learn": learned_for,
+    "harness.race": raced,
+    "harness.diagnose": diagnosed,
+}
 
 
 def check_tests(words: list[str]) -> None:
