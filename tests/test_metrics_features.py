@@ -228,7 +228,8 @@ def test_fid_and_kid_grow_with_blur_and_noise(make_context, world_data, spoil, a
         assert all(a < b for a, b in pairwise(values)), (name, values)
     assert rows[0]["fid_high"] < rows[3]["fid_low"]
     assert rows[0]["fid_low"] <= rows[0]["fid"] <= rows[0]["fid_high"] and rows[0]["fid_n"] == 256
-    assert rows[0]["fid_extractor"].startswith("embedded-v2-96d-") and rows[0]["fid_comparable"] is False
+    assert rows[0]["fid_extractor"].startswith("embedded-v2-96d-")
+    assert rows[0]["fid_reference"] == "512 images of the data"
 
 
 def test_features_that_are_not_finite_name_the_image(make_context, world_data):

@@ -150,13 +150,13 @@ def test_weights_only_holds_for_libraries_that_ask_for_more(tmp_path, marker, mo
 
 
 def test_networks_of_metrics_run_no_code(tmp_path, marker, monkeypatch):
-    from harness.metrics.features.extractors import InceptionExtractor
+    from harness.metrics.features.extractors import load_inception
     from harness.metrics.similarity import Lpips
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name, make in (
         (files.LPIPS["squeeze"], lambda path: Lpips("squeeze", "cpu")),
-        (files.INCEPTION, InceptionExtractor),
+        (files.INCEPTION, lambda path: load_inception(path, "cpu")),
     ):
         path = pickled(files.hub_file(name), marker)
         with pytest.raises(InputError, match="something else than weights"):

@@ -7,10 +7,9 @@ import numpy as np
 from harness.metrics import bootstrap
 from harness.metrics.base import Batch, Options, Samples
 from harness.metrics.context import Context
+from harness.metrics.features import reference_images
 from harness.metrics.features.feature_metric import FeatureMetric
 from harness.metrics.features.moments import Gaussian, Moments, eigh, frechet_distance, gaussian_of
-
-PUBLISHED_FROM = 5_000  # images; with fewer, even an Inception FID is not comparable with published ones
 
 
 class FID(FeatureMetric):
@@ -21,7 +20,7 @@ class FID(FeatureMetric):
         *bootstrap.columns("fid", "fid_infinity"),
         "fid_extractor",
         "fid_resizer",
-        "fid_comparable",
+        "fid_reference",
     )
 
     def __init__(self, context: Context, options: Options) -> None:
@@ -40,10 +39,10 @@ class FID(FeatureMetric):
             self.moments.add(features)
 
     def compute(self) -> dict[str, float | str | bool | None]:
-        reference = self.reference()
-        if reference is None or self.moments.n < 2:
+        found = self.target()
+        if found is None or self.moments.n < 2:
             return self.nothing()
-        target, n = reference.gaussian, self.moments.n
+        (target, called), n = found, self.moments.n
         value = frechet_distance(self.moments.gaussian(), target)
         features = self.samples.sorted()[1].astype(np.float64)
         self.moved = influence(features, target)
@@ -64,8 +63,16 @@ class FID(FeatureMetric):
             "fid_infinity_n": None if limit is None else n,
             "fid_extractor": self.extractor.id,
             "fid_resizer": self.extractor.resizer(self.context.data.size),
-            "fid_comparable": self.extractor.kind == "inception" and min(n, target.n) >= PUBLISHED_FROM,
+            "fid_reference": called,
         }
+
+    def target(self) -> tuple[Gaussian, str] | None:
+        """What the images are compared with and what a record calls it; None where there is no reference."""
+        found = reference_images.of_statistics(self.context, self.extractor)
+        if found is not None:
+            return found[0].gaussian, found[1]
+        images = reference_images.get(self.context, self.extractor)
+        return None if images is None else (images.gaussian, f"{images.gaussian.n} images of the data")
 
     def image_values(self) -> dict[str, np.ndarray]:
         return {} if self.moved is None else {"fid_influence": self.moved}

@@ -63,6 +63,20 @@ def _attribute(name: str) -> Measure:
 QUALITY = (
     Measure("fid", "FID", False, "{:.2f}", "fid_influence", INFLUENCE, (*FEATURES, "fid_n")),
     Measure("clip_score", "CLIP", True, "{:.2f}", "clip_score", MEAN, ("clip_definition",)),
+    *(
+        Measure(name, heading, higher, form, f"{name}_influence", INFLUENCE, (f"{name}_definition",))
+        for name, heading, higher, form in (
+            ("cmmd", "CMMD", False, "{:.3f}"), ("fd_dinov2", "FD-DINOv2", False, "{:.1f}"),
+            ("inception_score", "IS", True, "{:.2f}"),
+        )
+    ),
+    *(
+        Measure(name, heading, True, "{:.3f}", name, MEAN, (f"{name}_definition",))
+        for name, heading in (
+            ("pick_score", "PickScore"), ("hps_v2", "HPSv2"), ("image_reward", "ImageReward"),
+            ("aesthetic", "aesthetic"), ("vqa_score", "VQAScore"),
+        )
+    ),
     # Guidance makes another equation of it, with another solution.
     Measure(
         "discretisation_error", "disc. error", False, "{:.4g}", "discretisation_error", ROOT,

@@ -35,14 +35,36 @@ def get(model: str, pretrained: str, context: Context, allow_pickle: bool = Fals
         model = "embedded" if context.data.name == "embedded" else CUSTOMARY
     try:
         key = ("clip", model, pretrained, str(files.EMBEDDED), context.device)
-        return context.once(key, lambda: _load(model, pretrained, context.device, allow_pickle)), ""
+        return context.once(key, lambda: load(model, pretrained, context.device, allow_pickle)), ""
     except InputError as error:
         if asked == "auto" and model == CUSTOMARY:
             return None, str(error)
         raise
 
 
-def _load(model: str, pretrained: str, device: str, allow_pickle: bool) -> ClipScorer:
+def check_named(model: str, pretrained: str, allow_pickle: bool, metric: str) -> None:
+    """InputError where a model is not on this machine; asks open_clip, which imports torch, where it is no folder."""
+    if model == "embedded" or model.startswith(LOCAL):
+        _check_pickled(_weight_file(_local_folder(model)), allow_pickle, metric)
+    else:
+        _check_pickled(Path(_tagged(model, pretrained)["pretrained"]), allow_pickle, metric)
+
+
+def untrained(model: str, device: str) -> tuple[Any, Any]:
+    """A network of open_clip's architecture for weights from elsewhere, and its tokenizer; `model` may be a folder."""
+    import open_clip
+
+    if not model.startswith(LOCAL) and model not in open_clip.list_models():
+        from harness.errors import nearest
+
+        raise InputError(f"clip model {model!r} is not known; {nearest(model, open_clip.list_models())}")
+    with pickles.weights_only():
+        net = open_clip.create_model(model, device=device)
+    return net.eval().requires_grad_(False), open_clip.get_tokenizer(model)
+
+
+def load(model: str, pretrained: str, device: str, allow_pickle: bool, metric: str = "clip_score") -> ClipScorer:
+    """The network that the options name, from this machine. InputError where it is not there."""
     import open_clip
 
     if model == "embedded" or model.startswith(LOCAL):
@@ -53,15 +75,15 @@ def _load(model: str, pretrained: str, device: str, allow_pickle: bool) -> ClipS
         name, label = model, f"{model}/{pretrained}"
         given = _tagged(model, pretrained)
         file = Path(given["pretrained"])
-    _check_pickled(file, allow_pickle)
+    _check_pickled(file, allow_pickle, metric)
     with pickles.weights_only():
         net, _, preprocess = open_clip.create_model_and_transforms(name, device=device, **given)
     return ClipScorer(net, preprocess, open_clip.get_tokenizer(name), label, device)
 
 
-def _check_pickled(file: Path, allow_pickle: bool) -> None:
+def _check_pickled(file: Path, allow_pickle: bool, metric: str = "clip_score") -> None:
     if not allow_pickle and file.suffix != ".safetensors":
-        pickles.refuse(file, "allow_pickle of metric clip_score")
+        pickles.refuse(file, f"allow_pickle of metric {metric}")
 
 
 def _local_folder(model: str) -> Path:
@@ -164,9 +186,15 @@ class ClipScorer:
         import torch
 
         with torch.inference_mode():
-            seen = self.net.encode_image(self._prepare(images), normalize=True).double()
-            score = 100 * (seen * self._embed(prompts).double()).sum(1)
+            score = 100 * (self.see(images).double() * self._embed(prompts).double()).sum(1)
         return score.cpu().numpy()
+
+    def see(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings of unit length, (N, dim)."""
+        import torch
+
+        with torch.inference_mode():
+            return self.net.encode_image(self._prepare(images), normalize=True)
 
     def _prepare(self, images: torch.Tensor) -> torch.Tensor:
         import torch

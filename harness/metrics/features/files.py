@@ -10,7 +10,8 @@ from pathlib import Path
 from harness.errors import InputError, nearest
 from harness.paths import EMBEDDED
 
-EXTRACTORS = ("auto", "embedded", "inception")
+INCEPTIONS = ("inception", "inception_clean", "inception_pytorch")  # one network behind three ways of resizing
+EXTRACTORS = ("auto", "embedded", *INCEPTIONS)
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's port of the TensorFlow network of FID
 LPIPS = {  # torchvision's backbones; the linear layers on top come with torchmetrics
     "alex": "alexnet-owt-7be5be79.pth",
@@ -35,7 +36,7 @@ def embedded_clip() -> Path:
 
 
 def choose_extractor(asked: str, model_is_embedded: bool) -> str:
-    """`embedded` or `inception`."""
+    """`embedded` or one of INCEPTIONS."""
     if asked != "auto":
         return asked
     return "inception" if not model_is_embedded and hub_file(INCEPTION).is_file() else "embedded"
@@ -44,9 +45,9 @@ def choose_extractor(asked: str, model_is_embedded: bool) -> str:
 def check_extractor(asked: str) -> None:
     if asked not in EXTRACTORS:
         raise InputError(f"extractor={asked!r} is not valid; {nearest(asked, EXTRACTORS)}")
-    if asked == "inception" and not hub_file(INCEPTION).is_file():
+    if asked in INCEPTIONS and not hub_file(INCEPTION).is_file():
         raise InputError(
-            f"extractor=inception needs {INCEPTION}, looked for at {hub_file(INCEPTION)}: "
+            f"extractor={asked} needs {INCEPTION}, looked for at {hub_file(INCEPTION)}: "
             "put torch-fidelity's file there or use extractor=embedded"
         )
 

@@ -15,6 +15,7 @@ from harness.atomic import written_whole
 from harness.errors import InputError
 from harness.metrics.base import FeatureExtractor
 from harness.metrics.context import Context
+from harness.metrics.features.files import short_hash
 from harness.metrics.features.moments import Gaussian, Moments
 
 VERSION = 1  # the version of the cached file's format
@@ -34,6 +35,28 @@ def get(context: Context, extractor: FeatureExtractor) -> Reference | None:
         return None
     key = cache_key(context, extractor)
     return context.once(("reference", key), lambda: _load(context, extractor, key))
+
+
+def of_statistics(context: Context, extractor: FeatureExtractor) -> tuple[Reference, str] | None:
+    """The statistics that the data name (`data.statistics`) and what a record calls them; None where there are none.
+
+    They are Inception's: an extractor of another kind has no use for them. InputError where their size says otherwise.
+    """
+    given = getattr(context.data, "statistics", None)
+    if given is None or extractor.kind != "inception":
+        return None
+    return context.once(("statistics", str(given.path), given.stamp), lambda: _read(given, extractor))
+
+
+def _read(given: Any, extractor: FeatureExtractor) -> tuple[Reference, str]:
+    mean, covariance, features = given.read()
+    if len(mean) != extractor.dim:
+        raise InputError(
+            f"{given.path} has statistics of {len(mean)} features, {extractor.id} has {extractor.dim}: they are of "
+            "another network"
+        )
+    kept = np.empty((0, extractor.dim), np.float32) if features is None else features.astype(np.float32)
+    return Reference(Gaussian(len(kept), mean, covariance), kept), f"{given.path.name} {short_hash(given.path)}"
 
 
 def cache_key(context: Context, extractor: FeatureExtractor) -> str:
