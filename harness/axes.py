@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness import protocols
 from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Interval, Number, OneOf, Whole, YesOrNo
 from harness.paths import NOT_KNOBS
 from harness.specs import Spec, to_plain
@@ -339,6 +340,10 @@ AXES: tuple[Axis, ...] = (
     _fitted(
         "cfg_interval", LIMIT, "json", "σ/α between which there is guidance (2404.07724); []: everywhere",
         Interval(0, 1e6), (), "guided at σ {}",
+    ),
+    Axis(
+        "protocol", PASS, (_plainly("protocol", "published protocol that protocol_verdict is about", told=NEVER),),
+        OneOf(protocols.NAMES), default="none", since=FIRST + 2,
     ),
 )  # fmt: skip
 

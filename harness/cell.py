@@ -60,6 +60,7 @@ class Cell:
     reference_count: int
     timing: str
     timing_batch: int
+    protocol: str = axes.default("protocol")
 
     def __post_init__(self) -> None:
         for name, kind in specs.SECTIONS.items():

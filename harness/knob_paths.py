@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-KNOBS = {"data": ("path", "captions", "prompts", "masks"), "model": ("path", "vae", "config", "file", "prior", "gguf")}
+KNOBS = {
+    "data": ("path", "captions", "prompts", "masks", "statistics", "latents"),
+    "model": ("path", "vae", "config", "file", "prior", "gguf"),
+}
 ADAPTER = ("path", "image", "images", "encoder")
 NO_PATHS = ("center", "embedded")  # values of data.masks and model.path that are words, not paths
 CONTENT = "by content"  # what the hashed text has in a path's place

@@ -17,9 +17,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
+from harness.metrics.features import files
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "results/README.md", "conf/sweep.yaml")
@@ -27,6 +30,7 @@ DOCUMENTS += tuple(sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs"
 PROGRAMS = ("python", "pytest", "ruff")
 SETUP = re.compile(r"pip install uv && |uv run ")
 HUB = {"sd15": "sd1", "sd21": "sd2", "sd_inpaint": "inpaint"}  # conf/model → kind of tiny stand-in
+FILES = {"data.prompts": "prompts.csv", "data.statistics": "statistics.npz", "data.latents": "latents.pt"}
 PIPELINES = {
     f"model={path.stem}"
     for path in (ROOT / "conf" / "model").glob("*.yaml")
@@ -103,6 +107,12 @@ def place(tmp_path_factory) -> Path:
         tiny.folder(here / kind, kind)
     tiny.single_file(here / "model.safetensors")
     assert show(["unipc", "--steps", "10", "--json", str(here / "mine.json")]) == 0
+    (here / "prompts.csv").write_text("Prompts,Category\na red square,Colors\na blue ring,Colors\n")
+    np.savez(here / "statistics.npz", mu=np.zeros(2), sigma=np.eye(2))
+    (here / "latents.pt").write_bytes(b"")
+    place = here / "torch" / "hub" / "checkpoints" / files.INCEPTION  # that it is there is all that a sweep's words ask
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"")
     return here
 
 
@@ -113,7 +123,7 @@ def on_this_machine(words: list[str], here: Path) -> list[str]:
         key, _, value = word.partition("=")
         if value.startswith("/") and not Path(value).exists():
             file = key == "model.path" and value.endswith(".safetensors")
-            stands = "model.safetensors" if file else "sd1" if key == "model.path" else "pictures"
+            stands = "model.safetensors" if file else "sd1" if key == "model.path" else FILES.get(key, "pictures")
             word = f"{key}={here / stands}"
         found.append(word)
         if value.startswith("/") and word.endswith("model.safetensors"):  # a real one says by its shapes what it is
@@ -129,6 +139,7 @@ def test_a_sweep_means_cells(place, monkeypatch, document, command):
     from harness.sweep.enumerate import enumerate_cells
 
     monkeypatch.chdir(place)
+    monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
     words = split(command)[3:]
     if "--help" in words:
         monkeypatch.setattr(sys, "argv", ["harness.sweep", *words])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from harness.bounds import MOST_SEED, Whole
 from harness.data import listing, tables
 from harness.data.pictures import IMAGE_SUFFIXES, check_kind
 from harness.data.resize import FITS
@@ -17,7 +19,9 @@ from harness.data.textfile import lines, read_text
 from harness.errors import InputError, nearest
 from harness.knob_paths import expanded
 
+T = TypeVar("T")
 MOST_NAMED = 3  # files that a message lists
+PICKS = ("first", "all")  # captions of an image that COCO has several of
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,15 @@ class _Found:
 
 
 def entries(spec: Mapping[str, Any]) -> list[Entry]:
-    """Every prompt of the data in the order of its file. Raises InputError; opens no image."""
-    return list(_read(spec).entries)
+    """Every prompt of the data in the order of its file, or in the order of `order_seed`. Opens no image."""
+    found, seed = list(_read(spec).entries), spec.get("order_seed")
+    return found if seed is None else in_order_of(seed, found)
+
+
+def in_order_of(seed: int, found: list[T]) -> list[T]:
+    """A random order that is the same everywhere and for ever: by the hashes of the places."""
+    keys = [hashlib.sha256(f"{seed} {place}".encode()).digest() for place in range(len(found))]
+    return [found[place] for place in sorted(range(len(found)), key=keys.__getitem__)]
 
 
 def remarks(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,7 +59,7 @@ def images_of(spec: Mapping[str, Any]) -> list[Path]:
     """The folder's images: those with captions, else (prompts come from elsewhere) all of them, by name."""
     if spec["path"] is None:
         return []
-    if spec["prompts"] is None:
+    if spec.get("prompts") is None:
         return list(dict.fromkeys(entry.image for entry in entries(spec)))  # COCO has five captions an image
     return listing.images(listing.folder(spec["path"], "data.path"))
 
@@ -59,7 +70,11 @@ def check(spec: Mapping[str, Any], n_images: int | None, task: str | None) -> No
     kind = spec.get("sidecars")
     if kind is not None and kind not in listing.SIDECARS:
         raise InputError(f"data.sidecars={kind!r} is not valid; {nearest(str(kind), listing.SIDECARS)}")
-    if kind is not None and (spec["captions"] is not None or spec["prompts"] is not None):
+    if spec.get("pick", "first") not in PICKS:
+        raise InputError(f"data.pick={spec['pick']!r} is not valid; {nearest(str(spec['pick']), PICKS)}")
+    if spec.get("order_seed") is not None:
+        Whole(0, MOST_SEED)("data.order_seed", spec["order_seed"])
+    if kind is not None and (spec["captions"] is not None or spec.get("prompts") is not None):
         raise InputError(f"data.sidecars={kind} and data.captions or data.prompts exclude each other: give one")
     if spec["masks"] not in (None, "center"):
         listing.folder(spec["masks"], "data.masks")
@@ -82,7 +97,7 @@ def check(spec: Mapping[str, Any], n_images: int | None, task: str | None) -> No
 def _read(spec: Mapping[str, Any]) -> _Found:
     """Read once as long as every file that may say something stays as it is."""
     asked = tuple(
-        spec.get(key) for key in ("path", "captions", "prompts", "image_column", "caption_column", "sidecars")
+        spec.get(key) for key in ("path", "captions", "prompts", "image_column", "caption_column", "sidecars", "pick")
     )
     path, captions, prompts = asked[:3]
     told = [captions, prompts]
@@ -100,9 +115,9 @@ def _may_say_something(folder: Path, alone: bool) -> list[Path]:
 
 @lru_cache(maxsize=8)
 def _found(asked: tuple, stamp: tuple) -> _Found:
-    path, captions, prompts, image_column, caption_column, sidecars = asked
+    path, captions, prompts, image_column, caption_column, sidecars, pick = asked
     if prompts is not None:
-        return _Found(tuple(Entry(line, None) for line in _prompt_lines(expanded(prompts))), ())
+        return _Found(tuple(Entry(line, None) for line in prompt_lines(expanded(prompts), caption_column)), ())
     if path is None:
         raise InputError("data=folder needs data.path=FOLDER_OF_IMAGES or data.prompts=FILE_WITH_A_PROMPT_A_LINE")
     folder = listing.folder(path, "data.path")
@@ -114,7 +129,7 @@ def _found(asked: tuple, stamp: tuple) -> _Found:
         raise InputError(
             f"data.captions={str(file)!r} is not a file; valid: a {', '.join(tables.CAPTION_SUFFIXES)} file"
         )
-    found = tuple(_of_file(file, folder, image_column, caption_column))
+    found = tuple(_of_file(file, folder, image_column, caption_column, pick == "all"))
     if not found:
         raise InputError(f"no captioned image in {str(file)!r}: a caption file has a row for each image")
     return _Found(found, tuple(_on_rows(file, found, listed)))
@@ -129,9 +144,15 @@ def _on_rows(file: Path, found: tuple[Entry, ...], listed: list[Path]) -> Iterab
         yield f"{left} of {len(there)} images have no caption in {str(file)!r}: they are left out"
 
 
-def _prompt_lines(file: Path) -> list[str]:
+def prompt_lines(file: Path, column: str | None = None) -> list[str]:
+    """The prompts of a table (`column` of it), or of a text file with one a line."""
     if not file.is_file():
-        raise InputError(f"data.prompts={str(file)!r} is not a file: give a text file with one prompt a line")
+        raise InputError(
+            f"data.prompts={str(file)!r} is not a file: give a text file with one prompt a line, or a "
+            f"{', '.join(tables.CAPTION_SUFFIXES)} file"
+        )
+    if file.suffix.lower() in tables.CAPTION_SUFFIXES:
+        return tables.prompts(file, column)
     found = [line.strip() for line in lines(read_text(file))]
     found = [line for line in found if line]
     if not found:
@@ -202,14 +223,16 @@ def _text_beside(file: Path, column: str | None) -> str:
     return tables.checked(text, f"{str(file)!r} has no caption in it", file)
 
 
-def _of_file(file: Path, folder: Path, image_column: str | None, caption_column: str | None) -> Iterable[Entry]:
+def _of_file(
+    file: Path, folder: Path, image_column: str | None, caption_column: str | None, every: bool
+) -> Iterable[Entry]:
     content = tables.read_json(file) if file.suffix.lower() == ".json" else None
     if not tables.is_coco(content):
         for name, caption in tables.pairs(file, image_column, caption_column):
             yield Entry(caption, _inside(folder, name, file))
         return
     places: dict[str, Path] | None = None
-    for name, caption in tables.coco(file, content):
+    for name, caption in tables.coco(file, content, every):
         path = folder / name
         if not path.is_file():  # COCO keeps images in val2017/ and the like, beside annotations/
             places = {p.name: p for p in listing.images(folder)} if places is None else places

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.data import captions, listing
+from harness.data import captions, listing, statistics
 from harness.knob_paths import expanded
 
 SMALL_FOLDER = 64 << 20  # bytes; folders up to this are fingerprinted by content, larger ones by names, sizes and times
@@ -29,6 +29,8 @@ def of_folder(spec: Mapping[str, Any]) -> str:
     if spec["masks"] not in (None, "center"):
         masks = listing.folder(spec["masks"], "data.masks")
         files += [(path, _name(path, masks)) for path in listing.images(masks)]
+    if (reference := statistics.given(spec)) is not None:
+        digest.update(_content(reference.path, *reference.stamp))
     facts = [path.stat() for path, _ in files]
     small = sum(fact.st_size for fact in facts) <= SMALL_FOLDER
     for (path, name), fact in zip(files, facts, strict=True):
@@ -36,6 +38,16 @@ def of_folder(spec: Mapping[str, Any]) -> str:
         digest.update(
             _content(path, fact.st_size, fact.st_mtime_ns) if small else f"{fact.st_size} {fact.st_mtime_ns}".encode()
         )
+    return digest.hexdigest()[:16]
+
+
+def of_prompts(knobs: Mapping[str, Any], asked: list[str], files: list[Path]) -> str:
+    """The fingerprint of a list of prompts, of knobs that say what is made of them and of files that go with them."""
+    digest = hashlib.sha256(json.dumps([READING, dict(knobs)], sort_keys=True).encode())
+    digest.update("\0".join(asked).encode("utf-8", "surrogatepass"))
+    for path in files:
+        facts = path.stat()
+        digest.update(_content(path, facts.st_size, facts.st_mtime_ns))
     return digest.hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.data import captions, resize
+from harness.data import captions, resize, statistics
 from harness.data.masks import check_masks, mask_file, read_mask
 from harness.data.pictures import read_rgb
 from harness.errors import InputError
@@ -27,6 +27,7 @@ class FolderData:
         self.entries = captions.entries(spec)
         self._reference = captions.images_of(spec)
         self.reference_size = len(self._reference)
+        self.statistics = statistics.given(spec)
 
     def __len__(self) -> int:
         return len(self.entries)

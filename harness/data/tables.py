@@ -19,7 +19,7 @@ from harness.errors import InputError, nearest
 
 CAPTION_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 IMAGE_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path", "filepath", "name")
-CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "description", "sentence")
+CAPTION_COLUMNS = ("caption", "text", "prompt", "prompts", "captions", "description", "sentence")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|"}
 JSON_LAYOUTS = "COCO's {images, annotations}, a list of {file_name, caption}, or one object {file name: caption, ...}"
 MOST_SHOWN = 12  # columns that a message lists
@@ -43,6 +43,23 @@ def pairs(file: Path, image_column: str | None, caption_column: str | None) -> I
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"{where} has no file name in column {image!r}")
         yield name.strip(), checked(row.get(caption), f"{where} has no caption in column {caption!r}", file)
+
+
+def prompts(file: Path, column: str | None) -> list[str]:
+    """The prompts of a table that names no images, in its order; of COCO's captions the first of each image."""
+    content = read_json(file) if file.suffix.lower() == ".json" else None
+    if is_coco(content):
+        return [caption for _, caption in coco(file, content)]
+    if isinstance(content, list) and content and all(isinstance(one, str) for one in content):
+        return [checked(one, f"prompt {k} of {str(file)!r} is empty", file) for k, one in enumerate(content, 1)]
+    rows = _rows(file, (), (column, *CAPTION_COLUMNS))
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(
+            f"{str(file)!r} has no rows with prompts in it: each is {{'prompt': ...}}, or a line of a table"
+        )
+    found = _column(file, list(rows[0]), "column", column, CAPTION_COLUMNS)
+    empty = "row {} of " + f"{str(file)!r} has no prompt in column {found!r}"
+    return [checked(row.get(found), empty.format(number), file) for number, row in enumerate(rows, 1)]
 
 
 def checked(text: Any, empty: str, file: Path) -> str:
@@ -200,26 +217,26 @@ def _column(file: Path, have: list[Any], knob: str, asked: str | None, customary
     raise InputError(f"{str(file)!r} has no column {customary[0]!r}: choose with data.{knob}=, columns: {shown}")
 
 
-def coco(file: Path, content: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """COCO's captions: the first caption of each image (its lowest annotation id), images by id."""
+def coco(file: Path, content: Mapping[str, Any], every: bool = False) -> Iterable[tuple[str, str]]:
+    """COCO's captions, images by id: the first of each image (its lowest annotation id), or all of them."""
     try:
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         notes = sorted(content["annotations"], key=lambda note: (note["image_id"], note["id"]))
-        captions: dict[Any, str] = {}
+        captions: dict[Any, list[str]] = {}
         for note in notes:
-            if note["image_id"] not in captions:
+            if every or note["image_id"] not in captions:
                 empty = f"annotation {note['id']} of {str(file)!r} has no caption"
-                captions[note["image_id"]] = checked(note["caption"], empty, file)
+                captions.setdefault(note["image_id"], []).append(checked(note["caption"], empty, file))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{str(file)!r} is not in COCO's caption format (images, annotations): {_first_line(error)}"
         ) from None
-    for image, caption in captions.items():
+    for image, texts in captions.items():
         if image not in names:
             raise InputError(f"{str(file)!r} captions image {image!r}, which is not among its images")
-        yield names[image], caption
+        yield from ((names[image], text) for text in texts)
 
 
 def _first_line(error: Exception) -> str:

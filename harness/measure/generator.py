@@ -212,6 +212,8 @@ class Generator:
         given = inputs.given
         kind = noise.KINDS[self.cell.noise]
         streams = kind(self.cell.seed, given.indices, self.model.latent_shape, self.model.device)
+        if hasattr(self.data, "initial_noise"):
+            streams.first = self.data.initial_noise(given.indices, self.model.latent_shape)
         start = self.task.start(
             self.model, levels, streams, given.sources, given.masks, inputs.source_latents, self.cell.strength
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from harness import protocols
 from harness.cell import Cell
 from harness.data.load import load as load_data
 from harness.executors.base import Part, Record
@@ -126,6 +127,7 @@ class Session:
         if generator.plan is not None and cell.implementation == "native":
             row["plan_id"] = plans.keep(generator.plan, generator.levels, self.keeps)
         row.update(begun.quality.finish(self.keeps, report))
+        row.update(protocols.judged(cell.protocol, row))
         row.update(flops=generator.flops(row["nfe"]), status="ok", ended_at=_now())
         row["cell_s"] = begun.seconds + time.perf_counter() - began
         return Record(cell=row, images=begun.quality.images, timings=begun.timings)

@@ -53,12 +53,26 @@ def _regions(name: str, unit: str, meaning: str) -> list[Column]:
     ]
 
 
+def _defined(name: str, meaning: str) -> list[Column]:
+    said = f"by which formula and network {name} was measured, or why it was not"
+    return [*_measured(name, "", meaning), Column(f"{name}_definition", "text", "", said)]
+
+
 ATTRIBUTES = ("shape", "colour", "size", "background", "light", "position", "relation", "all")
 SIMILARITIES = {
     "lpips": ("", "mean LPIPS distance to the source"),
     "feature_distance": ("", "mean distance to the source in the extractor's features"),
     "ssim": ("", "mean structural similarity to the source"),
     "psnr": ("dB", "mean peak signal-to-noise ratio against the source"),
+}
+
+# Scores that each image has by itself, by networks of their user's.
+SCORES = {
+    "pick_score": "PickScore (2305.01569): preference by a tuned CLIP model",
+    "hps_v2": "human preference score v2 (2306.09341)",
+    "image_reward": "ImageReward (2304.05977)",
+    "aesthetic": "LAION's aesthetic score of the image alone, 1 to 10",
+    "vqa_score": "VQAScore (2404.01291): probability that a model answers that the image shows the prompt",
 }
 
 IDENTITY = [
@@ -86,7 +100,13 @@ QUALITY = [
     *_measured("fid", "", "Fréchet distance of the features of generated and reference images"),
     Column("fid_extractor", "text", "", "which feature extractor measured fid, kid, precision, recall"),
     Column("fid_resizer", "text", "", "how images were resized for the extractor"),
-    Column("fid_comparable", "bool", "", "whether fid may be compared with published numbers"),
+    Column("fid_reference", "text", "", "what fid was measured against: images of the data, or a file and its hash"),
+    Column(
+        "fid_comparable", "bool", "", "whether fid may be compared with published numbers of the protocol asked for"
+    ),
+    Column(
+        "protocol_verdict", "text", "", "whether the protocol asked for holds, and its bounds, or what is otherwise"
+    ),
     *_measured("fid_infinity", "", "fid extrapolated to infinitely many images"),
     *_measured("kid", "", "kernel distance of the same features"),
     *_measured("pr_precision", "", "share of generated images that lie among the reference"),
@@ -95,6 +115,13 @@ QUALITY = [
     *_measured("coverage", "", "share of reference images with a generated one near"),
     *_measured("clip_score", "", "agreement of image and prompt"),
     Column("clip_definition", "text", "", "which definition and model measured clip_score"),
+    *_defined("cmmd", "1,000 times the squared maximum mean discrepancy of CLIP embeddings (2401.09603)"),
+    *_defined("fd_dinov2", "Fréchet distance of DINOv2's features (2306.04675)"),
+    *_defined("inception_score", "Inception score (1606.03498) of all images at once"),
+    Column(
+        "inception_score_splits", "float", "", "mean Inception score of the parts that inception_score_definition says"
+    ),
+    *[column for name, meaning in SCORES.items() for column in _defined(name, f"mean {meaning}")],
     *_measured("discretisation_error", "relative", "distance to the same noise run with many steps"),
     Column("discretisation_reference", "text", "", "the run of many steps that the error is measured against"),
     *_measured("error_to_exact", "relative", "RMS distance to the exact solution from the same start, over its RMS"),
@@ -210,6 +237,11 @@ IMAGES = [
     Column("law_covariance_influence", "float", "", "what the point adds to the cell's law_covariance_error"),
     Column("sliced_wasserstein_influence", "float", "", "what the point adds to the cell's sliced_wasserstein"),
     Column("clip_score", "float", "", "agreement of image and prompt; definition in the cell's row"),
+    *[
+        Column(f"{name}_influence", "float", "", f"what the image adds to the cell's {name}, as fid_influence to fid")
+        for name in ("cmmd", "fd_dinov2", "inception_score")
+    ],
+    *[Column(name, "float", "", f"{meaning}; definition in the cell's row") for name, meaning in SCORES.items()],
     Column("discretisation_error", "float", "relative", "distance to the same noise run with many steps"),
     Column("exact_distance", "float", "", "distance to the exact solution from the same start, in the points' unit"),
     *[

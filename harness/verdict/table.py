@@ -105,7 +105,8 @@ def end_table(cells: pd.DataFrame, store: Store | None, order: Sequence[str] = (
     found = {what: differences(good, images, what.column) for what in filled}
     costs = [what for what in COST if what.column in good and good[what.column].notna().any()]
     faster = {} if store is None else ratios.to_fastest(good, store)
-    return EndTable(good, called, found, costs, words.sentences(found, good, called), faster)
+    said = [*words.sentences(found, good, called), *words.verdicts(good, called)]
+    return EndTable(good, called, found, costs, said, faster)
 
 
 def show(table: EndTable, console: Console, most: int | None = None) -> None:

@@ -36,6 +36,17 @@ def sentences(found: dict[Measure, pd.DataFrame], cells: pd.DataFrame, called: N
     return [f"{joined(list(dict.fromkeys(heads)))}: {text}." for text, heads in said.items()]
 
 
+def verdicts(cells: pd.DataFrame, called: Names) -> list[str]:
+    """What the protocols that were asked for say of the cells, a line each verdict."""
+    if "protocol_verdict" not in cells:
+        return []
+    lines = []
+    for verdict, rows in cells.groupby("protocol_verdict", sort=False):
+        who = called.list(rows.index) if len(rows) < len(cells) else f"all {len(rows)} cells" if len(rows) > 1 else ""
+        lines.append(f"protocol {verdict}" + (f" ({who})" if who else ""))
+    return lines
+
+
 def all_equal(frame: pd.DataFrame) -> bool:
     """Whether two or more cells have one and the same value."""
     return len(frame) > 1 and frame["value"].nunique() == 1

@@ -23,8 +23,8 @@ class Noise(Protocol):
 class NoiseStreams:
     """Standard normal noise, a function of (seed, image index, draw number) alone.
 
-    The initial latent noise is the first draw. Noise is drawn on the CPU, so that devices agree, and moved to the
-    device without waiting for it.
+    The initial latent noise is the first draw, or `first` (N, *shape) where it is given from outside. Noise is drawn on
+    the CPU, so that devices agree, and moved to the device without waiting for it.
 
     >>> together, alone = NoiseStreams(0, [7, 8], (4,)), NoiseStreams(0, [8], (4,))
     >>> torch.equal(together.draw()[1:], alone.draw())
@@ -35,6 +35,7 @@ class NoiseStreams:
         self.seed, self.indices, self.shape = int(seed), [int(i) for i in indices], tuple(shape)
         self.device = torch.device(device)
         self.number = 0  # which draw comes next
+        self.first: torch.Tensor | None = None
         self._generator = torch.Generator()
 
     def draw(self, above: float | None = None, below: float | None = None) -> torch.Tensor:
@@ -42,6 +43,9 @@ class NoiseStreams:
 
         `above` and `below` are the σ/α between which the noise is added; independent draws do not depend on them.
         """
+        if self.first is not None and self.number == 0:
+            self.number += 1
+            return self.first.to(self.device, torch.float32, copy=True)
         pinned = self.device.type == "cuda"
         out = torch.empty((len(self.indices), *self.shape), dtype=torch.float32, pin_memory=pinned)
         key = _mix64(_mix64(self.seed) + self.number)
@@ -55,6 +59,7 @@ class NoiseStreams:
         """The streams of one image of the batch, at the same draw."""
         streams = type(self)(self.seed, [self.indices[row]], self.shape, self.device)
         streams.number = self.number
+        streams.first = None if self.first is None else self.first[row : row + 1]
         return streams
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from harness.data import captions, fingerprints
+from harness.data import captions, fingerprints, statistics
 from harness.data.base import Data, Kind, Knobs
 
 
 class Folder(Kind):
     def check(self, knobs: Knobs, n_images: int | None = None, task: str | None = None) -> None:
         captions.check(knobs, n_images, task)
+        statistics.check(knobs)
         if task == "inpaint" and knobs["masks"] not in (None, "center"):
             from harness.data.masks import check_masks
 
