@@ -35,7 +35,7 @@ class Names:
 
     def of(self, place: object, but: Sequence[str] = ()) -> str:
         """A cell in words, as `dpmpp at 20 steps`; without the columns `but`."""
-        row = self.table.loc[place]
+        row = self._rows[place]
         said = {column: phrase(column, row[column]) for column in self._telling if column not in but}
         steps = said.pop("steps", "")
         first = " ".join(said.pop(column) for column in BARE if said.get(column))
@@ -54,11 +54,15 @@ class Names:
             if "steps" not in telling:
                 parts += [rest or self.of(place) for place in chosen]
                 continue
-            steps = joined([self.table.loc[place, "steps"] for place in chosen]) + " steps"
+            steps = joined([self._rows[place]["steps"] for place in chosen]) + " steps"
             parts.append(f"{rest} at {steps}" if rest else steps)
         if len(places) > most:
             parts.append(f"{len(places) - most} more")
         return joined(parts)
+
+    @cached_property
+    def _rows(self) -> dict[object, dict[str, str]]:
+        return self.table.to_dict("index")  # pandas takes a row out of a table in the time of a hundred
 
     @cached_property
     def _telling(self) -> list[str]:
