@@ -90,7 +90,8 @@ def every(browser: Any, page: Path, folder: Path, widths: list[int], views: list
             tab = opened(browser, page, "", scheme, {"width": width, "height": 900})
 
             def shot(name: str, tab=tab, ending=f"{width}-{scheme}.png") -> None:
-                tab.evaluate(DECODED)
+                tab.evaluate("() => { for (const img of document.images) img.loading = 'eager'; }")
+                tab.evaluate("Promise.all([...document.images].map((img) => img.decode().catch(() => null)))")
                 tab.screenshot(path=folder / f"{name}-{ending}", full_page=True)
 
             for view in views or tab.evaluate("Object.keys(Page.views)"):
