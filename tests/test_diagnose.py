@@ -6,11 +6,14 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from harness.search import diagnose
 from harness.search.learn_images import CLEAN, Source
+from harness.store.records import Store
+from reports.web import diagnoses as page_diagnoses
 from samplers import registry
 from samplers.core.integrate import integrate
 from samplers.core.levels import NoiseLevels
@@ -126,6 +129,11 @@ def test_from_the_command_line(tmp_path, capsys):
     assert len(files) == 2 == len(drawn)
     told = json.loads(files[0].read_text())
     assert told["cell_id"] == files[0].stem and told["coefficients"] is None and len(told["steps"]) == 4
+    # The page finds it beside the cells that ran this plan with this model at this scale.
+    ran = pd.DataFrame({"plan_id": [told["plan_id"]], "model": ["gmm"], "cfg": [told["cfg"]]})
+    (shown,) = page_diagnoses.read(ran, Store(tmp_path))
+    assert shown["plan"] == told["plan_id"] and len(shown["steps"]) == 4 and shown["coefficients"] == []
+    assert shown["error"] == pytest.approx(told["error"], rel=1e-3)
 
 
 def test_the_figure_is_drawn(tmp_path):

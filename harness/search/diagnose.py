@@ -43,6 +43,7 @@ from harness.sweep.enumerate import enumerate_cells
 from harness.sweep.run import guarded
 from samplers import diagnosis, registry
 from samplers.conditions import boundaries
+from samplers.core import plan_json
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
 from samplers.schedules.sigma import karras
@@ -66,7 +67,8 @@ def main(words: Sequence[str], draw: Draw | None = None) -> int:
         models: dict[str, Model] = {}
         for cell in cells:
             torch.set_num_threads(cell.cpu_threads)
-            told = {"version": VERSION, "cell_id": cell.cell_id, "cell": cell.label, "model": cell.model["name"]}
+            told = {"version": VERSION, "cell_id": cell.cell_id, "cell": cell.label}
+            told |= {"model": cell.model["name"], "cfg": cell.cfg}
             told |= of_cell(cell, Source(cell, layout.cache(results), _model(cell, models)), sensitivity)
             path = layout.diagnoses(results) / f"{cell.cell_id}.json"
             with written_whole(path) as file:
@@ -194,7 +196,9 @@ def of_cell(cell: Cell, source: Source, sensitivity: bool = True) -> dict[str, A
     plan = sampler.plan(levels)
     found = reference(source, source.bare(cell.seed, 0, cell.n_images), ratios_of(levels, plan))
     run = Run(plan, found)
-    told: dict[str, Any] = {"images": cell.n_images, "nfe": plan.nfe, "error": run.relative(run.error)}
+    plan_id = plan_json.identity(plan_json.dumps(plan, levels))  # by it the page finds the cells that ran this plan
+    told: dict[str, Any] = {"plan_id": plan_id, "images": cell.n_images, "nfe": plan.nfe}
+    told |= {"error": run.relative(run.error)}
     told |= {"start": run.start(boundaries(levels, plan)), "steps": run.steps(levels), "curvature": run.curvature()}
     told |= {"coefficients": None, "levels": None}
     if sensitivity:
