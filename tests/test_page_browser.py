@@ -257,14 +257,38 @@ def test_tab_goes_through_everything_in_the_order_of_the_page_with_a_visible_foc
     assert all(style == "solid" and width >= 2 for _, style, width in reached)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, address, scheme):
+TELEPHONE = {"width": 360, "height": 740}
+
+
+def examined(page):
+    """The page with axe-core in it."""
     axe = importlib.util.find_spec("axe_playwright_python")
     if axe is None:
         pytest.skip("no axe-core: uv sync --group browser")
-    script = (Path(axe.origin).parent / "axe.min.js").read_text(encoding="utf-8")
-    page = opened(address, "", viewport={"width": 360, "height": 740}, color_scheme=scheme)
-    page.evaluate(script)
+    page.evaluate((Path(axe.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+    return page
+
+
+def violations(page) -> list[tuple[str, str]]:
+    """What axe-core calls serious or worse, with the element."""
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_two_cells_images_have_no_serious_violation_on_a_telephone(opened, address, scheme):
+    page = examined(opened(address, "#view=images", viewport=TELEPHONE, color_scheme=scheme))
+    two = page.evaluate("Page.rows.filter((i) => i in Page.data.images.tiles).slice(0, 2).map(Page.data.idOf)")
+    page.evaluate("([a, b]) => Page.set({ a, b })", two)
+    for how in ("side", "wipe", "blink", "difference"):
+        page.evaluate("(how) => Page.set({ how })", how)
+        assert page.locator(f".stage.{how}").count() > 0 and not violations(page), how
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, how
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, address, scheme):
+    page = examined(opened(address, "", viewport=TELEPHONE, color_scheme=scheme))
     for view in page.evaluate("Object.keys(Page.views)"):
         page.evaluate("Page.open", view)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
@@ -278,9 +302,7 @@ def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, address, sc
             }).map((th) => th.textContent)"""
         )
         assert not broken, (view, broken)
-        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-        serious = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
-        assert not serious, (view, serious)
+        assert not (serious := violations(page)), (view, serious)
     ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (ground == "rgb(18, 22, 28)") == (scheme == "dark")
 
@@ -341,6 +363,22 @@ def test_the_table_stays_where_it_was_and_its_chooser_open(opened, many):
         assert page.locator(".chooser").get_by_label(column, exact=True).is_checked() != before
     page.get_by_role("button", name="FID", exact=True).click()
     assert page.evaluate("document.querySelector('.scroll.tall').scrollTop") == 0
+
+
+def test_a_long_list_of_cells_is_filled_when_somebody_turns_to_it(opened, many):
+    page = opened(many, "#view=compare")
+    for act in (lambda box: box.focus(), lambda box: box.dispatch_event("pointerdown")):
+        box = page.get_by_label("A", exact=True)
+        assert box.locator("option").count() == 1
+        chosen = box.input_value()
+        act(box)
+        assert box.locator("option").count() == 150 and box.input_value() == chosen
+        page.locator("#search").focus()
+        page.evaluate("Page.set({ measure: 'fid' })")  # made anew, as nobody is on it
+    page.get_by_label("A", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("Page.state.a") not in (None, chosen)
+    assert page.get_by_label("A", exact=True).locator("option").count() == 150, "the focus stays, and so does the list"
 
 
 def test_sixty_four_kinds_of_cells_are_told_apart(opened, address):
