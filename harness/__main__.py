@@ -44,6 +44,7 @@ COMMANDS = {  # word: (module, what it does)
     "evaluate": ("harness.embedded.evaluate", "the figures of the embedded model's card"),
     "bench.fake_cells": ("harness.bench.fake_cells", "a sweep of cells that compute nothing and break when asked"),
     "bench.kills": ("harness.bench.kills", "what a sweep survives when it is killed at random"),
+    "bench.metrics": ("harness.bench.metrics", "what FID, KID, precision and recall of 30,000 images cost"),
     "bench.page": ("harness.bench.page", "what the page of 5,000 cells costs to build, to open and to filter"),
     "bench.pipeline": ("harness.bench.pipeline", "whole generations beside diffusers' own pipeline, timed"),
     "bench.records_gate": ("harness.bench.records_gate", "does `check` find injected errors and nothing else?"),

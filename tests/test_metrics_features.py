@@ -11,7 +11,7 @@ from metric_world import batch, feed, needs_shipped
 
 from harness.errors import InputError
 from harness.metrics import fid, kid, load, precision_recall
-from harness.metrics.features import files, reference_images
+from harness.metrics.features import files, moments, reference_images
 from harness.metrics.features.moments import Gaussian, Moments, frechet_distance, gaussian_of
 
 
@@ -63,19 +63,24 @@ def test_kid_equals_torchmetrics(degree):
     for part, is_real in ((real, True), (fake, False)):
         theirs.update(torch.from_numpy(part), real=is_real)
     expected = float(theirs.compute()[0])
-    value = kid.mmd(fake, real, degree, np.ones((1, len(fake))), kid.within(real, degree))[0]
+    value = mmd(fake, real, degree, np.ones((1, len(fake))))[0]
     assert value == pytest.approx(expected, rel=1e-6)
 
 
+def mmd(x: np.ndarray, y: np.ndarray, degree: int, weights: np.ndarray) -> np.ndarray:
+    return kid.mmd(kid.kernel_sums(x, y, degree, weights), weights, kid.within(y, degree))
+
+
 def test_kid_is_unbiased_and_its_blocks_add_up(monkeypatch):
-    values = [
-        kid.mmd(x := draw(s, 60, 8), y := draw(s + 999, 80, 8), 3, np.ones((1, 60)), kid.within(y, 3))[0]
-        for s in range(200)
-    ]
+    values = [mmd(draw(s, 60, 8), draw(s + 999, 80, 8), 3, np.ones((1, 60)))[0] for s in range(200)]
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(200)  # the same distribution: 0 on average
-    whole = kid.mmd(x, y, 3, np.ones((1, 60)), kid.within(y, 3))
+    x, y = draw(0, 60, 8), draw(1, 80, 8)
+    weights = kid.resample_counts(60, 50, 0)
+    whole, moved = mmd(x, y, 3, weights), kid.influence(kid.kernel_sums(x, y, 3, weights))
     monkeypatch.setattr(kid, "BLOCK", 7)
-    assert kid.mmd(x, y, 3, np.ones((1, 60)), kid.within(y, 3)) == pytest.approx(whole, rel=1e-12)
+    monkeypatch.setattr(kid, "ACROSS", 11)
+    assert mmd(x, y, 3, weights) == pytest.approx(whole, rel=1e-12)
+    assert kid.influence(kid.kernel_sums(x, y, 3, weights)) == pytest.approx(moved, rel=1e-12, abs=1e-14)
 
 
 def test_moments_of_the_same_batches_are_exactly_equal_in_any_order():
@@ -201,6 +206,39 @@ def test_precision_and_recall_equal_the_definition():
     assert np.array_equal(hits["coverage"], inside(fake, real).any(0))
 
 
+@pytest.mark.parametrize("n", [60, 12])  # more and fewer than features: eigenvalues of another matrix
+def test_blocks_of_images_give_what_all_at_once_give(monkeypatch, n):
+    fake, real = draw(1, n, 16, 1.2, 0.1), draw(0, 80, 16)
+    target = gaussian_of(real)
+
+    def everything() -> list[np.ndarray]:
+        hits = precision_recall.manifold_hits(fake, real, 3)
+        limit = fid.infinity(fake, target, 1.0, 2, 0)
+        return [*hits.values(), fid.influence(fake, target), np.array(limit or 0.0)]
+
+    whole = everything()
+    monkeypatch.setattr(precision_recall, "BLOCK", 7)
+    monkeypatch.setattr(precision_recall, "ACROSS", 11)
+    monkeypatch.setattr(fid, "BLOCK", 7)
+    monkeypatch.setattr(moments, "BLOCK", 7)
+    *hits, moved, limit = everything()
+    assert all(np.array_equal(one, other) for one, other in zip(hits, whole, strict=False))
+    assert moved == pytest.approx(whole[-2], rel=1e-9, abs=1e-11) and limit == pytest.approx(whole[-1], rel=1e-9)
+
+
+def test_features_of_float32_are_measured_as_float64_ones_are():
+    """They are held as they come, half as large; the arithmetic is double all the same."""
+    fake, real = draw(1, 60, 16, 1.2, 0.1).astype(np.float32), draw(0, 80, 16).astype(np.float32)
+    target, weights = gaussian_of(real), np.ones((1, 60))
+
+    def everything(fake: np.ndarray, real: np.ndarray) -> list[np.ndarray]:
+        hits = precision_recall.manifold_hits(fake, real, 3).values()
+        return [fid.influence(fake, target), mmd(fake, real, 3, weights), *hits]
+
+    for one, other in zip(everything(fake, real), everything(fake.astype(float), real.astype(float)), strict=True):
+        assert np.array_equal(one, other)
+
+
 def blurred(images: torch.Tensor, width: int) -> torch.Tensor:
     """Mean over a window of width x width pixels."""
     around = torch.nn.functional.pad(images.float(), (width // 2,) * 4, mode="replicate")
@@ -303,12 +341,9 @@ def test_inception_is_used_where_it_lies_and_never_fetched(monkeypatch, tmp_path
 
 
 def test_the_influence_of_kid_is_its_derivative_and_hits_are_recorded_an_image():
-    from harness.metrics import kid
-
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 6)), rng.normal(0.3, 1, (60, 6))
-    moved = kid.influence(x, y, 3)
-    within = kid.within(y, 3)
+    moved = kid.influence(kid.kernel_sums(x, y, 3, np.ones((1, 40))))
     step = 1e-4
     for image in (0, 7):
         files = np.ones((1, 40))
@@ -316,6 +351,6 @@ def test_the_influence_of_kid_is_its_derivative_and_hits_are_recorded_an_image()
         # `mmd` takes counts whose sum is n: the other images give up what this one gains.
         files *= 40 / files.sum()
         # Σw² in its denominator is that of whole counts; to first order both are n(n − 1).
-        change = kid.mmd(x, y, 3, files, within)[0] - kid.mmd(x, y, 3, np.ones((1, 40)), within)[0]
+        change = mmd(x, y, 3, files)[0] - mmd(x, y, 3, np.ones((1, 40)))[0]
         assert change / step * 40 == pytest.approx(moved[image], rel=2e-3, abs=1e-3)
     assert moved.mean() == pytest.approx(0, abs=1e-12)

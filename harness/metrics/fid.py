@@ -9,7 +9,7 @@ from harness.metrics.base import Batch, Options, Samples
 from harness.metrics.context import Context
 from harness.metrics.features import reference_images
 from harness.metrics.features.feature_metric import FeatureMetric
-from harness.metrics.features.moments import Gaussian, Moments, eigh, frechet_distance, gaussian_of
+from harness.metrics.features.moments import BLOCK, Gaussian, Moments, eigh, frechet_distance, gaussian_of
 
 
 class FID(FeatureMetric):
@@ -44,7 +44,7 @@ class FID(FeatureMetric):
             return self.nothing()
         (target, called), n = found, self.moments.n
         value = frechet_distance(self.moments.gaussian(), target)
-        features = self.samples.sorted()[1].astype(np.float64)
+        features = self.samples.sorted()[1]
         self.moved = influence(features, target)
         low, high = interval(self.moved, value, self.options["resamples"], self.context.seed)
         limit = infinity(features, target, value, self.options["splits"], self.context.seed)
@@ -84,18 +84,23 @@ def influence(features: np.ndarray, target: Gaussian) -> np.ndarray:
     dFID = 2 (μ − μr)·(x − μ) + (x − μ)ᵀ(I − R M^−½ R)(x − μ), M = R C R and R = Cr^½, less its mean. Directions in
     which no image varies have no weight to differentiate by and drop out of M^−½.
     """
-    n = len(features)
-    mean = features.mean(0)
-    x = features - mean
-    y = x @ target.root
-    if n < x.shape[1]:  # the same eigenvalues from the smaller matrix
+    n, dim = features.shape
+    mean = features.mean(0, dtype=np.float64)
+    blocks = [slice(first, first + BLOCK) for first in range(0, n, BLOCK)]
+    if n < dim:  # the same eigenvalues from the smaller matrix
+        y = (features - mean) @ target.root
         values, vectors = eigh(y @ y.T / (n - 1))
-        overlap = (n - 1) * (vectors**2 @ np.sqrt(values.clip(0)))
+        overlaps = np.split((n - 1) * (vectors**2 @ np.sqrt(values.clip(0))), [rows.stop for rows in blocks[:-1]])
     else:
-        values, vectors = eigh(y.T @ y / (n - 1))
+        ys = ((features[rows] - mean) @ target.root for rows in blocks)
+        values, vectors = eigh(sum(y.T @ y for y in ys) / (n - 1))
         seen = values > values[-1] * 1e-12
-        overlap = ((y @ vectors[:, seen]) ** 2 / np.sqrt(values[seen])).sum(1)
-    moved = 2 * x @ (mean - target.mean) + n / (n - 1) * ((x**2).sum(1) - overlap)
+        own, spread = vectors[:, seen], np.sqrt(values[seen])
+        overlaps = (((((features[rows] - mean) @ target.root) @ own) ** 2 / spread).sum(1) for rows in blocks)
+    moved = np.empty(n)
+    for rows, overlap in zip(blocks, overlaps, strict=True):
+        x = features[rows] - mean
+        moved[rows] = 2 * x @ (mean - target.mean) + n / (n - 1) * ((x**2).sum(1) - overlap)
     return moved - moved.mean()
 
 
@@ -124,7 +129,7 @@ def infinity(features: np.ndarray, target: Gaussian, value: float, splits: int, 
     for _ in range(splits):
         quarters = np.array_split(rng.permutation(n), 4)
         leave_one = [np.concatenate(quarters[:k] + quarters[k + 1 :]) for k in range(4)]
-        most += [frechet_distance(gaussian_of(features[rows]), target) for rows in leave_one]
+        most += [frechet_distance(gaussian_of(features, rows), target) for rows in leave_one]
         pairs = (np.concatenate(quarters[:2]), np.concatenate(quarters[2:]))
-        half += [frechet_distance(gaussian_of(features[rows]), target) for rows in pairs]
+        half += [frechet_distance(gaussian_of(features, rows), target) for rows in pairs]
     return float(8 * value - 9 * np.mean(most) + 2 * np.mean(half))  # Lagrange at 0 through 1/N, 4/(3N) and 2/N

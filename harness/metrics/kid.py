@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from harness.metrics import bootstrap
 from harness.metrics.features.feature_metric import FeatureMetric
 from harness.statistics import resample_counts
 
-BLOCK = 1024  # rows of a kernel matrix held at once
+BLOCK, ACROSS = 1024, 4096  # rows and columns of a kernel matrix held at once
 FEWEST = 5  # the fewest images that have an interval: every other resample of 4 holds only one or two different ones
 
 
@@ -25,14 +26,14 @@ class KID(FeatureMetric):
         reference = self.reference()
         if reference is None or len(self.samples) < 2:
             return self.nothing()
-        x = self.samples.sorted()[1].astype(np.float64)
-        y, degree = reference.features.astype(np.float64), self.options["degree"]
+        x, y, degree = self.samples.sorted()[1], reference.features, self.options["degree"]
         if ("kid", degree) not in reference.once:
             reference.once["kid", degree] = within(y, degree)
-        weights = self._weights(len(x))
-        draws = mmd(x, y, degree, np.concatenate([np.ones((1, len(x))), weights]), reference.once["kid", degree])
-        self.moved = influence(x, y, degree)
-        low, high = bootstrap.bounds(draws[1:], float(draws[0])) if len(weights) else (None, None)
+        weights = np.concatenate([np.ones((1, len(x))), self._weights(len(x))])
+        sums = kernel_sums(x, y, degree, weights)
+        draws = mmd(sums, weights, reference.once["kid", degree])
+        self.moved = influence(sums)
+        low, high = bootstrap.bounds(draws[1:], float(draws[0])) if len(weights) > 1 else (None, None)
         return {"kid": float(draws[0]), "kid_low": low, "kid_high": high, "kid_n": len(x)}
 
     def _weights(self, n: int) -> np.ndarray:
@@ -46,41 +47,72 @@ class KID(FeatureMetric):
         return {} if self.moved is None else {"kid_influence": self.moved}
 
 
-def influence(x: np.ndarray, y: np.ndarray, degree: int) -> np.ndarray:
+@dataclass(frozen=True)
+class KernelSums:
+    """What the kernel between images x and reference y comes to. A pair of an image with itself counts 0."""
+
+    squares: np.ndarray  # (B,), Σ_ij w_i w_j k(x_i, x_j) under each row of the weights
+    near: np.ndarray  # (N,), the sum over the other images
+    cross: np.ndarray  # (N,), the mean over the reference
+
+
+def kernel_sums(x: np.ndarray, y: np.ndarray, degree: int, weights: np.ndarray) -> KernelSums:
+    """In one pass over the pairs, of which a block at a time is held: of `weights` (B, len(x)) and both features."""
+    squares, near, cross = np.zeros(len(weights)), np.zeros(len(x)), np.zeros(len(x))
+    for rows, columns, kernel in _upper_blocks(x, degree):
+        both = np.einsum("bn,bn->b", weights[:, rows], weights[:, columns] @ kernel.T)
+        squares += both if rows == columns else 2 * both
+        near[rows] += kernel.sum(1)
+        if rows != columns:
+            near[columns] += kernel.sum(0)
+    for rows, _, kernel in _blocks(x, y, degree):
+        cross[rows] += kernel.sum(1) / len(y)
+    return KernelSums(squares, near, cross)
+
+
+def influence(sums: KernelSums) -> np.ndarray:
     """Derivative of MMD² in each image's weight, (N,): its mean over resampled images moves as KID does.
 
     2 (k̄(x_i, other images) − k̄(x_i, reference)), less its mean.
     """
-    near, cross = np.empty(len(x)), np.empty(len(x))
-    for rows, kernel in _kernel_blocks(x, x, degree):
-        kernel[np.arange(len(kernel)), np.arange(rows.start, rows.stop)] = 0
-        near[rows] = kernel.sum(1) / (len(x) - 1)
-    for rows, kernel in _kernel_blocks(x, y, degree):
-        cross[rows] = kernel.mean(1)
-    moved = 2 * (near - cross)
+    moved = 2 * (sums.near / (len(sums.near) - 1) - sums.cross)
     return moved - moved.mean()
 
 
-def mmd(x: np.ndarray, y: np.ndarray, degree: int, weights: np.ndarray, y_within: float) -> np.ndarray:
-    """MMD² of x with each row of `weights` (B, len(x)) against y, (B,). A pair of an image with itself never counts."""
-    squares, cross = np.zeros(len(weights)), np.empty(len(x))
-    for rows, kernel in _kernel_blocks(x, x, degree):
-        kernel[np.arange(len(kernel)), np.arange(rows.start, rows.stop)] = 0
-        squares += np.einsum("bn,bn->b", weights[:, rows], weights @ kernel.T)
-    for rows, kernel in _kernel_blocks(x, y, degree):
-        cross[rows] = kernel.mean(1)
-    n = len(x)
-    return squares / (n * n - (weights**2).sum(1)) - 2 * weights @ cross / n + y_within
+def mmd(sums: KernelSums, weights: np.ndarray, y_within: float) -> np.ndarray:
+    """MMD² of x with each row of `weights` (B, N) against y, (B,)."""
+    n = weights.shape[1]
+    return sums.squares / (n * n - (weights**2).sum(1)) - 2 * weights @ sums.cross / n + y_within
 
 
 def within(y: np.ndarray, degree: int) -> float:
     """Mean of the kernel over pairs of different rows."""
-    total = sum(kernel.sum() for _, kernel in _kernel_blocks(y, y, degree))
-    diagonal = (((y**2).sum(1) / y.shape[1] + 1) ** degree).sum()
-    return float((total - diagonal) / (len(y) * (len(y) - 1)))
+    total = sum(kernel.sum() * (1 if rows == columns else 2) for rows, columns, kernel in _upper_blocks(y, degree))
+    return float(total / (len(y) * (len(y) - 1)))
 
 
-def _kernel_blocks(a: np.ndarray, b: np.ndarray, degree: int) -> Iterator[tuple[slice, np.ndarray]]:
-    for first in range(0, len(a), BLOCK):
-        rows = slice(first, min(first + BLOCK, len(a)))
-        yield rows, (a[rows] @ b.T / a.shape[1] + 1) ** degree
+def _upper_blocks(x: np.ndarray, degree: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """The kernel of each pair of rows once, block by block; those of a row with itself are 0."""
+    for rows in _slices(0, len(x), BLOCK):
+        kernel = _kernel(x[rows], x[rows], degree)
+        np.fill_diagonal(kernel, 0)
+        yield rows, rows, kernel
+        for columns in _slices(rows.stop, len(x), ACROSS):
+            yield rows, columns, _kernel(x[rows], x[columns], degree)
+
+
+def _blocks(a: np.ndarray, b: np.ndarray, degree: int) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    for rows in _slices(0, len(a), BLOCK):
+        for columns in _slices(0, len(b), ACROSS):
+            yield rows, columns, _kernel(a[rows], b[columns], degree)
+
+
+def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, degree: int) -> np.ndarray:
+    """float64 whatever the features are: all of them so would be twice as large."""
+    a, b = a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)
+    return (a @ b.T / a.shape[1] + 1) ** degree

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from harness.metrics import bootstrap
 from harness.metrics.features.feature_metric import FeatureMetric
 
-BLOCK = 1024  # rows of a distance matrix held at once
+BLOCK, ACROSS = 1024, 4096  # rows and columns of a distance matrix held at once
 
 
 class PrecisionRecall(FeatureMetric):
@@ -43,30 +45,33 @@ class PrecisionRecall(FeatureMetric):
 def manifold_hits(fake: np.ndarray, real: np.ndarray, k: int) -> dict[str, np.ndarray]:
     """Values whose means are the four numbers: precision and density per fake image, recall and coverage per real."""
     fake_radius, real_radius = _radii(fake, k), _radii(real, k)
-    precision, density = np.empty(len(fake)), np.empty(len(fake))
+    inside = np.zeros(len(fake))  # in the balls of how many real images a fake one is
     recall, coverage = np.zeros(len(real)), np.zeros(len(real))
-    for first in range(0, len(fake), BLOCK):
-        rows = slice(first, first + BLOCK)
-        squared = _squared_distances(fake[rows], real)
-        in_real = squared <= real_radius[None]  # fake image in the ball of a real one
-        precision[rows], density[rows] = in_real.any(1), in_real.sum(1) / k
-        coverage = np.maximum(coverage, in_real.any(0))
-        recall = np.maximum(recall, (squared <= fake_radius[rows, None]).any(0))
-    return {"pr_precision": precision, "pr_recall": recall, "density": density, "coverage": coverage}
+    for rows, columns, squared in _blocks(fake, real):
+        in_real = squared <= real_radius[None, columns]
+        inside[rows] += in_real.sum(1)
+        coverage[columns] = np.maximum(coverage[columns], in_real.any(0))
+        recall[columns] = np.maximum(recall[columns], (squared <= fake_radius[rows, None]).any(0))
+    return {"pr_precision": np.sign(inside), "pr_recall": recall, "density": inside / k, "coverage": coverage}
 
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
     """Squared distance to the k-th nearest other point, (N,)."""
-    out = np.empty(len(points))
-    for first in range(0, len(points), BLOCK):
-        squared = _squared_distances(points[first : first + BLOCK], points)
-        squared[np.arange(len(squared)), first + np.arange(len(squared))] = np.inf
-        out[first : first + BLOCK] = np.partition(squared, k - 1, axis=1)[:, k - 1]
-    return out
+    nearest = np.full((len(points), k), np.inf)
+    for rows, columns, squared in _blocks(points, points):
+        own = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+        squared[own - rows.start, own - columns.start] = np.inf
+        nearest[rows] = np.partition(np.concatenate([nearest[rows], squared], 1), k - 1, axis=1)[:, :k]
+    return nearest.max(1)
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(len(a), len(b)) float64, from centred features so that little is cancelled."""
+def _blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Squared distances of the rows of a to those of b, float64, from centred features so that little is cancelled."""
     centre = b.mean(0, dtype=np.float64)
-    a, b = a - centre, b - centre
-    return ((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T).clip(0)
+    for first in range(0, len(a), BLOCK):
+        rows = slice(first, min(first + BLOCK, len(a)))
+        x = a[rows] - centre
+        for start in range(0, len(b), ACROSS):
+            columns = slice(start, min(start + ACROSS, len(b)))
+            y = b[columns] - centre
+            yield rows, columns, ((x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T).clip(0)

@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+BLOCK = 4096  # rows of features held in float64 at once
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -92,7 +94,10 @@ class Moments:
         return Gaussian(self.n, mean, (squares - self.n * np.outer(mean, mean)) / (self.n - 1))
 
 
-def gaussian_of(features: np.ndarray) -> Gaussian:
+def gaussian_of(features: np.ndarray, rows: np.ndarray | None = None) -> Gaussian:
+    """Of all features (n, d) or of some `rows` of them, whose copy in float64 is never held as a whole."""
     moments = Moments(features.shape[1])
-    moments.add(features)
+    chosen = np.arange(len(features)) if rows is None else rows
+    for first in range(0, len(chosen), BLOCK):
+        moments.add(features[chosen[first : first + BLOCK]])
     return moments.gaussian()

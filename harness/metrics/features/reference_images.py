@@ -18,8 +18,8 @@ from harness.metrics.context import Context
 from harness.metrics.features.files import short_hash
 from harness.metrics.features.moments import Gaussian, Moments
 
-VERSION = 1  # the version of the cached file's format
-KEPT = 10_000  # features kept for KID and precision/recall; the moments are of all reference images
+VERSION = 2  # the version of the cached file's format
+KEPT = 30_000  # features kept for KID and precision/recall; the moments are of all reference images
 
 
 @dataclass
