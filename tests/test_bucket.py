@@ -82,7 +82,7 @@ def test_two_sweeps_at_once_share_the_work_and_record_what_one_does(address, tmp
     ran = [{line.split()[1] for line in out.splitlines() if line.startswith("ok ")} for out, _ in said]
     assert len(ran[0]) + len(ran[1]) == 12 and not ran[0] & ran[1]
     place = places.at(address)
-    assert not place.names(layout.LEASES) and same(table(address), local(tmp_path))
+    assert not place.below(layout.LEASES) and same(table(address), local(tmp_path))
     assert len(place.names(layout.GRIDS)) == 12
 
 
@@ -102,7 +102,7 @@ def test_a_dead_owners_cell_is_taken_over_and_the_rest_goes_on(address, tmp_path
     cells = Store(address).cells().set_index("cell_id")
     assert len(cells) == 12 and (cells["status"] == "ok").sum() == 11
     assert "cell_timeout" in cells.loc[cell(1, "hang:1", 0.02).cell_id, "error"]
-    assert not places.at(address).names(layout.LEASES)
+    assert not places.at(address).below(layout.LEASES)
 
 
 @needs_server

@@ -73,7 +73,7 @@ def recorded(folder: Path) -> int:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [*folder.rglob(".*.tmp"), *(folder / "leases").glob("*")]
+    return [*folder.rglob(".*.tmp"), *(folder / "leases").glob("*/*")]
 
 
 # ---------------------------------------------------------------------------------------------- one worker that dies
@@ -252,7 +252,7 @@ def test_two_sweeps_share_the_work(tmp_path):
 
 def test_a_sweep_waits_for_the_cell_that_another_runs_and_takes_it_over_when_that_one_is_killed(tmp_path):
     first = start(tmp_path, "--cells", "2", "--fault", "hang:1")
-    until(lambda: recorded(tmp_path) == 1 and len(list((tmp_path / "leases").glob("*.json"))) == 1)
+    until(lambda: recorded(tmp_path) == 1 and len(list((tmp_path / "leases").glob("*/*.json"))) == 1)
     second = start(tmp_path, "--cells", "2", "--fault", "hang:1")
     line = next(line for line in second.stdout if "another sweep" in line)
     assert f"being run by pid {first.pid}" in line

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError
+from harness.store import layout
 from harness.store.leases import STALE_S, Leases
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ CELL, OTHER = "00000000000000aa", "00000000000000bb"
 
 
 def files(root: Path) -> list[str]:
-    return sorted(path.name for path in (root / "leases").iterdir())
+    return sorted(path.name for path in (root / "leases").glob("*/*"))
 
 
 def elsewhere(leases: Leases) -> Leases:
@@ -30,7 +31,7 @@ def elsewhere(leases: Leases) -> Leases:
 
 
 def age(root: Path, seconds: float) -> None:
-    for path in (root / "leases").glob("*.json"):
+    for path in (root / "leases").glob("*/*.json"):
         os.utime(path, (time.time() - seconds,) * 2)
 
 
@@ -68,7 +69,7 @@ def test_the_heartbeat_keeps_it_fresh(tmp_path):
     with elsewhere(Leases(tmp_path, beat_s=0.01)) as far, Leases(tmp_path) as near:
         far.take(CELL)
         age(tmp_path, STALE_S + 10)
-        path = next((tmp_path / "leases").glob("*.json"))
+        path = next((tmp_path / "leases").glob("*/*.json"))
         until(lambda: time.time() - path.stat().st_mtime < STALE_S / 2)
         assert not near.take(CELL)
 
@@ -130,7 +131,8 @@ def test_of_many_at_once_one_wins(tmp_path, stale):
 
 def test_a_lease_that_cannot_be_read_counts_by_its_age(tmp_path):
     with Leases(tmp_path) as leases:
-        (tmp_path / "leases" / f"{CELL}.0.json").write_text("half a li")
+        (tmp_path / "leases" / CELL[:2]).mkdir()
+        (tmp_path / layout.lease(CELL, 0)).write_text("half a li")
         assert not leases.take(CELL)
         age(tmp_path, STALE_S + 10)
         assert leases.take(CELL)

@@ -51,7 +51,7 @@ def begun(folder: Path, when: float) -> None:
 
 def lease(folder: Path, cell_id: str, owner: Owner, age: float = 0.0) -> None:
     path = folder / layout.lease(cell_id, 0)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(owner)))
     os.utime(path, (time.time() - age, time.time() - age))
 
@@ -109,7 +109,9 @@ def test_files_of_others_break_nothing_and_say_no_terminal_commands(results):
     (results / "sweeps" / "0123456789abcdef.json").write_text(json.dumps(bad))
     (results / "sweeps" / "1123456789abcdef.json").write_text('{"cells": [1]}')
     (results / "sweeps" / "2123456789abcdef.json").write_text("[" * 5000)
-    (results / "leases" / f"{cell(9).cell_id}.0.json").write_text("no lease")
+    unreadable = results / layout.lease(cell(9).cell_id, 0)
+    unreadable.parent.mkdir(parents=True, exist_ok=True)
+    unreadable.write_text("no lease")
     text = said(results)
     assert "\x1b" not in text and "by an owner that cannot be read" in text and "2 sweeps not done" in text
 

@@ -51,6 +51,9 @@ class InMemory(Place):
     def names(self, prefix: str) -> list[str]:
         return sorted(n for n in list(self.files) if n.startswith(prefix) and "/" not in n[len(prefix) :])
 
+    def below(self, folder: str) -> list[str]:
+        return sorted(n for n in list(self.files) if n.startswith(folder))
+
     def look(self, name: str) -> Seen:
         content, changed = self._file(name)
         return Seen(len(content), changed, hashlib.sha256(content).hexdigest())
@@ -195,7 +198,7 @@ def test_a_lease_is_held_once_outbid_when_stale_and_given_back(place, monkeypatc
         assert awake.take(CELL) and awake.holds(CELL) and not asleep.holds(CELL)
         asleep.release(CELL)
         assert awake.holds(CELL), "what was outbid gives nothing back of ours"
-    assert place.names(layout.LEASES) == []
+    assert place.below(layout.LEASES) == []
 
 
 def test_a_heartbeat_keeps_a_lease_and_brings_back_none_that_is_gone(place, monkeypatch):
@@ -206,7 +209,7 @@ def test_a_heartbeat_keeps_a_lease_and_brings_back_none_that_is_gone(place, monk
         time.sleep(1.1 if isinstance(place, Bucket) else 0.02)  # S3 counts in whole seconds
         assert place.renew(held.name, held.content) and place.look(held.name).changed > changed
         place.delete(held.name)
-        assert not place.renew(held.name, held.content) and place.names(layout.LEASES) == []
+        assert not place.renew(held.name, held.content) and place.below(layout.LEASES) == []
         # Its name is free again and another's now: neither held, renewed nor given back by the one that slept.
         assert other.take(CELL) and other.held[CELL].name == held.name
         assert not holder.holds(CELL) and not place.renew(held.name, held.content)
@@ -252,7 +255,7 @@ def test_a_sweep_shares_the_place_with_another(place):
                 store.write({**cells[1].columns(), "status": "ok", "ended_at": 1_900_000_000_000})
                 other.release(cells[1].cell_id)
     assert sum(isinstance(message, Record) for message in messages) == 2 and len(store.recorded()) == 3
-    assert place.names(layout.LEASES) == []
+    assert place.below(layout.LEASES) == []
 
 
 def test_a_place_in_trouble_is_one_line(monkeypatch):

@@ -470,10 +470,10 @@ def test_links_under_names_that_can_be_guessed_are_not_followed(tmp_path):
 )
 def test_a_false_lease_stops_no_sweep(tmp_path, content):
     mine = vars(Leases(tmp_path).owner)
-    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "00").mkdir(parents=True)
     if content.startswith("{"):
         content = json.dumps({**mine, **json.loads(content)})
-    (tmp_path / "leases" / f"{'0' * 16}.0.json").write_text(content)
+    (tmp_path / "leases" / "00" / f"{'0' * 16}.0.json").write_text(content)
     with Leases(tmp_path) as leases:
         assert not leases.take("0" * 16)  # its age decides
         assert leases.other("0" * 16) is None

@@ -1,9 +1,10 @@
-"""What a sweep survives: `python -m harness.bench.kills --kills 200`.
+"""What a sweep survives: `python -m harness.bench.kills --kills 200`, or in a bucket: `--results s3://BUCKET/NAME`.
 
 Cells that compute nothing (bench/fake_cells.py) run through the real sweep, with two workers and compactions on the
 way, in rounds: workers and the sweep itself are killed (SIGKILL) at random moments, the same command is started again,
 and so on until the round's cells are done. After every kill all files are read. At the end the table must equal that of
 a sweep nobody disturbed. Then a disk that fills, a read-only folder, cut files, and every fault of a worker.
+In a bucket (each round under a name of its own, which stays) it is the kills alone, and records are never compacted.
 `--state FILE` keeps finished rounds, so that an interrupted run goes on.
 """
 
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -30,6 +32,8 @@ import pyarrow.parquet as pq
 from harness.bench.fake_cells import FAULTS, IMAGES
 from harness.errors import interruptible
 from harness.paths import ROOT
+from harness.store import layout, places
+from harness.store.place import Place
 from harness.store.records import Store
 from harness.store.schema import TABLES
 
@@ -52,7 +56,10 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
 
-def sweep(folder: Path, *words: str, cells: int = CELLS, **options: Any) -> subprocess.Popen[str]:
+Results = Path | str  # a folder, or the address of a bucket
+
+
+def sweep(folder: Results, *words: str, cells: int = CELLS, **options: Any) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
@@ -68,14 +75,14 @@ def sweep(folder: Path, *words: str, cells: int = CELLS, **options: Any) -> subp
     return subprocess.Popen([*command, "--work", str(WORK_S), *words], cwd=ROOT, env=environment, **pipes, **options)
 
 
-def finished(folder: Path, *words: str, cells: int = CELLS) -> tuple[int, str]:
+def finished(folder: Results, *words: str, cells: int = CELLS) -> tuple[int, str]:
     """Exit code and all output of a sweep left alone."""
     process = sweep(folder, *words, cells=cells)
     out, err = process.communicate()
     return process.returncode, out + err
 
 
-def table(folder: Path) -> dict[str, pd.DataFrame]:
+def table(folder: Results) -> dict[str, pd.DataFrame]:
     """Everything recorded that does not depend on the moment."""
     store = Store(folder)
     frames = {"cells": store.cells(), "images": store.images(), "timings": store.timings()}
@@ -94,18 +101,23 @@ def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> bool:
 # ------------------------------------------------------------------------------------------------------------ kills
 
 
-def kill_round(seed: int, most: int, undisturbed: dict[str, pd.DataFrame]) -> Tally:
-    """One sweep, killed and started again until it is done or `most` kills were made; then finished and compared."""
+def kill_round(seed: int, most: int, undisturbed: dict[str, pd.DataFrame], results: str | None = None) -> Tally:
+    """One sweep, killed and started again until it is done or `most` kills were made; then finished and compared.
+
+    In a folder that is removed, or under a name of this round in the bucket `results`.
+    """
     chance, tally = random.Random(seed), Tally()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder: Results = f"{results}/{seed}-{uuid.uuid4().hex[:6]}" if results else Path(name)
+        place = places.at(folder)
+        compacts = ("--compact-every", str(COMPACT_EVERY)) if place.lockable else ()
         announced: set[str] = set()
         while tally.parents + tally.workers < most:
-            process = sweep(folder, "--compact-every", str(COMPACT_EVERY))
+            process = sweep(folder, *compacts)
             _disturb(process, chance, tally, most)
             out, _ = process.communicate()
             announced |= {line.split()[1] for line in out.splitlines() if line.startswith("ok ")}
-            _inspect(folder, announced, tally)
+            _inspect(place, announced, tally)
             if process.returncode == 0:
                 break
         code, said = finished(folder)
@@ -115,7 +127,7 @@ def kill_round(seed: int, most: int, undisturbed: dict[str, pd.DataFrame]) -> Ta
             tally.problems.append(f"did not finish: {said[-300:]}")
         if not same(table(folder), undisturbed):
             tally.problems.append("the table differs from the undisturbed one")
-        tally.problems += [f"left over: {path.name}" for path in folder.glob("leases/*")]
+        tally.problems += [f"left over: {name}" for name in place.below(layout.LEASES)]
     return tally
 
 
@@ -142,15 +154,16 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return []
 
 
-def _inspect(folder: Path, announced: set[str], tally: Tally) -> None:
+def _inspect(place: Place, announced: set[str], tally: Tally) -> None:
     """Read every file there is; count what must not be."""
-    for path in folder.glob("*/[!.]*.parquet"):
+    for name in (name for table in TABLES for name in place.names(layout.records(table))):
         try:
-            pq.ParquetFile(path).read()
+            with place.open(name) as source:
+                pq.ParquetFile(source).read()
         except Exception as error:
             tally.damaged += 1
-            tally.problems.append(f"{path.name}: {error}")
-    store = Store(folder)
+            tally.problems.append(f"{name}: {error}")
+    store = Store(place)
     cells, images, timings = store.cells(), store.images(["cell_id"]), store.timings(["cell_id"])
     good = cells[cells["status"] == "ok"]["cell_id"]
     tally.duplicates += int(cells["cell_id"].duplicated().sum())
@@ -159,14 +172,16 @@ def _inspect(folder: Path, announced: set[str], tally: Tally) -> None:
         tally.duplicates += int((counts > expected).sum())
         tally.forgotten += sum(1 for cell_id in good if counts.get(cell_id, 0) < expected)
     tally.forgotten += len(announced - set(cells["cell_id"]))
-    running = {path.name.partition(".")[0] for path in folder.glob("leases/*.json")}
+    running = {match[1] for match in map(layout.LEASE.fullmatch, place.below(layout.LEASES)) if match}
     tally.most_lost = max(tally.most_lost, len(running - set(cells["cell_id"])))
 
 
-def kills(count: int, seed: int, state: Path | None, undisturbed: dict[str, pd.DataFrame]) -> Tally:
+def kills(
+    count: int, seed: int, state: Path | None, undisturbed: dict[str, pd.DataFrame], results: str | None = None
+) -> Tally:
     done = [Tally(**json.loads(line)) for line in state.read_text().splitlines()] if state and state.exists() else []
     while (made := sum(tally.parents + tally.workers for tally in done)) < count:
-        done.append(kill_round(seed + len(done), count - made, undisturbed))
+        done.append(kill_round(seed + len(done), count - made, undisturbed, results))
         if state:
             with state.open("a") as file:
                 file.write(json.dumps(asdict(done[-1])) + "\n")
@@ -286,6 +301,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, help="file that keeps finished rounds")
+    parser.add_argument("--results", metavar="s3://BUCKET/NAME", help="make the kills there, and no other faults")
     asked = parser.parse_args()
     began, bad = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name:
@@ -294,7 +310,7 @@ def main() -> int:
             print(said, file=sys.stderr)
             return 2
         undisturbed = table(Path(name))
-    tally = kills(asked.kills, asked.seed, asked.state, undisturbed)
+    tally = kills(asked.kills, asked.seed, asked.state, undisturbed, asked.results)
     print(f"{tally.parents} kills of the sweep and {tally.workers} of a worker, at random moments:")
     for what, count in {
         "damaged files": tally.damaged,
@@ -305,13 +321,13 @@ def main() -> int:
         print(f"  {what}: {count}")
     bad += tally.damaged + tally.duplicates + tally.forgotten + (tally.most_lost > WORKERS) + len(tally.problems)
     print("  resumed tables equal the undisturbed one" if not tally.problems else f"  PROBLEMS: {tally.problems}")
-    tries: dict[str, Callable[[], tuple[str, list[str]]]] = {
+    of_folders: dict[str, Callable[[], tuple[str, list[str]]]] = {
         "a disk that fills": lambda: full_disk(undisturbed),
         "a read-only folder": lambda: read_only(undisturbed),
         "cut files": lambda: cut_files(undisturbed),
         **{f"worker: {fault}": (lambda fault=fault: broken_worker(fault)) for fault in FAULTS if fault not in WELL},
     }
-    for name, attempt in tries.items():
+    for name, attempt in () if asked.results else of_folders.items():
         outcome, problems = attempt()
         print(f"{name}: {'as it should be' if not problems else f'PROBLEMS: {problems}'} ({outcome})")
         bad += len(problems)

@@ -2,11 +2,13 @@
 
 enumerate   cells of one command line, checked and named: CPU time a cell, memory
 record      records written in groups into a folder, put together on the way: records a second of CPU and of wall time
-simulate    the real queue, leases and store under workers that only pass the time: how long they wait for the next cell
+simulate    the real queue, leases and store under workers that only pass the time: how long they wait for the next
+            cell; with --hosts as pilots of a cluster do it, each with some of the workers, on one folder
 resume      which of so many recorded cells are done: what the same command asks first
 
-The cells of `simulate` are those of bench/fake_cells.py. Its clock is the CPU time of this process, and jumps where
-there is nothing to do: ten minutes of a thousand workers take as long as the driver's own work.
+The cells of `simulate` are those of bench/fake_cells.py. A driver's clock is the CPU time that it takes, and `--disk`
+for each write of records; it jumps where there is nothing to do. So ten minutes of a thousand workers take as long as
+the drivers' own work.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +31,13 @@ from harness.cell import Cell
 from harness.errors import interruptible
 from harness.executors.base import Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Queue
-from harness.executors.share import run_shared
+from harness.executors.share import LOOK_AFTER, run_shared
 from harness.store import layout, numbers, parquet_files
+from harness.store.places import Folder
 from harness.store.records import GROUP_ROWS, Store
 from harness.store.schema import arrow_schema
-from harness.store.upkeep import LARGE, compact_if_large
+from harness.store.upkeep import compact_if_large
+from harness.sweep.pilot import shared_out
 
 PARTS = ("enumerate", "record", "simulate", "resume")
 GROUP, IMAGES, RUNS = 100, 8, 9
@@ -47,6 +52,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1_000, help="simulated")
     parser.add_argument("--work", type=float, default=10.0, help="seconds that a simulated cell takes")
     parser.add_argument("--each", type=int, default=10, help="simulated cells a worker")
+    parser.add_argument("--hosts", type=int, default=1, help="drivers on one folder that share the workers")
+    parser.add_argument("--disk", type=float, default=0.02, help="seconds that a simulated disk takes to keep a write")
     parser.add_argument("--recorded", type=int, default=1_000_000, help="recorded cells of a resume")
     asked = parser.parse_args()
     wanted = asked.only.split(",")
@@ -58,7 +65,9 @@ def main() -> None:
             {
                 "enumerate": lambda: enumerated(asked.cells),
                 "record": lambda where=where: recorded(where, asked.records),
-                "simulate": lambda where=where: simulated(where, asked.workers, asked.each, asked.work),
+                "simulate": lambda where=where: simulated(
+                    where, asked.workers, asked.each, asked.work, asked.hosts, asked.disk
+                ),
                 "resume": lambda where=where: resumed(where, asked.recorded),
             }[part]()
     print(f"peak memory of this process: {_peak_mib():.0f} MiB")
@@ -105,7 +114,7 @@ def recorded(folder: Path, count: int) -> None:
 
         def write(made: list[Record] = made, number: int = first // GROUP + 1) -> None:
             store.write_new([(one.cell, one.images, one.timings) for one in made])
-            if number % LARGE == 0:
+            if number % LOOK_AFTER == 0:
                 compact_if_large(store)
 
         _, used, took = _timed(write)
@@ -120,13 +129,23 @@ def recorded(folder: Path, count: int) -> None:
 
 
 class Clock:
-    """CPU time of this process, less what `apart` took, and jumps."""
+    """CPU time of this process while it `runs`, less what `apart` took, and jumps."""
 
     def __init__(self) -> None:
-        self.jumped = -time.process_time()
+        self.jumped = self.used = 0.0
+        self.since: float | None = None
+
+    @contextmanager
+    def runs(self) -> Iterator[None]:
+        self.since = time.process_time()
+        try:
+            yield
+        finally:
+            took = time.process_time() - self.since
+            self.since, self.jumped, self.used = None, self.jumped + took, self.used + took
 
     def now(self) -> float:
-        return self.jumped + time.process_time()
+        return self.jumped + (0.0 if self.since is None else time.process_time() - self.since)
 
     def until(self, moment: float) -> None:
         self.jumped += max(0.0, moment - self.now())
@@ -135,7 +154,8 @@ class Clock:
         """What another process would do: it takes none of this one's time."""
         before = time.process_time()
         found = work()
-        self.jumped -= time.process_time() - before
+        took = time.process_time() - before
+        self.jumped, self.used = self.jumped - took, self.used - took
         return found
 
 
@@ -202,25 +222,67 @@ class Passer(Handle):
             self.engine.says(self.ends.pop(), self)
             return Progress(self.cell.cell_id, "images", 4)
         self.free = self.end
-        return self.engine.clock.apart(lambda: record_of(self.cell))
+        return self.engine.clock.apart(lambda: record_of(self.cell).checked())
 
     def stop(self) -> None:
         self.there = False
 
 
-def simulated(folder: Path, workers: int, each: int, work: float) -> None:
-    store = Store(folder)
+class SlowDisk(Folder):
+    """A folder on which each write of records takes so long by `clock`, whatever the disk of this machine does."""
+
+    def __init__(self, root: Path, clock: Clock, seconds: float) -> None:
+        super().__init__(root)
+        self.clock, self.seconds = clock, seconds
+
+    def put_all(self, changes: Sequence[tuple[str, bytes | None]]) -> None:
+        super().put_all(changes)
+        self.clock.until(self.clock.now() + self.seconds)
+
+
+class Driver:
+    """One process with some of the workers: the real queue and leases, on a folder that all share."""
+
+    def __init__(self, store: Store, cells: Sequence[Cell], engine: Passing, alone: bool) -> None:
+        self.clock, self.engine, self.count = engine.clock, engine, 0
+        self.messages = run_shared(Queue(engine), store, cells, {}, waits=alone)
+
+    def goes_on(self) -> bool:
+        """Until its next word; False at its end."""
+        with self.clock.runs():
+            message = next(self.messages, None)
+        self.count += isinstance(message, Record)
+        return message is not None
+
+
+def _warmed_up(folder: Path) -> None:
+    """Libraries that are loaded at the first record are loaded, as they are where workers take a minute to start."""
+    store = Store(folder.with_name("warm"))
     store.check_writable()
+    store.write_new([(one.cell, one.images, one.timings) for one in map(record_of, map(fake_cell, range(2)))])
+    Store(folder).check_writable()
+
+
+def simulated(folder: Path, workers: int, each: int, work: float, hosts: int, disk: float) -> None:
+    _warmed_up(folder)
     cells = [fake_cell(seed) for seed in range(workers * each)]
-    clock = Clock()
-    engine = Passing(workers, work, clock)
-    began = time.process_time()
-    count = sum(isinstance(one, Record) for one in run_shared(Queue(engine), store, cells, {}))
-    cpu = time.process_time() - began
-    idle = engine.waited / (engine.waited + engine.worked)
+    drivers = []
+    for host in range(hosts):
+        engine = Passing(workers // hosts, work, Clock())
+        store = Store(SlowDisk(folder, engine.clock, disk))
+        drivers.append(Driver(store, shared_out(cells, host, hosts), engine, hosts == 1))
+    coming = [(0.0, number) for number in range(hosts)]
+    while coming:  # whoever's clock is behind
+        _, number = heapq.heappop(coming)
+        if drivers[number].goes_on():
+            heapq.heappush(coming, (drivers[number].clock.now(), number))
+    engines = [driver.engine for driver in drivers]
+    waited, worked = sum(engine.waited for engine in engines), sum(engine.worked for engine in engines)
+    count, cpu = sum(driver.count for driver in drivers), sum(driver.clock.used for driver in drivers)
     print(
-        f"simulate: {workers} workers, {count} cells of {work:g} s: idle {100 * idle:.2f} %, longest wait "
-        f"{engine.longest:.2f} s; the driver's CPU {1e3 * cpu / count:.2f} ms a cell"
+        f"simulate: {hosts} x {workers // hosts} workers, {count} cells of {work:g} s: idle "
+        f"{100 * waited / (waited + worked):.2f} %, longest wait {max(engine.longest for engine in engines):.2f} s; "
+        f"CPU of the drivers {1e3 * cpu / count:.2f} ms a cell"
     )
 
 

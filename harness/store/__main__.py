@@ -43,7 +43,7 @@ def _list(store: Store) -> int:
         many = sum(1 for file in found if not CELL_ID.fullmatch(layout.stem_of(file)))
         size = sum(store.place.look(file).size for file in found) / 2**20
         print(f"{name}: {rows} rows in {len(found) - many} files of one cell and {many} of many, {size:.1f} MiB")
-    running = sum(1 for name in store.place.names(layout.LEASES) if layout.LEASE.fullmatch(name))
+    running = sum(1 for name in store.place.below(layout.LEASES) if layout.LEASE.fullmatch(name))
     damaged = sum(1 for name in store.place.names(layout.QUARANTINE) if layout.is_record(name))
     print(f"{running} cells being run, {damaged} damaged files set aside")
     return 0

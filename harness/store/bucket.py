@@ -69,13 +69,17 @@ class Bucket(Place):
     # ---- reading
 
     def names(self, prefix: str) -> list[str]:
+        return self._listed(prefix, Delimiter="/")
+
+    def below(self, folder: str) -> list[str]:
+        return self._listed(folder)
+
+    def _listed(self, prefix: str, **how: str) -> list[str]:
         found: list[str] = []
         more: dict[str, str] = {}
         while True:
             try:
-                page = self.fs.call_s3(
-                    "list_objects_v2", Bucket=self.bucket, Prefix=self._key(prefix), Delimiter="/", **more
-                )
+                page = self.fs.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=self._key(prefix), **how, **more)
             except OSError as error:
                 raise _translated(error) from error
             except Exception as error:

@@ -4,7 +4,7 @@
     images/, timings/               the same names, a row an image and a row a timed run
     */compacted-<n>.parquet         the same of many cells, written or put together (harness/store/upkeep.py)
     quarantine/<table>-<file>       damaged files, set aside; in quarantine/examined/ once a repair has seen them
-    leases/<cell_id>.<n>.json       who is running which cell (harness/store/leases.py)
+    leases/<2>/<cell_id>.<n>.json   who is running which cell (harness/store/leases.py), by the first 2 digits of its id
     numbers/<n>                     numbers of files of many cells that were given out (harness/store/numbers.py)
     grids/<cell_id>.png             a cell's first images (harness/store/tiles.py); grids/sources/ what they began with
     plans/<plan_id>.json            what a sampler did, once however many cells did the same
@@ -31,7 +31,7 @@ CELL_ID = re.compile(r"[0-9a-f]{16}")
 LEASES, GRIDS, PLANS, QUARANTINE, EXAMINED = "leases/", "grids/", "plans/", "quarantine/", "quarantine/examined/"
 SWEEPS = "sweeps/"
 NUMBERS, COMPACTED = "numbers/", "numbers/compacted"
-LEASE = re.compile(rf"{LEASES}([0-9a-f]{{16}})\.(\d+)\.json")
+LEASE = re.compile(rf"{LEASES}[0-9a-f]{{2}}/([0-9a-f]{{16}})\.(\d+)\.json")
 
 
 def checked_cell_id(cell_id: Any) -> str:
@@ -89,7 +89,12 @@ def examined(name: str) -> str:
 
 def lease(cell_id: str, generation: int) -> str:
     """A cell's lease. Of several, the one with the highest generation is valid."""
-    return f"{LEASES}{checked_cell_id(cell_id)}.{generation}.json"
+    return f"{leases(cell_id)}{generation}.json"
+
+
+def leases(cell_id: str) -> str:
+    """What the names of all leases of a cell begin with. Their folder is small, however many cells are being run."""
+    return f"{LEASES}{checked_cell_id(cell_id)[:2]}/{cell_id}."
 
 
 def number(number: int) -> str:

@@ -1,6 +1,6 @@
 """Who is running which cell: lease files, so that sweeps on one results folder share the work. Imports no torch.
 
-    results/leases/<cell_id>.<generation>.json      host, process and when it took the cell
+    results/leases/<2 digits>/<cell_id>.<generation>.json      host, process and when it took the cell
 
 A lease is taken by creating its file, which of many processes one alone can do. Its owner renews it every BEAT_S; it
 is stale when it was not renewed for STALE_S, or at once where its owner was a process of this machine that is gone. A
@@ -88,7 +88,7 @@ class Running:
 def running(place: Place) -> list[Running]:
     """What is being run now, by the valid lease of each cell; sorted by cell."""
     valid: dict[str, str] = {}
-    for name in place.names(layout.LEASES):
+    for name in place.below(layout.LEASES):
         match = layout.LEASE.fullmatch(name)
         if match and _generation(name) >= _generation(valid.get(match[1], "")):
             valid[match[1]] = name
@@ -175,7 +175,7 @@ class Leases:
 
     def _found(self, cell_id: str) -> list[str]:
         """The cell's leases, the valid one last."""
-        names = self.place.names(f"{layout.LEASES}{cell_id}.")
+        names = self.place.names(layout.leases(cell_id))
         return sorted((name for name in names if layout.LEASE.fullmatch(name)), key=_generation)
 
     def _stale(self, name: str) -> bool:
@@ -196,7 +196,7 @@ class Leases:
 
     def _clear(self) -> None:
         """Remove what dead processes left, so that the folder does not fill up."""
-        for name in self.place.names(layout.LEASES):
+        for name in self.place.below(layout.LEASES):
             match = layout.LEASE.fullmatch(name)
             if match and self.take(match[1]):  # it was stale: nobody else can be taking it over
                 self.release(match[1])

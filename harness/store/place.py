@@ -88,8 +88,12 @@ class Place(ABC):
     def names(self, prefix: str) -> list[str]:
         """Names that begin with `prefix`, sorted, without those of folders deeper than it; [] where there are none.
 
-        `names("cells/")` lists a folder, `names("leases/0a1b.")` a part of one.
+        `names("cells/")` lists a folder, `names("leases/0a/0a1b")` a part of one.
         """
+
+    @abstractmethod
+    def below(self, folder: str) -> list[str]:
+        """Every name that begins with `folder`, sorted, those of deeper folders as well."""
 
     @abstractmethod
     def look(self, name: str) -> Seen:

@@ -36,6 +36,14 @@ class Folder(Place):
             return []
         return sorted(f"{folder}/{name}" if folder else name for name in found)
 
+    def below(self, folder: str) -> list[str]:
+        found: list[str] = []
+        for path, folders, files in os.walk(self.root / folder):
+            folders[:] = [name for name in folders if name[0] != "."]
+            here = Path(path).relative_to(self.root)
+            found += [str(here / name) for name in files if name[0] != "."]
+        return sorted(found)
+
     def look(self, name: str) -> Seen:
         found = (self.root / name).stat()
         return Seen(found.st_size, found.st_mtime, f"{found.st_mtime_ns}-{found.st_size}")
@@ -91,10 +99,14 @@ class Folder(Place):
 
     def create(self, name: str, content: bytes) -> None:
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = temporary(path, f".{uuid.uuid4().hex[:8]}")  # threads of one process may race as well
         try:
-            with made_anew(unfinished) as file:
+            try:
+                file = unfinished.open("xb")
+            except FileNotFoundError:  # the first in its folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = unfinished.open("xb")
+            with file:
                 file.write(content)
             os.link(unfinished, path)
         finally:
@@ -125,7 +137,7 @@ class Folder(Place):
         path = self.root / folder
         path.mkdir(parents=True, exist_ok=True)
         now = self._now(path)
-        for left in path.glob(".*.tmp"):
+        for left in path.rglob(".*.tmp"):
             with suppress(FileNotFoundError):
                 if now - left.stat().st_mtime > stale_s:
                     left.unlink()

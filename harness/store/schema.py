@@ -286,11 +286,23 @@ def to_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as an arrow table: what a row lacks is null, what the schema lacks is an error."""
     schema = arrow_schema(table)
     _check_names(table, rows)
+    given = set().union(*rows)
     arrays = [
-        pa.array([_plain(table, column, row.get(column.name)) for row in rows], ARROW_TYPES[column.kind])
+        _array(table, column, [row.get(column.name) for row in rows])
+        if column.name in given
+        else pa.nulls(len(rows), ARROW_TYPES[column.kind])
         for column in TABLES[table]
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(table: str, column: Column, values: list[Any]) -> pa.Array:
+    """The values of one column; those that are plain already, as a worker sends them, are taken as they are."""
+    exact = EXACT.get(column.kind)
+    good = str.isascii if exact is str else None  # other text may hold what is no UTF-8
+    if not all(value is None or (type(value) is exact and (good is None or good(value))) for value in values):
+        values = [_plain(table, column, value) for value in values]
+    return pa.array(values, ARROW_TYPES[column.kind])
 
 
 def plain(table: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -387,6 +399,7 @@ PLAIN = {
     "time": _time,
     "floats": lambda values: [_float(value) for value in values],
 }
+EXACT: dict[str, type] = {"text": str, "json": str, "int": int, "float": float, "bool": bool, "time": int}
 # Column → the value that a record without it stands for, where that is known.
 BEFORE = {
     part.name: PLAIN[part.column.kind](part.value(axis.default))

@@ -20,15 +20,17 @@ from harness.store.parquet_files import copied_row, joined
 from harness.store.records import GROUP_ROWS, Store
 from harness.store.schema import TABLES
 
-LARGE = 1000  # files of cells, from which on a sweep compacts: each time that it has written so many, and when it ends
+LARGE = 1000  # files of cells, from which on a sweep compacts: while it runs, and when it ends
 FEW = 10_000  # cells: a sweep puts files of fewer together, and leaves a larger one as it is
 
 
 # ------------------------------------------------------------------------------------------------------- compaction
 
 
-def compact(store: Store, few: int | None = None) -> int:
+def compact(store: Store, few: int | None = None, least: int = 0) -> int:
     """Put all records into one file a table, or with `few` those of files of fewer cells; how many files went into it.
+
+    Nothing is done where there are fewer than `least` files of cells.
 
     Safe to kill at any moment. Before the new `cells` file is renamed into place, nothing points to the new `images`
     and `timings` files. After that, a cell's own file still takes precedence, and both hold the same rows. Writers wait
@@ -36,6 +38,8 @@ def compact(store: Store, few: int | None = None) -> int:
     """
     try:
         with store.place.locked(alone=True):
+            if len(store.files("cells")) < least:  # another did it while we waited
+                return 0
             return _compact(store, few)
     except OSError as error:
         raise store.unwritable(error) from error
@@ -46,7 +50,7 @@ def compact_if_large(store: Store) -> int:
 
     Larger files stay as they are: neither memory nor time grow with what was recorded long ago.
     """
-    return compact(store, FEW) if store.place.lockable and len(store.files("cells")) >= LARGE else 0
+    return compact(store, FEW, LARGE) if store.place.lockable and len(store.files("cells")) >= LARGE else 0
 
 
 def _compact(store: Store, few: int | None) -> int:

@@ -59,7 +59,7 @@ class Site:
         made, left = done - self.at_first, ""
         if made > 0 and done < self.until:
             left = _said((self.until - done) * (time.monotonic() - self.began) / made)
-        running = len({name.split("/")[-1][:16] for name in self.store.place.names(layout.LEASES)})
+        running = len({name.split("/")[-1][:16] for name in self.store.place.below(layout.LEASES)})
         return {"done": done, "total": self.until, "left": left, "now": f"{running} running" if running else ""}
 
     def block(self) -> bytes:
