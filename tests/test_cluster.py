@@ -6,12 +6,15 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.bench.fake_cells import SESSION, cell
+from harness.bench.fake_cells import SESSION, FakeSession, cell
 from harness.bench.kills import same, table
+from harness.cell import Cell
 from harness.errors import InputError
 from harness.executors.base import Work
 from harness.executors.load import named
@@ -30,12 +33,17 @@ def options(**changes) -> Options:
     return Options.of(named("slurm", **changes))
 
 
-def job(folder: Path, count: int, before=None, **changes) -> jobs.Job:
+def job(folder: Path, count: int, before=None, shard_images=None, of=cell, **changes) -> jobs.Job:
     store = Store(folder)
     store.check_writable()
-    cells = [cell(seed) for seed in range(count)]
-    work = Work(store, cells, before or {}, session=SESSION)
+    cells = [of(seed) for seed in range(count)]
+    work = Work(store, cells, before or {}, session=SESSION, shard_images=shard_images)
     return jobs.written(work, cells, options(**changes))
+
+
+def pilot(made: jobs.Job, task: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task)}
+    return subprocess.Popen(["bash", made.folder / "job.sh"], stdout=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -139,19 +147,63 @@ def test_a_node_starts_what_is_asked_for(tmp_path):
 
 def test_pilots_share_the_work_and_record_what_one_sweep_does(tmp_path):
     made = job(tmp_path / "two", 12, tasks=2)
-    pilots = [
-        subprocess.Popen(
-            ["bash", made.folder / "job.sh"], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "SLURM_ARRAY_TASK_ID": str(task)},
-        )
-        for task in range(2)
-    ]  # fmt: skip
-    said = [pilot.communicate(timeout=300)[0] for pilot in pilots]
-    assert [pilot.returncode for pilot in pilots] == [0, 0], said
+    pilots = [pilot(made, task) for task in range(2)]
+    said = [one.communicate(timeout=300)[0] for one in pilots]
+    assert [one.returncode for one in pilots] == [0, 0], said
     subprocess.run(
         [sys.executable, "-m", "harness.bench.fake_cells", str(tmp_path / "one"), "--cells", "12"],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
     assert same(table(tmp_path / "two"), table(tmp_path / "one"))
     ran = [[line.split()[1] for line in text.splitlines() if line.startswith("ok ")] for text in said]
-    assert len(ran[0]) + len(ran[1]) == 12 and not list((tmp_path / "two").glob("leases/*"))
+    assert len(ran[0]) + len(ran[1]) == 12 and not list((tmp_path / "two").glob("leases/*/*"))
+
+
+def large(seed: int) -> Cell:
+    """In 8 parts of half a second."""
+    return cell(seed, work_s=0.5, n_images=32, batch_size=4)
+
+
+def makers(folder: Path) -> dict[str, list[str]]:
+    """Image → the processes that made the part which begins there."""
+    found: dict[str, list[str]] = {}
+    for path in folder.glob("made/*"):
+        _, start, process = path.name.split(".")
+        found.setdefault(start, []).append(process)
+    return found
+
+
+def test_pilots_make_one_cell_in_parts_and_a_lost_part_alone_is_made_again(tmp_path):
+    """One of two pilots is killed while it makes its second part: the other makes that, and nothing twice."""
+    made = job(tmp_path / "two", 1, shard_images=4, of=large, tasks=2)
+    assert made.orders()["tasks"] == 2, "a cell in parts is work for several"
+    pilots = [pilot(made, task) for task in range(2)]
+    parts = made.parts
+    until = time.monotonic() + 300
+    while len({process for processes in makers(tmp_path / "two").values() for process in processes}) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    pilots[0].kill()
+    pilots[0].wait()
+    said = pilots[1].communicate(timeout=300)[0]
+    assert pilots[1].returncode == 0, said
+    by = makers(tmp_path / "two")
+    assert sorted(map(int, by)) == [*range(0, 32, 4)], said
+    assert sum(len(processes) for processes in by.values()) <= 9, "but for the lost one each was made once"
+    whole = Store(tmp_path / "one")
+    whole.check_writable()
+    record = FakeSession(str(tmp_path / "one")).run(large(0), lambda *_: None).checked()
+    whole.write(record.cell, record.images, record.timings)
+    assert same(table(tmp_path / "two"), table(tmp_path / "one"))
+    assert not list((tmp_path / "two").glob("leases/*/*")) and not parts.names("")
+
+
+def test_a_part_that_fails_fails_the_cell_and_the_parts_of_others_are_made(tmp_path):
+    bad = lambda seed: replace(large(seed), model={**large(seed).model, "fault": "nan" if seed == 0 else "none"})  # noqa: E731
+    made = job(tmp_path, 2, shard_images=16, of=bad, tasks=1)
+    one = pilot(made, 0)
+    said = one.communicate(timeout=300)[0]
+    assert one.returncode == 0, said
+    rows = Store(tmp_path).cells().set_index("seed")
+    assert rows["status"].to_dict() == {0: "failed", 1: "ok"} and "image 3 is bad" in rows.loc[0, "error"]
+    assert sorted(makers(tmp_path)) == ["0", "16"], "of the cell that failed none was made, or asked for again"

@@ -196,7 +196,7 @@ def test_a_sweep_loses_an_actor_a_node_and_a_cell_that_hangs_and_records_all_as_
     assert same(table(tmp_path / "ray"), local(tmp_path / "local", *words))
     rows = Store(tmp_path / "ray").cells()
     assert sorted(rows["status"].value_counts().to_dict().items()) == [("failed", 1), ("ok", CELLS - 1)]
-    assert not nodes.actors() and not list((tmp_path / "ray").glob("leases/*"))
+    assert not nodes.actors() and not list((tmp_path / "ray").glob("leases/*/*"))
     nodes.second = nodes.cluster.add_node(**ONE)
 
 
@@ -210,7 +210,7 @@ def test_a_sweep_that_is_interrupted_and_killed_goes_on_and_leaves_no_actor(tmp_
     code, said = first.end()
     assert code == 130 and "goes on from here" in said
     until(lambda: not nodes.actors())
-    assert not list((tmp_path / "ray").glob("leases/*"))
+    assert not list((tmp_path / "ray").glob("leases/*/*"))
     second = Sweep(tmp_path / "ray", nodes, *words)
     second.comes_to(first.recorded() + 3)
     second.process.kill()

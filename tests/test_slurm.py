@@ -87,7 +87,7 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
 def whole(folder: Path, local: dict, said: str) -> None:
     """Every cell is recorded once, as the local executor records it, and nothing is left behind."""
     assert same(table(folder), local), said
-    assert not list(folder.glob("leases/*")) and not list(folder.rglob(".*.tmp"))
+    assert not list(folder.glob("leases/*/*")) and not list(folder.rglob(".*.tmp"))
 
 
 def queued(sweep: Sweep) -> list[str]:
@@ -175,3 +175,49 @@ def test_pilots_that_cannot_start_are_reported_with_their_last_words(tmp_path, c
     code, said = sweep.end()
     assert code == 1 and f"{CELLS} cells are not recorded" in said and "/no/such/python" in said
     assert len(list(tmp_path.glob("jobs/*"))) == 1, "what cannot work is not tried again"
+
+
+def test_pilots_make_a_cell_in_parts_as_one_process_makes_it_whole(tmp_path, cluster):
+    """One of two pilots is killed while both make parts of the one cell: the record is the undisturbed one's."""
+    words = ("--cells", "1", "--work", "0.5", "--images", "64", "--shard-images", "4")
+    whole_one = tmp_path / "whole"
+    command = [sys.executable, "-m", "harness.bench.fake_cells", str(whole_one), *words]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    sweep = Sweep(tmp_path / "parts", cluster, *words)
+
+    def makers() -> set[str]:
+        return {path.name.split(".")[2] for path in (tmp_path / "parts").glob("made/*")}
+
+    until(lambda: len(makers()) == 2)
+    (parts,) = (tmp_path / "parts").glob("jobs/*/parts")
+    os.kill(running(places.at(parts))[0].owner.pid, signal.SIGKILL)
+    code, said = sweep.end()
+    assert code == 0 and "1 cells run, 0 already recorded, 0 failed" in said
+    made = [path.name.split(".")[1] for path in (tmp_path / "parts").glob("made/*")]
+    assert set(map(int, made)) == set(range(0, 64, 4)) and len(made) <= 17, "but for the lost one each was made once"
+    whole(tmp_path / "parts", table(whole_one), said)
+
+
+def test_the_embedded_models_parts_made_by_pilots_are_its_whole_cell_bit_for_bit(tmp_path, cluster):
+    words = ["steps=2", "n_images=32", "batch_size=8", "reference_count=64", "metrics=[fid,clip_score]", "timing=off"]
+    words += ["device=cpu", "threads=1", "plots=false"]
+    slurm = ["executor=slurm", "executor.tasks=2", "executor.poll=0.5", "shard_images=8"]
+    tables = {}
+    for name, more in (("whole", []), ("parts", slurm)):
+        command = [sys.executable, "-m", "harness.sweep", *words, *more, f"results_dir={tmp_path / name}"]
+        done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        tables[name] = table(tmp_path / name)
+    cells, images = (
+        [
+            column
+            for column in tables["whole"][kind]
+            if not tables["whole"][kind][column].equals(tables["parts"][kind][column])
+        ]
+        for kind in ("cells", "images")
+    )
+    assert not images and set(cells) <= {*MEASURED, "attempts", "workers", "started_at", "ended_at"}, (cells, images)
+
+
+# What is measured of the machine, and differs from run to run in one process as well.
+MEASURED = ("load_s", "cell_s", "quality_s", "images_per_s", "load_average", "peak_memory_mib", "process_peak_mib")

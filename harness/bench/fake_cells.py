@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
+import json
 import os
 import random
 import resource
@@ -23,7 +24,7 @@ from typing import Any
 import yaml
 
 from harness.cell import Cell
-from harness.executors.base import Record
+from harness.executors.base import Part, Record
 from harness.executors.load import named
 from harness.specs import Settings
 from harness.store import layout, places
@@ -86,11 +87,24 @@ class FakeSession:
         report("loading", 0)
         if cell.timing != "off":
             self.time_together([cell], report)
+        return self._record(cell, self._images(cell), report)
+
+    def part(self, cell: Cell, indices: range, report: Callable[[str, int], None]) -> Part:
+        """Some of the images; a file of the results' place says which process made them."""
+        report("loading", 0)
+        rows = self._images(cell)[indices.start : indices.stop]
+        self.place.create(f"made/{cell.cell_id}.{indices.start}.{os.getpid()}", b"")
+        return Part(cell.cell_id, indices.start, "none", json.dumps(rows).encode())
+
+    def join(self, cell: Cell, parts: Sequence[Part], report: Callable[[str, int], None]) -> Record:
+        rows = [json.loads(part.content) for part in sorted(parts, key=lambda part: part.start)]
+        return self._record(cell, [row for some in rows for row in some], report)
+
+    def _images(self, cell: Cell) -> list[dict[str, Any]]:
         chance = random.Random(cell.seed)
         time.sleep(cell.model["work_s"] * chance.uniform(0.5, 1.5))
         self._break(cell, cell.model["fault"])
-        self.keeps.put(layout.grid(cell.cell_id), cell.cell_id.encode() * 64)
-        images = [
+        return [
             {
                 "image_index": k,
                 "seed": cell.seed,
@@ -101,11 +115,15 @@ class FakeSession:
             }
             for k in range(cell.n_images)
         ]
+
+    def _record(self, cell: Cell, images: list[dict[str, Any]], report: Callable[[str, int], None]) -> Record:
+        self.keeps.put(layout.grid(cell.cell_id), cell.cell_id.encode() * 64)
         report("images", cell.n_images)
         score = sum(row["clip_score"] for row in images) / len(images)
         row = {**cell.columns(), "status": "ok", "nfe": float(cell.steps), "clip_score": score, "ended_at": time.time()}
         row.update(ODD_COLUMNS.get(cell.model["fault"], {}))
         place = {"kind": "timed", "block": self.timed.pop(cell.cell_id, None)}
+        chance = random.Random(cell.cell_id)
         timings = [{**place, "run": k, "total_s": chance.random()} for k in range(2)]
         return Record(cell=row, images=images, timings=timings)
 
@@ -173,6 +191,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float)
     parser.add_argument("--work", type=float, default=0.01, help="seconds a cell")
     parser.add_argument("--fault", default="none", help="of the cell with seed 1: " + ", ".join(FAULTS))
+    parser.add_argument("--images", type=int, default=IMAGES, help="of a cell")
+    parser.add_argument("--shard-images", type=int, help="images of a part, as harness.sweep's shard_images=")
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--compact-every", type=int, help="records between compactions while the sweep runs")
     parser.add_argument("--largest-file", type=int, help="bytes, from which on a write fails: a full disk without one")
@@ -186,7 +206,8 @@ def main(words: Sequence[str] | None = None) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked.largest_file, asked.largest_file))
     if asked.compact_every:
         _compact_on_the_way(asked.compact_every)
-    cells = [cell(seed, asked.fault if seed == 1 else "none", asked.work) for seed in range(asked.cells)]
+    size = {"n_images": asked.images, "batch_size": min(asked.images, asked.shard_images or IMAGES)}
+    cells = [cell(seed, asked.fault if seed == 1 else "none", asked.work, **size) for seed in range(asked.cells)]
     settings = Settings(
         {
             "results_dir": str(asked.results),
@@ -195,7 +216,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "workers": asked.workers,
             "cell_timeout": asked.timeout,
             "retries": asked.retries,
-            "shard_images": None,
+            "shard_images": asked.shard_images,
             "tracker": "none",
             "debug": False,
         }

@@ -99,6 +99,29 @@ TIMED = "timed"  # a worker's word that the cells it was given to time in turn a
 Claim = Callable[[Cell], bool]  # asked right before a cell starts; a cell that it refuses is left alone
 
 
+class PartsClaim(ABC):
+    """A `Claim` for cells whose parts other processes make as well: each part is asked for, and then the joining."""
+
+    @abstractmethod
+    def __call__(self, cell: Cell) -> bool: ...
+
+    @abstractmethod
+    def part(self, cell: Cell, images: range) -> bool:
+        """Whether we are to make this part; False where it is there, another makes it, or the cell is recorded."""
+
+    @abstractmethod
+    def made(self, part: Part) -> None:
+        """Put the part where the others find it."""
+
+    @abstractmethod
+    def is_whole(self, cell: Cell) -> bool:
+        """Whether all parts of the cell are there, whoever made them: then it may be claimed, and joined."""
+
+    @abstractmethod
+    def all_parts(self, cell: Cell) -> tuple[Part, ...]:
+        """Every part of a cell that is whole."""
+
+
 class Executor(Protocol):
     """Runs the cells that `claim` allows and yields their progress and, once for each of them, its record.
 

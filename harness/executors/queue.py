@@ -7,16 +7,18 @@ workers, carries messages and says who is gone.
 
 from __future__ import annotations
 
+import heapq
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
+from typing import Any
 
 from harness.cell import Cell
 from harness.errors import InputError
-from harness.executors.base import TIMED, Claim, Part, Progress, Record, Task, failed
+from harness.executors.base import TIMED, Claim, Part, PartsClaim, Progress, Record, Task, failed
 from harness.store.shared_machine import cost_per_1000, of_shared_machine
 
 START_S = 600.0  # a worker that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
@@ -76,7 +78,7 @@ class Engine(ABC):
         return True
 
 
-@dataclass
+@dataclass(slots=True)
 class Todo:
     """A cell, or a part of one, on its way: how often it was given out, and when for the first time."""
 
@@ -98,11 +100,12 @@ class _Split:
     attempts: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     """What a handle's worker is doing, since when, and until when it may."""
 
     handle: Handle
+    pool: _Pool
     todo: Todo | None = None
     beside: tuple[Cell, ...] = ()  # what it times in turn with its cell, until it says that this is done
     model: tuple[str, ...] | None = None  # of the last cell: it is loaded
@@ -120,6 +123,8 @@ class _Worker:
         """The cell that it had."""
         assert self.todo is not None
         todo, self.todo, self.deadline = self.todo, None, float("inf")
+        del self.pool.busy[self]
+        self.pool.idle[self] = None
         return todo
 
     def ended(self) -> None:
@@ -133,16 +138,22 @@ class _Pool:
     """The cells of one device and its workers."""
 
     device: str
-    workers: list[_Worker]
     todo: dict[tuple[str, ...], deque[Todo]]  # not claimed, by model: those of one model in the order given
+    # Workers in the order in which they became so: no event costs more where there are more of them.
+    idle: dict[_Worker, None] = field(default_factory=dict)
+    busy: dict[_Worker, None] = field(default_factory=dict)
     held: deque[Todo] = field(default_factory=deque)  # claimed, and no worker has them
+
+    @property
+    def workers(self) -> list[_Worker]:
+        return [*self.idle, *self.busy]
 
     def take(self, model: tuple[str, ...] | None) -> Todo | None:
         """The next cell for a worker that has `model` loaded: of that model, else of one that no other works on."""
         if not self.todo:
             return None
         if model not in self.todo:
-            others = {worker.model for worker in self.workers if worker.todo is not None}
+            others = {worker.model for worker in self.busy}
             others |= {todo.cell.model_key for todo in self.held}
             model = next((key for key in self.todo if key not in others), next(iter(self.todo)))
         queue = self.todo[model]
@@ -160,7 +171,8 @@ class Queue:
     is not.
 
     `shard_images`: a cell of more images is cut into parts of about so many, which several workers make and one joins.
-    A part that is lost is tried again, and no other; where one fails the cell fails.
+    A part that is lost is tried again, and no other; where one fails the cell fails. With a `PartsClaim` other
+    processes make parts of the same cells, and whoever finds all of them there joins them.
 
     `price_per_hour`: of a machine, which its workers share. Records then say what 1,000 images cost.
 
@@ -181,72 +193,92 @@ class Queue:
         self.shard_images, self.price_per_hour = shard_images, price_per_hour
         self.splits: dict[str, _Split] = {}  # by cell
         self.apart: set[str] = set()  # cells in whose company a worker was lost
+        self.shared: PartsClaim | None = None
+        self.joined: set[str] = set()  # cells that we joined of parts which others made as well
+        self.deadlines: list[tuple[float, int, _Worker]] = []  # a heap; those that no longer hold are passed over
+        self.turns = count()
 
     def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record]:
+        self.shared = claim if isinstance(claim, PartsClaim) else None
         pools = self._pools(cells)
-        workers = [worker for pool in pools for worker in pool.workers]
-        pool_of = {id(worker.handle): (worker, pool) for pool in pools for worker in pool.workers}
+        worker_of = {id(worker.handle): worker for pool in pools for worker in pool.workers}
+        workers = list(worker_of.values())
         try:
             for pool in pools:
                 self._give_out(pool, claim)
-            while True:
-                busy = [worker for worker in workers if worker.todo is not None]
-                if not busy and not any(pool.held for pool in pools):
-                    return
-                coming = [worker for worker in workers if worker.todo is None and worker.coming]
-                deadline = min((worker.deadline for worker in busy), default=float("inf"))
-                left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
-                said: list[Progress | Record] = []
-                for handle in self.engine.wait([worker.handle for worker in (*busy, *coming)], left):
-                    worker, pool = pool_of[id(handle)]
-                    if (message := self._heard(worker, pool)) is not None:
-                        said.append(self._counted(message, worker, workers))
-                for worker in busy if time.monotonic() >= deadline else ():
-                    if worker.todo is not None and time.monotonic() >= worker.deadline:
-                        late = self._late(*pool_of[id(worker.handle)])
-                        if late is not None:
-                            said.append(self._counted(late, worker, workers))
-                yield from _together(said)  # written before more is begun: a kill may cost what runs, nothing finished
+            while any(pool.busy or pool.held for pool in pools):
+                there = [worker.handle for pool in pools for worker in pool.busy]
+                there += [worker.handle for pool in pools for worker in pool.idle if worker.coming]
+                deadline = self._next_deadline()
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                said: list[tuple[_Worker, Progress | Record]] = []
+                for handle in self.engine.wait(there, left):
+                    worker = worker_of[id(handle)]
+                    if (message := self._heard(worker, worker.pool)) is not None:
+                        said.append((worker, message))
+                while (deadline := self._next_deadline()) is not None and time.monotonic() >= deadline:
+                    _, _, worker = heapq.heappop(self.deadlines)
+                    if (late := self._late(worker, worker.pool)) is not None:
+                        said.append((worker, late))
+                # Written before more is begun: a kill may cost what runs, nothing finished.
+                yield from _together(self._counted(said, workers))
                 for pool in pools:
                     self._give_out(pool, claim)
         finally:
             for worker in workers:
                 worker.handle.stop()
 
-    def _counted(self, message: Progress | Record, worker: _Worker, workers: Sequence[_Worker]) -> Progress | Record:
-        """A record says how many workers share its worker's machine, and what follows from that."""
-        if isinstance(message, Record):
-            row = message.cell
-            row["workers"] = sum(1 for one in workers if one.handle.machine == worker.handle.machine)
-            row.update(of_shared_machine(row, row["workers"]))
-            if self.price_per_hour is not None:
-                row["price_per_hour"] = self.price_per_hour
-                row["cost_per_1000"] = cost_per_1000(self.price_per_hour, row.get("images_per_s"), row["workers"])
-        return message
+    def _counted(
+        self, said: list[tuple[_Worker, Progress | Record]], workers: Sequence[_Worker]
+    ) -> list[Progress | Record]:
+        """What was said; a record says how many workers share its worker's machine, and what follows from that."""
+        if any(isinstance(message, Record) for _, message in said):
+            sharing = Counter(worker.handle.machine for worker in workers)
+            for worker, message in said:
+                if isinstance(message, Record):
+                    self._count(message.cell, sharing[worker.handle.machine])
+        return [message for _, message in said]
+
+    def _count(self, row: dict[str, Any], workers: int) -> None:
+        row["workers"] = workers
+        row.update(of_shared_machine(row, workers))
+        if self.price_per_hour is not None:
+            row["price_per_hour"] = self.price_per_hour
+            row["cost_per_1000"] = cost_per_1000(self.price_per_hour, row.get("images_per_s"), workers)
+
+    def _next_deadline(self) -> float | None:
+        """When the first of the busy workers is late, on the monotonic clock; None: none ever is."""
+        while self.deadlines and self.deadlines[0][2].deadline != self.deadlines[0][0]:
+            heapq.heappop(self.deadlines)
+        return self.deadlines[0][0] if self.deadlines else None
 
     def _pools(self, cells: Sequence[Cell]) -> list[_Pool]:
         queues: dict[str, dict[tuple[str, ...], deque[Todo]]] = {}
         for cell in cells:
             device = "cuda:0" if cell.device == "cuda" else cell.device
-            queues.setdefault(device, {}).setdefault(cell.model_key, deque()).append(Todo(cell))
+            parts = cuts(cell, self.shard_images) if self.shared else ()
+            queue = queues.setdefault(device, {}).setdefault(cell.model_key, deque())
+            queue += [Todo(cell, part) for part in parts] if len(parts) > 1 else [Todo(cell)]
         pools = []
         for device, todo in queues.items():
-            count = self.engine.count(device, sum(map(len, todo.values())))
-            pools.append(_Pool(device, [_Worker(self.engine.handle(device)) for _ in range(count)], todo))
+            pools.append(pool := _Pool(device, todo))
+            for _ in range(self.engine.count(device, sum(map(len, todo.values())))):
+                pool.idle[_Worker(self.engine.handle(device), pool)] = None
         return pools
 
     # ------------------------------------------------------------------------------------------------- giving out
 
     def _give_out(self, pool: _Pool, claim: Claim) -> None:
         """A cell to every idle worker that is ready; for each cell beyond, a worker is brought up."""
-        idle = [worker for worker in pool.workers if worker.todo is None]
-        for worker in sorted(idle, key=lambda one: not one.handle.ready):
+        if not pool.idle or not (pool.held or pool.todo):
+            return
+        for worker in sorted(pool.idle, key=lambda one: not one.handle.ready):
             if worker.handle.ready:
                 if not pool.held and not self._claim(pool, worker.model, claim):
                     return
                 self._give(worker, pool.held.popleft(), pool)
             elif not worker.handle.alive():
-                coming = sum(one.coming for one in pool.workers)
+                coming = sum(one.coming for one in pool.idle)
                 if len(pool.held) <= coming and not self._claim(pool, None, claim):
                     return
                 worker.fresh = True
@@ -255,13 +287,36 @@ class Queue:
     def _claim(self, pool: _Pool, model: tuple[str, ...] | None, claim: Claim) -> bool:
         """Hold the next cell that we may run, or all its parts; False where there is none."""
         while (todo := pool.take(model)) is not None:
-            if claim(todo.cell):
-                parts = cuts(todo.cell, self.shard_images)
+            cell = todo.cell
+            if todo.images is not None:
+                if self._claim_part(todo, pool):
+                    return True
+            elif claim(cell):
+                parts = cuts(cell, self.shard_images)
                 if len(parts) > 1:
-                    self.splits[todo.cell.cell_id] = _Split(len(parts))
-                pool.held += [Todo(todo.cell, part) for part in parts] if len(parts) > 1 else [todo]
+                    self.splits[cell.cell_id] = _Split(len(parts))
+                pool.held += [Todo(cell, part) for part in parts] if len(parts) > 1 else [todo]
                 return True
         return False
+
+    def _claim_part(self, todo: Todo, pool: _Pool) -> bool:
+        """Hold a part that others may make as well or, where all are there by now, the joining of its cell."""
+        assert self.shared is not None and todo.images is not None
+        if self.shared.part(todo.cell, todo.images):
+            self.splits.setdefault(todo.cell.cell_id, _Split(0))
+            pool.held.append(todo)
+            return True
+        return self._join(todo.cell, 0, pool)
+
+    def _join(self, cell: Cell, attempts: int, pool: _Pool) -> bool:
+        """Hold the joining of a cell whose parts are all there, unless another has it or we had it before."""
+        assert self.shared is not None
+        if cell.cell_id in self.joined or not self.shared.is_whole(cell) or not self.shared(cell):
+            return False
+        self.joined.add(cell.cell_id)
+        self.splits.pop(cell.cell_id, None)
+        pool.held.appendleft(Todo(cell, parts=self.shared.all_parts(cell), before=attempts))
+        return True
 
     def _give(self, worker: _Worker, todo: Todo, pool: _Pool) -> None:
         if not worker.handle.alive():  # it is brought up by what it is sent, or died while it was idle
@@ -271,16 +326,19 @@ class Queue:
         beside = self._beside(todo, pool) if todo.attempts == 0 else ()
         todo.attempts += 1
         worker.todo, worker.beside, worker.heard, worker.model = todo, beside, False, todo.cell.model_key
+        del pool.idle[worker]
+        pool.busy[worker] = None
         self._wind_up(worker, START_S if worker.fresh else 0.0)
         worker.handle.send(Task(todo.cell, beside, todo.images, todo.parts))
 
     def _beside(self, todo: Todo, pool: _Pool) -> tuple[Cell, ...]:
         """The next cells that may be timed in turn with this one."""
-        cell, alone = todo.cell, len(pool.workers) == 1 and self.engine.apart(pool.device)
+        cell, alone = todo.cell, len(pool.idle) + len(pool.busy) == 1 and self.engine.apart(pool.device)
         timed = cell.timing != "off" and not todo.parts and (todo.images is None or todo.images.start == 0)
         if not timed or not alone or cell.cell_id in self.apart:
             return ()
-        next_ones = (todo.cell for todo in pool.todo.get(cell.model_key, ()))
+        queued = pool.todo.get(cell.model_key, ())
+        next_ones = (todo.cell for todo in queued if todo.images is None or todo.images.start == 0)
         near = islice(
             (c for c in next_ones if (c.timing, c.timing_batch) == (cell.timing, cell.timing_batch)), TOGETHER
         )
@@ -289,6 +347,8 @@ class Queue:
     def _wind_up(self, worker: _Worker, start_s: float = 0.0) -> None:
         allowed = float("inf") if self.cell_timeout is None else self.cell_timeout * (1 + len(worker.beside))
         worker.deadline = time.monotonic() + start_s + allowed
+        if worker.deadline != float("inf"):
+            heapq.heappush(self.deadlines, (worker.deadline, next(self.turns), worker))
 
     # --------------------------------------------------------------------------------------------------- hearing
 
@@ -328,8 +388,12 @@ class Queue:
         split = self.splits.get(part.cell_id)
         if split is None:  # another of its parts has failed
             return
-        split.parts.append(part)
         split.attempts = max(split.attempts, todo.attempts)
+        if self.shared is not None:
+            self.shared.made(part)
+            self._join(todo.cell, split.attempts, pool)
+            return
+        split.parts.append(part)
         if len(split.parts) == split.count:
             del self.splits[part.cell_id]
             pool.held.appendleft(Todo(todo.cell, parts=tuple(split.parts), before=split.attempts))
@@ -379,7 +443,7 @@ class Queue:
     def _done(self, todo: Todo, record: Record, pool: _Pool) -> Record | None:
         """The record; None where another part of the cell has failed before, and that is what is recorded."""
         if todo.images is not None:
-            if self._is_vain(todo):
+            if self._is_vain(todo) or (self.shared is not None and not self.shared(todo.cell)):
                 return None
             del self.splits[todo.cell.cell_id]
             pool.held = deque(other for other in pool.held if other.cell is not todo.cell)

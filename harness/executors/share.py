@@ -9,19 +9,21 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated
-from harness.executors.base import Executor, Message, Record, TakenByAnother, failed
+from harness.executors.base import Executor, Message, Part, PartsClaim, Record, TakenByAnother, failed
+from harness.executors.parts import SharedParts
 from harness.store import layout
 from harness.store.leases import Leases
 from harness.store.lookup import Lookup
 from harness.store.records import Store
-from harness.store.upkeep import LARGE, compact_if_large
+from harness.store.upkeep import compact_if_large
 
 LOOK_S = 1.0  # between two looks at what others are running
+LOOK_AFTER = 100  # files that a sweep writes between two looks at how many there are
 
 
 def run_shared(
@@ -32,36 +34,23 @@ def run_shared(
     *,
     ending: Callable[[], bool] = lambda: False,
     waits: bool = True,
+    parts: SharedParts | None = None,
 ) -> Iterator[Message]:
     """Run `cells` and record them; `before` is `store.versions()` of the moment when they were chosen.
 
     Yields what the executor says and every record once it is written, and a word on cells that other processes run.
     `ending`: asked before each cell; once it says True, none is begun. `waits`: whether to stay until the cells that
     others run are recorded, to take over those of one that dies; without it, whoever has nothing to run leaves.
+    `parts`: where cells lie that others make in parts with us.
     """
     recorded = Lookup(store)
-    with Leases(store.place) as leases, sigterm_raises():
+    with Leases(store.place) as leases, sigterm_raises(), parts.open() if parts else nullcontext():
         todo, known = list(cells), {cell.cell_id: cell for cell in cells}
         writer = _Writer(store, recorded, known, before)
         told: dict[str, str] = {}
         while todo:
-            taken: list[Cell] = []
-            done: list[Cell] = []
-
-            def claim(cell: Cell, taken: list[Cell] = taken, done: list[Cell] = done) -> bool:
-                if ending():
-                    return False
-                if not leases.take(cell.cell_id):
-                    taken.append(cell)
-                    return False
-                with reached(store):
-                    known_now = recorded(cell.cell_id)
-                if known_now != before.get(cell.cell_id):
-                    done.append(cell)
-                    leases.release(cell.cell_id)
-                    return False
-                return True
-
+            claims = _Claims(store, leases, recorded, before, ending)
+            claim = claims if parts is None else _PartsClaims(claims, parts)
             group: list[Record] = []
             for message in executor.run(todo, claim):
                 if not isinstance(message, Record):
@@ -75,29 +64,100 @@ def run_shared(
                         ours = leases.holds(record.cell["cell_id"])
                     if not ours:
                         lost = known[record.cell["cell_id"]]
-                        taken.append(lost)  # its new owner's record is waited for
+                        claims.taken[lost.cell_id] = lost  # its new owner's record is waited for
                         yield TakenByAnother(lost.cell_id, "taken over by another process while we slept", False)
                         leases.release(lost.cell_id)
                         group = [other for other in group if other is not record]
                 writer.write(group)
                 for record in group:
                     leases.release(record.cell["cell_id"])
+                    if parts is not None:
+                        parts.clear(record.cell["cell_id"])
                     yield record
                 group = []
-            for cell in done:
-                yield TakenByAnother(cell.cell_id, "recorded by another process meanwhile", True)
-            for cell in taken:
-                owner = leases.other(cell.cell_id)
-                if owner is not None and told.get(cell.cell_id) != str(owner):
-                    told[cell.cell_id] = str(owner)
-                    yield TakenByAnother(cell.cell_id, f"being run by {owner}", False)
-            todo = [] if ending() else taken if waits else [cell for cell in taken if _is_free(leases, cell)]
+            for cell_id in claims.done:
+                yield TakenByAnother(cell_id, "recorded by another process meanwhile", True)
+            for cell_id in claims.taken:
+                owner = leases.other(cell_id)
+                if owner is not None and told.get(cell_id) != str(owner):
+                    told[cell_id] = str(owner)
+                    yield TakenByAnother(cell_id, f"being run by {owner}", False)
+            taken = claims.taken.values()
+            todo = [] if ending() else [cell for cell in taken if waits or _is_free(leases, parts, cell)]
             if todo:
                 time.sleep(LOOK_S)
 
 
-def _is_free(leases: Leases, cell: Cell) -> bool:
-    """Whether nobody runs the cell that was taken a moment ago: given back, or its owner is certainly gone."""
+@dataclass
+class _Claims:
+    """Asked before each cell: takes its lease and looks once more whether it is recorded."""
+
+    store: Store
+    leases: Leases
+    recorded: Lookup
+    before: Mapping[str, object]
+    ending: Callable[[], bool]
+    taken: dict[str, Cell] = field(default_factory=dict)  # those that others run
+    done: dict[str, Cell] = field(default_factory=dict)  # those that others have recorded
+
+    def __call__(self, cell: Cell) -> bool:
+        if self.ending():
+            return False
+        if cell.cell_id not in self.before and self.recorded.seen(cell.cell_id):  # what others did costs no lease
+            self.done[cell.cell_id] = cell
+            return False
+        if not self.leases.take(cell.cell_id):
+            self.taken[cell.cell_id] = cell
+            return False
+        if self.is_recorded(cell):
+            self.leases.release(cell.cell_id)
+            return False
+        return True
+
+    def is_recorded(self, cell: Cell) -> bool:
+        """Whether another has recorded the cell since it was chosen."""
+        with reached(self.store):
+            if self.recorded(cell.cell_id) == self.before.get(cell.cell_id):
+                return False
+            self.recorded.outdated()
+        self.done[cell.cell_id] = cell
+        self.taken.pop(cell.cell_id, None)
+        return True
+
+
+class _PartsClaims(PartsClaim):
+    """The same for cells of which others make parts with us."""
+
+    def __init__(self, claims: _Claims, parts: SharedParts) -> None:
+        self.claims, self.parts = claims, parts
+
+    def __call__(self, cell: Cell) -> bool:
+        return self.claims(cell)
+
+    def part(self, cell: Cell, images: range) -> bool:
+        if self.claims.ending() or self.claims.is_recorded(cell):
+            return False
+        with reached(self.claims.store):
+            ours = self.parts.take(cell, images)
+        if not ours:
+            self.claims.taken[cell.cell_id] = cell  # until it is recorded
+        return ours
+
+    def made(self, part: Part) -> None:
+        with reached(self.claims.store):
+            self.parts.put(part)
+
+    def is_whole(self, cell: Cell) -> bool:
+        return self.parts.is_whole(cell)
+
+    def all_parts(self, cell: Cell) -> tuple[Part, ...]:
+        return self.parts.all(cell)
+
+
+def _is_free(leases: Leases, parts: SharedParts | None, cell: Cell) -> bool:
+    """Whether nobody runs what was taken a moment ago: given back, or its owner is certainly gone."""
+    if parts is not None and len(parts.cuts(cell)) > 1 and not parts.is_whole(cell):
+        return parts.is_waiting(cell)
     owner = leases.other(cell.cell_id)
     return owner is None or owner.gone
 
@@ -110,7 +170,7 @@ class _Writer:
     recorded: Lookup
     cells: Mapping[str, Cell]
     before: Mapping[str, object]
-    written: int = 0  # since the last compaction
+    written: int = 0  # files, since the number of all was looked at
 
     def write(self, records: Sequence[Record]) -> None:
         self._put_beside(records)
@@ -126,7 +186,7 @@ class _Writer:
                 pass
         for record in records:
             self._write_one(record)
-        if self.written >= LARGE:
+        if self.written >= LOOK_AFTER:  # others may have written more
             self.written = 0
             compact_if_large(self.store)
 

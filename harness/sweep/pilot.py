@@ -73,6 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(cells: list[Cell], job: Job, orders: Mapping[str, Any], store: Store, limit: Limit) -> int:
     from harness.executors.local import LocalExecutor
+    from harness.executors.parts import SharedParts
     from harness.executors.share import run_shared
     from harness.sweep.display import Display
 
@@ -82,8 +83,10 @@ def _run(cells: list[Cell], job: Job, orders: Mapping[str, Any], store: Store, l
         print("every cell of the job is recorded", flush=True)
         return 0
     executor = LocalExecutor(orders["results"], **{name: orders[name] for name in HOW if name in orders})
+    # A cell in parts is every pilot's: each makes what parts it gets hold of.
+    parts = SharedParts(job.parts, orders["shard_images"]) if job.parts else None
     with Display(todo) as display:
-        for message in run_shared(executor, store, todo, job.before, ending=limit, waits=False):
+        for message in run_shared(executor, store, todo, job.before, ending=limit, waits=False, parts=parts):
             display.show(message)
     return 0
 

@@ -103,6 +103,9 @@ def jobs(results: Path) -> Iterator[str]:
         if pilots:
             yield f"job {pilots[0].job}: {queue.said(pilots)}; logs in {job.folder}"
             yield from (f"  pilot {one.index} on {one.node}" for one in pilots if one.node)
+            if job.parts is not None:
+                made, being = len(job.parts.names("")), len(running(job.parts))
+                yield f"  of cells in parts {made} parts are there, {being} are being made"
     if not any(task.name == job.name for task in there for job in known):
         yield f"none of the {len(known)} jobs submitted from here is in the queue; last logs in {known[-1].folder}"
 

@@ -14,12 +14,15 @@ from pathlib import Path
 from harness.cell import Cell
 from harness.errors import one_line
 from harness.executors.base import Message, Notice, Progress, Record, Work
+from harness.executors.parts import part_id
+from harness.executors.queue import cuts
 from harness.executors.share import sigterm_raises
 from harness.executors.slurm import job as jobs
 from harness.executors.slurm import queue
 from harness.executors.slurm.job import Job
 from harness.executors.slurm.options import Options
 from harness.store.leases import running
+from harness.store.places import Folder
 
 
 class Drive:
@@ -34,6 +37,13 @@ class Drive:
         self.mine: list[Job] = []  # those that end with this command
         self.told: set[str] = set()  # cells that were said to run
         self.news = 0  # records since the last submission
+        self.parts: set[str] = set()  # of cells, that were there at the last submission
+        self.cell_of = {  # by the lease of a part
+            part_id(cell.cell_id, images.start): cell.cell_id
+            for cell in work.cells
+            if len(images_of := cuts(cell, work.shard_images)) > 1
+            for images in images_of
+        }
         self.queue = ""  # what was last said of it
 
     def run(self) -> Iterator[Message]:
@@ -73,11 +83,11 @@ class Drive:
         return [(job, pilots) for job, pilots in found if pilots]
 
     def _submit(self, cells: Sequence[Cell]) -> Notice:
-        job = jobs.written(self.work, cells, self.options)
+        job = jobs.written(self.work, cells, self.options, self.mine[-1] if self.mine else None)
         self.mine.append(job)  # before it is there: whoever interrupts this moment finds it by its name
         self.watched.append(job)
         number = jobs.submitted(job, self.options)
-        self.news = 0
+        self.news, self.parts = 0, self._parts_made()
         then = "" if self.options.wait else "; the same command says how far it is, and goes on"
         pilots = job.orders()["tasks"]
         return Notice(f"submitted job {number}: {pilots} pilots for {len(cells)} cells; logs in {job.folder}{then}")
@@ -91,7 +101,7 @@ class Drive:
             yield from self._recorded()
             yield from self._begun()
             if there == [] and self.pending:
-                if self.mine and not self.news:
+                if self.mine and not self.news and not self._parts_made() - self.parts:
                     yield self._given_up()
                     return
                 yield self._submit(list(self.pending.values()))
@@ -115,10 +125,21 @@ class Drive:
             del self.pending[row["cell_id"]]
 
     def _begun(self) -> Iterator[Progress]:
-        for found in running(self.store.place):
-            if found.cell_id in self.pending and found.cell_id not in self.told and not found.lost:
-                self.told.add(found.cell_id)
-                yield Progress(found.cell_id, f"running, {found.owner}" if found.owner else "running", 0)
+        found = [(one.cell_id, one) for one in running(self.store.place)]
+        for place in self._parts_places():
+            found += [(self.cell_of.get(one.cell_id, ""), one) for one in running(place)]
+        for cell_id, one in found:
+            if cell_id in self.pending and cell_id not in self.told and not one.lost:
+                self.told.add(cell_id)
+                yield Progress(cell_id, f"running, {one.owner}" if one.owner else "running", 0)
+
+    def _parts_places(self) -> list[Folder]:
+        """Where pilots keep parts of cells."""
+        found = [job.parts for job in self.watched] if self.cell_of else []
+        return list({str(place): place for place in found if place is not None}.values())
+
+    def _parts_made(self) -> set[str]:
+        return {name for place in self._parts_places() for name in place.names("")}
 
     def _given_up(self) -> Notice:
         said = self.watched[-1].last_words()

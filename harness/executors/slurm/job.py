@@ -5,6 +5,7 @@ jobs/<when>-<six letters>/cells.jsonl   a cell a line, with the record of it tha
                           job.json      the array's number in the queue, once it is submitted
                           job.sh        what a node starts
                           <task>.log    what each pilot said
+                          parts/        of cells that several pilots make (harness/executors/parts.py)
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from typing import Any
 from harness.atomic import written_whole
 from harness.cell import Cell
 from harness.executors.base import HOW, Work
+from harness.executors.queue import cuts
 from harness.executors.slurm import queue
 from harness.executors.slurm.options import Options
 from harness.paths import ROOT
 from harness.store import layout
+from harness.store.places import Folder
 
 PILOT = "harness.sweep.pilot"  # the module that a node starts with the job's folder
 Version = tuple[str, Any]  # of a record: its status and when it ended (Store.versions)
@@ -70,6 +73,12 @@ class Job:
         """What `written` was told about how to run."""
         return json.loads((self.folder / "pilot.json").read_text())
 
+    @property
+    def parts(self) -> Folder | None:
+        """Where its pilots keep parts of cells, where it has cells in parts."""
+        folder = self.orders().get("parts")
+        return Folder(folder) if folder else None
+
     def last_words(self) -> str:
         """The last line of the newest log; empty where no pilot said anything."""
         logs = sorted(self.folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
@@ -83,8 +92,8 @@ class Job:
         return [json.loads(line) for line in (self.folder / "cells.jsonl").read_text().splitlines()]
 
 
-def written(work: Work, cells: Sequence[Cell], options: Options) -> Job:
-    """A new job's folder for some of the cells."""
+def written(work: Work, cells: Sequence[Cell], options: Options, before: Job | None = None) -> Job:
+    """A new job's folder for some of the cells. It goes on with the parts of cells that the job `before` has made."""
     results = Path(str(work.store.place)).resolve()
     folder = layout.jobs(results) / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder.mkdir(parents=True)
@@ -92,9 +101,12 @@ def written(work: Work, cells: Sequence[Cell], options: Options) -> Job:
         for cell in cells:
             line = {"id": cell.cell_id, "cell": cell.canonical(), "before": _plain(work.before.get(cell.cell_id))}
             file.write(json.dumps(line).encode() + b"\n")
+    count = [len(cuts(cell, work.shard_images)) for cell in cells]
+    parts = folder / "parts" if before is None else before.parts
     orders = {
         "results": str(results),
-        "tasks": min(options.tasks, len(cells)),
+        "tasks": min(options.tasks, sum(count)),
+        "parts": str(parts) if parts and max(count) > 1 else None,
         "end_before": options.end_before,
         "restarts": options.restarts,
         **{name: getattr(work, name) for name in HOW},
