@@ -11,7 +11,7 @@ import pytest
 from harness.bench.fake_cells import cell
 from harness.errors import InputError
 from harness.executors import queue
-from harness.executors.base import Part, Progress, Record, Task
+from harness.executors.base import Part, PartsClaim, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost, Queue
 
 
@@ -256,3 +256,70 @@ def test_a_part_that_is_lost_too_often_fails_its_cell_once_and_the_next_runs():
 def test_a_part_that_takes_too_long_fails_its_cell():
     rows, _ = in_parts(Makers(1, {0: ["hang"]}), count=2, cell_timeout=3)
     assert [(row["seed"], row["status"]) for row in rows] == [(0, "failed"), (1, "ok")]
+
+
+class Shared(PartsClaim):
+    """What two queues see of one another: parts that are taken, parts that are there, cells that are claimed."""
+
+    def __init__(self):
+        self.taken, self.parts, self.claimed = set(), {}, set()
+
+    def __call__(self, cell):
+        ours = cell.cell_id not in self.claimed
+        self.claimed.add(cell.cell_id)
+        return ours
+
+    def part(self, cell, images):
+        key = cell.cell_id, images.start
+        ours = key not in self.taken and cell.cell_id not in self.claimed
+        self.taken.add(key)
+        return ours
+
+    def made(self, part):
+        self.parts[part.cell_id, part.start] = part
+
+    def is_whole(self, cell):
+        return all((cell.cell_id, start) in self.parts for start in range(0, 32, 8))
+
+    def all_parts(self, cell):
+        return tuple(self.parts[cell.cell_id, start] for start in range(0, 32, 8))
+
+
+def side_by_side(engines: list[Makers], shared: Shared, count: int) -> list[dict]:
+    """The records of queues that work on the same cells, a word of each in turn."""
+    cells = [replace(cell(seed), n_images=32, batch_size=4) for seed in range(count)]
+    running = [Queue(engine, shard_images=8, retries=0).run(cells, shared) for engine in engines]
+    records = []
+    while running:
+        for one in list(running):
+            message = next(one, None)
+            if message is None:
+                running.remove(one)
+            elif isinstance(message, Record):
+                records.append(message.cell)
+    return records
+
+
+def test_two_queues_make_the_parts_of_the_same_cells_and_one_joins_each():
+    rows = side_by_side(engines := [Makers(1), Makers(2)], Shared(), 3)
+    assert sorted(row["seed"] for row in rows) == [0, 1, 2] and {row["status"] for row in rows} == {"ok"}
+    made = [[one for one in engine.given if one != "join"] for engine in engines]
+    assert all(made) and len(made[0]) + len(made[1]) == 3 * 4, "each part once, and each queue has its share"
+    assert sum(engine.given.count("join") for engine in engines) == 3
+    assert all(sorted(eval(row["error"])) == [0, 8, 16, 24] for row in rows)
+
+
+def test_a_part_that_fails_in_one_queue_fails_the_cell_once_and_neither_goes_on_with_it():
+    rows = side_by_side(engines := [Makers(1, {0: ["lost"]}), Makers(1)], Shared(), 2)
+    assert sorted((row["seed"], row["status"]) for row in rows) == [(0, "failed"), (1, "ok")]
+    assert sum(engine.given.count("join") for engine in engines) == 1
+
+
+def test_parts_that_are_all_there_are_joined_by_whoever_comes():
+    """Whoever made them died before it joined them."""
+    shared, one = Shared(), replace(cell(0), n_images=32, batch_size=4)
+    for start in range(0, 32, 8):
+        shared.made(Part(one.cell_id, start, "x", b""))
+        shared.taken.add((one.cell_id, start))
+    (row,) = side_by_side([engine := Makers(2)], shared, 1)
+    assert row["status"] == "ok" and engine.given == ["join"]

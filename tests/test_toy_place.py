@@ -258,6 +258,24 @@ def test_a_sweep_shares_the_place_with_another(place):
     assert place.below(layout.LEASES) == []
 
 
+def test_what_others_have_recorded_costs_one_lease_and_not_one_a_cell(place, monkeypatch):
+    """A sweep of many walks over what the others did: a million cells must not be a million leases."""
+
+    class Inline:
+        def run(self, cells, claim):
+            return iter([claim(one) for one in cells if claim(one)])
+
+    store, cells, taken = Store(place), [cell(seed) for seed in range(6)], []
+    store.check_writable()
+    store.write_new([({**one.columns(), "status": "ok", "ended_at": 1_900_000_000_000}, [], []) for one in cells[:3]])
+    for one in cells[3:]:
+        store.write({**one.columns(), "status": "ok", "ended_at": 1_900_000_000_000})
+    take = Leases.take
+    monkeypatch.setattr(Leases, "take", lambda self, cell_id: taken.append(cell_id) or take(self, cell_id))
+    messages = list(run_shared(Inline(), store, cells, {}))
+    assert [message.done for message in messages] == [True] * 6 and len(taken) == 1
+
+
 def test_a_place_in_trouble_is_one_line(monkeypatch):
     place = InMemory()
     monkeypatch.setattr(place, "now", lambda: (_ for _ in ()).throw(OSError(5, "bucket not reached")))
