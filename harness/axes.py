@@ -307,8 +307,9 @@ AXES: tuple[Axis, ...] = (
     ),
     _fitted("adapter_scale", LIMIT, "float", "what every adapter's scale is multiplied by", Number(-10, 10), 1.0),
     _fitted(
-        "attention", ROUNDING, "text", "default, sliced, flash, xformers or sage: by what attention is computed",
-        OneOf(("default", "sliced", "flash", "xformers", "sage")), "default", "attention {}",
+        "attention", ROUNDING, "text", "default (PyTorch's), sliced, math, flash, xformers or sage: what computes it",
+        OneOf(("default", "sliced", "math", "flash", "xformers", "sage"), {"sdpa": "default"}), "default",
+        "attention {}",
     ),
     _fitted("vae_slicing", ROUNDING, "bool", "whether images are decoded one by one", YesOrNo(), False),
     _fitted("vae_tiling", IMAGES, "bool", "whether large images are decoded in tiles", YesOrNo(), False),
@@ -325,8 +326,8 @@ AXES: tuple[Axis, ...] = (
     _fitted("layerwise_casting", LIMIT, "bool", "whether weights are stored in 8 bits", YesOrNo(), False),
     _fitted("freeu", LIMIT, "bool", "FreeU (2309.11497) with its factors for SD 1.x", YesOrNo(), False),
     _fitted(
-        "step_cache", LIMIT, "text", "none or first_block: which outputs of blocks are used again at the next call",
-        OneOf(("none", "first_block")), "none", "step cache {}",
+        "step_cache", LIMIT, "text", "none, first_block or taylorseer: what of the blocks is used again at later calls",
+        OneOf(("none", "first_block", "taylorseer")), "none", "step cache {}",
     ),
     _fitted(
         "quantization", LIMIT, "text", "none, int8, fp8 or nf4: how weights of linear layers are stored",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import InputError, nearest
@@ -70,11 +70,13 @@ class YesOrNo:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few words."""
+    """One of a few words. `also`: other words for some of them."""
 
     valid: tuple[str, ...]
+    also: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str, given: Any) -> str:
+        given = self.also.get(given, given) if isinstance(given, str) else given
         if given not in self.valid:
             raise InputError(f"{name}={given!r} is not valid; {nearest(given, self.valid)}")
         return given
@@ -99,7 +101,7 @@ class Interval:
 
 
 # Of an adapter, beside its kind and the path of its weights; those that are numbers, with their ends.
-_SHOWN = ("scale", "hint", "images")
+_SHOWN = ("scale", "hint", "images", "annotator")
 ADAPTERS: dict[str, tuple[str, ...]] = {
     "lora": ("scale",),
     "textual_inversion": ("token",),
@@ -110,13 +112,21 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
 ADAPTER_NUMBERS = {"scale": (-10, 10), "start": (0, 1), "end": (0, 1)}
 
 
+def _named(name: str, one: Any) -> Any:
+    """One of a mapping: where it says no kind and its name is one, it is of that."""
+    return {"kind": name, **one} if isinstance(one, Mapping) and name in ADAPTERS else one
+
+
 @dataclass(frozen=True)
 class Adapters:
-    """A list of adapters, or a mapping of them by names of their user's: adapters.NAME.scale=0,0.5,1 then sweeps."""
+    """A list of adapters, or a mapping of them by names of their user's: adapters.NAME.scale=0,0.5,1 then sweeps.
+
+    A name that is a kind needs no `kind`: adapters.lora.path=FILE.
+    """
 
     def __call__(self, name: str, given: Any) -> tuple[Mapping[str, Any], ...]:
         usage = f"give a list as {name}=[{{kind: lora, path: FILE, scale: 0.8}}]"
-        each = list(given.values()) if isinstance(given, Mapping) else given
+        each = [_named(*one) for one in given.items()] if isinstance(given, Mapping) else given
         if not isinstance(each, (list, tuple)) or not all(isinstance(one, Mapping) for one in each):
             raise InputError(f"{name}={shown(given)} is not valid: {usage}")
         return tuple(self._one(name, dict(one), usage) for one in each)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import diffusers
 import pytest
 import zoo_classes
@@ -11,22 +13,27 @@ from harness.models import families
 from harness.paths import ROOT
 from samplers.hosts.replaced import Replaced
 
+PEFT = pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed: uv sync --extra adapters")
+
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=PEFT if zoo_classes.needs_peft(name) else []) for name in MADE]
+)
 def test_a_class_runs_our_plans_and_equals_its_stock_scheduler(name):
     diffusers.utils.logging.set_verbosity_error()
     found = zoo_classes.measured(name)
     assert found.worst and max(found.worst.values()) <= MOST, found.worst
-    assert found.ran == OURS and found.batch <= 1e-4
+    assert found.ran == OURS and found.batch <= 1e-4 and found.repeats
 
 
 def test_the_table_names_the_classes_that_are_run_and_those_that_cannot_be():
     page = (ROOT / "docs" / "zoo.md").read_text()
-    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
-    assert rows == [*MADE, *CANNOT] and len(MADE) >= 70
+    rows = [line.split("|")[1].strip().replace("`", "") for line in page.splitlines() if line.startswith("| `")]
+    classes = {zoo_classes.class_of(name) for name in MADE}
+    assert rows == [*MADE, *CANNOT] and len(classes) >= 80
     assert {*families.FAMILIES} <= {*MADE}, "a class that a sweep takes is not in the zoo"
-    assert {getattr(diffusers, name).__name__ for name in MADE} == {*MADE}
+    assert {getattr(diffusers, name).__name__ for name in classes} == classes
 
 
 @pytest.mark.parametrize("name", CANNOT)

@@ -1,15 +1,16 @@
 """PlanScheduler in every class of pipelines that a tiny random one could be made of, beside the stock scheduler.
 
-    python tests/zoo_classes.py          measures all and writes docs/zoo.md, about two minutes
+    python tests/zoo_classes.py          measures all and writes docs/zoo.md, about three minutes; needs peft
 
 A class is made of the parts of one of tests/zoo_models.py and what it needs beside them, and is called with what its
-signature asks for. What cannot run a plan, and why, is said here as well.
+signature asks for. "CLASS with …" has an adapter in it. What cannot run a plan, and why, is said here as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,10 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 import zoo
+import zoo_adapters
 import zoo_models
 
+from harness.models import lycoris
 from samplers.hosts.diffusers import PlanScheduler
 
 STEPS = 4
@@ -40,6 +43,7 @@ class Made(NamedTuple):
     parts: Callable[[], Mapping[str, Any]] = dict
     call: Mapping[str, Any] = {}
     stock: tuple[str, ...] | None = None  # the schedulers that are compared; None: all of its kind
+    adapted: Callable[[Any, Path], None] = lambda pipe, top: None  # puts an adapter into it; files go to `top`
 
 
 def _lively(network: Any) -> Any:
@@ -65,7 +69,25 @@ def _adapter(kind: str = "full_adapter", downscale: int = 4) -> dict[str, Any]:
     }
 
 
-def _controls_sd3() -> dict[str, Any]:
+def _several(one: Callable[[], Mapping[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Two of what `one` makes, as pipelines take several: a list."""
+    return lambda: {name: [part, one()[name]] for name, part in one().items()}
+
+
+def _controls_union() -> dict[str, Any]:
+    """One network for several kinds of control images, with the attention over them that it needs."""
+    control = diffusers.ControlNetUnionModel(
+        **{**dict(zoo._control_xl(2 * zoo_models.WIDTH).config), "conditioning_embedding_out_channels": (4, 8)},
+        num_control_type=6,
+        num_trans_channel=8,
+        num_trans_head=2,
+        num_trans_layer=1,
+        num_proj_channel=8,
+    )
+    return {"controlnet": _lively(control)}
+
+
+def _controls_sd3(extra: int = 0) -> dict[str, Any]:
     return {
         "controlnet": _lively(
             diffusers.SD3ControlNetModel(
@@ -80,28 +102,22 @@ def _controls_sd3() -> dict[str, Any]:
                 pooled_projection_dim=2 * zoo_models.WIDTH,
                 out_channels=16,
                 pos_embed_max_size=zoo.SIZE // 2,
+                extra_conditioning_channels=extra,
             )
         )
     }
+
+
+def _controls_of(network: str, control: str, **changes: Any) -> dict[str, Any]:
+    """A control network with the settings of the network that it controls, as far as it has them."""
+    kind = getattr(diffusers, control)
+    takes = inspect.signature(kind.__init__).parameters
+    told = {name: value for name, value in zoo_models.pipeline(network).transformer.config.items() if name in takes}
+    return {"controlnet": _lively(kind(**{**told, **changes}))}
 
 
 def _controls_flux() -> dict[str, Any]:
-    return {
-        "controlnet": _lively(
-            diffusers.FluxControlNetModel(
-                patch_size=1,
-                in_channels=16,
-                num_layers=1,
-                num_single_layers=1,
-                attention_head_dim=8,
-                num_attention_heads=2,
-                joint_attention_dim=zoo_models.WIDTH,
-                pooled_projection_dim=zoo_models.WIDTH,
-                guidance_embeds=True,
-                axes_dims_rope=(2, 2, 4),
-            )
-        )
-    }
+    return _controls_of("flux", "FluxControlNetModel")
 
 
 def _two_latents() -> dict[str, Any]:
@@ -116,7 +132,53 @@ def _embeds(**more: Any) -> dict[str, Any]:
     }
 
 
+def _lora(model: str) -> Callable[[Any, Path], None]:
+    def put_in(pipe: Any, top: Path) -> None:
+        part = "unet" if hasattr(pipe, "unet") else "transformer"
+        file = zoo_adapters.lora(top / "own.safetensors", getattr(zoo_models.pipeline(model), part), part)
+        pipe.load_lora_weights(str(top), weight_name=file.name, adapter_name="own")
+        pipe.set_adapters(["own"], [0.7])
+
+    return put_in
+
+
+def _lycoris(kind: str) -> Callable[[Any, Path], None]:
+    def put_in(pipe: Any, top: Path) -> None:
+        zoo_adapters.lycoris(top / "own.safetensors", zoo_models.pipeline("sd").unet, kind)
+        lycoris.put_in(pipe, top / "own.safetensors", 0.7)
+
+    return put_in
+
+
+def _inverted(pipe: Any, top: Path) -> None:
+    zoo_adapters.word(top / "word.safetensors")
+    pipe.load_textual_inversion(str(top / "word.safetensors"), token=zoo_adapters.WORD)
+
+
+def _image_prompted(model: str) -> Callable[[Any, Path], None]:
+    def put_in(pipe: Any, top: Path) -> None:
+        zoo_adapters.image_prompt(top, model)
+        sight = zoo_models._sight()
+        encoder = type(sight["image_encoder"]).from_pretrained(top / "encoder").eval().requires_grad_(False)
+        pipe.register_modules(image_encoder=encoder, feature_extractor=sight["feature_extractor"])
+        pipe.load_ip_adapter(str(top), subfolder="", weight_name="ip.safetensors", image_encoder_folder=None)
+
+    return put_in
+
+
+def _told_no_guidance() -> dict[str, Any]:
+    """Chroma's network with the word in its configuration that this pipeline asks for, and that it lacks."""
+    transformer = zoo_models.pipeline("chroma").transformer
+    transformer.register_to_config(guidance_embeds=False)
+    return {"transformer": transformer}
+
+
 _PAG = {"pag_scale": 2.0}
+_UNION = {"control_mode": [0], "control_image": [zoo._image(3, "control")]}
+_TAUGHT = {"prompt": [f"a red {zoo_adapters.WORD}"] * 3}
+_LOOKING = {"ip_adapter_image": diffusers.utils.pt_to_pil(zoo._image(1, "prompt") * 2 - 1)[0]}
+_BOTH = {"image": [zoo._image(3, "control"), zoo._image(3, "image")]}
+_BOTH_FLUX = {"control_image": _BOTH["image"]}
 _DRAWING = ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")  # take the generator that Kandinsky passes to all
 _FIRST = {"pag_applied_layers": "blocks.0"}  # the only one that the tiny ones have
 MADE: dict[str, Made] = {
@@ -195,6 +257,41 @@ MADE: dict[str, Made] = {
     "Kandinsky3Img2ImgPipeline": Made("kandinsky3", stock=_DRAWING),
     "WanPipeline": Made("wan"),
     "LTXPipeline": Made("ltx"),
+    "StableDiffusionXLControlNetUnionPipeline": Made("sdxl", _controls_union, _UNION),
+    "StableDiffusionXLControlNetUnionImg2ImgPipeline": Made("sdxl", _controls_union, _UNION),
+    "StableDiffusionXLControlNetUnionInpaintPipeline": Made("sdxl", _controls_union, _UNION),
+    "StableDiffusion3ControlNetInpaintingPipeline": Made(
+        "sd3", lambda: _controls_sd3(1), {"control_mask": zoo._mask(3)}
+    ),
+    "SanaControlNetPipeline": Made(
+        "sana", lambda: _controls_of("sana", "SanaControlNetModel"), {"use_resolution_binning": False}
+    ),
+    "HunyuanDiTControlNetPipeline": Made(
+        "hunyuan_dit",
+        lambda: _controls_of("hunyuan_dit", "HunyuanDiT2DControlNetModel", transformer_num_layers=2),
+        {"use_resolution_binning": False},
+    ),
+    "QwenImageControlNetPipeline": Made("qwen_image", lambda: _controls_of("qwen_image", "QwenImageControlNetModel")),
+    "QwenImageControlNetInpaintPipeline": Made(
+        "qwen_image",
+        lambda: _controls_of("qwen_image", "QwenImageControlNetModel", extra_condition_channels=4),
+        {"control_mask": zoo._mask(3)},
+    ),
+    "ChromaInpaintPipeline": Made("chroma", _told_no_guidance),
+    # With adapters in them.
+    "StableDiffusionPipeline with a LoRA": Made("sd", adapted=_lora("sd")),
+    "StableDiffusionXLPipeline with a LoRA": Made("sdxl", adapted=_lora("sdxl")),
+    "StableDiffusion3Pipeline with a LoRA": Made("sd3", adapted=_lora("sd3")),
+    "FluxPipeline with a LoRA": Made("flux", adapted=_lora("flux")),
+    "StableDiffusionPipeline with a LoHa": Made("sd", adapted=_lycoris("loha")),
+    "StableDiffusionPipeline with a LoKr": Made("sd", adapted=_lycoris("lokr")),
+    "StableDiffusionPipeline with a textual inversion": Made("sd", call=_TAUGHT, adapted=_inverted),
+    "StableDiffusionPipeline with an IP-Adapter": Made("sd", call=_LOOKING, adapted=_image_prompted("sd")),
+    "StableDiffusionXLPipeline with an IP-Adapter": Made("sdxl", call=_LOOKING, adapted=_image_prompted("sdxl")),
+    "StableDiffusionControlNetPipeline with two ControlNets": Made("sd", _several(_controls_sd), _BOTH),
+    "StableDiffusionXLControlNetPipeline with two ControlNets": Made("sdxl", _several(_controls_xl), _BOTH),
+    "FluxControlNetPipeline with two ControlNets": Made("flux", _several(_controls_flux), _BOTH_FLUX),
+    "StableDiffusionAdapterPipeline with two T2I-Adapters": Made("sd", _several(_adapter), _BOTH),
 }
 
 # What no plan runs in, and why; all of them end in one line (tests/test_zoo_classes.py), for a scheduler that is not
@@ -220,19 +317,33 @@ def made(name: str) -> Any:
     """The pipeline, its weights the same in every run."""
     how = MADE[name]
     base = zoo_models.pipeline(how.model)
-    kind = getattr(diffusers, name)
-    if type(base) is kind and how.parts is dict:
-        return base
+    kind = getattr(diffusers, class_of(name))
+    if type(base) is not kind or how.parts is not dict:
+        base = _with_parts(base, kind, how.parts)
+    with tempfile.TemporaryDirectory() as top:
+        how.adapted(base, Path(top))
+    return zoo._quiet(base)
+
+
+def class_of(name: str) -> str:
+    return name.split(" with ")[0]
+
+
+def needs_peft(name: str) -> bool:
+    return name.endswith(("LoRA", "LoHa", "LoKr"))
+
+
+def _with_parts(base: Any, kind: Any, parts: Callable[[], Mapping[str, Any]]) -> Any:
     takes = inspect.signature(kind.__init__).parameters
     settings = {"requires_safety_checker": False, "add_watermarker": False, "requires_aesthetics_score": False}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = {**settings, **base.components, **how.parts()}
-    parts = {part: value for part, value in parts.items() if part in takes}
+        given = {**settings, **base.components, **parts()}
+    given = {part: value for part, value in given.items() if part in takes}
     for part, told in takes.items():
-        if part not in (*parts, "self", "args", "kwargs") and told.default is told.empty:
-            parts[part] = None
-    return zoo._quiet(kind(**parts))
+        if part not in (*given, "self", "args", "kwargs") and told.default is told.empty:
+            given[part] = None
+    return kind(**given)
 
 
 def sample(pipe: Any, name: str, images: int, first: int = 0) -> torch.Tensor:
@@ -263,13 +374,22 @@ def sample(pipe: Any, name: str, images: int, first: int = 0) -> torch.Tensor:
     flow = "Flux" in name or "Chroma" in name or "QwenImage" in name
     if flow and "Chroma" not in name:
         usual.pop("negative_prompt" if "Flux" in name else "guidance_scale")
-    own = {key: value[:images] if isinstance(value, torch.Tensor) else value for key, value in MADE[name].call.items()}
+    own = {key: _first(value, images) for key, value in MADE[name].call.items()}
     call = {key: value for key, value in usual.items() if key in takes} | own
     call["generator"] = [torch.Generator().manual_seed(first + k) for k in range(images)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # Stable Diffusion 3's ControlNet draws from its VAE without a generator
         found = pipe(**call, num_inference_steps=STEPS, output_type="latent", return_dict=False)
     return found[0]
+
+
+def _first(value: Any, images: int) -> Any:
+    """Of what a call is told for three images: what as many are told."""
+    if isinstance(value, list) and len(value) == 3:
+        return value[:images]
+    if isinstance(value, list):
+        return [_first(one, images) for one in value]
+    return value[:images] if isinstance(value, torch.Tensor) else value
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -280,7 +400,8 @@ class Measured(NamedTuple):
     scheduler: str
     worst: dict[str, float]  # by stock scheduler: of the largest latent
     batch: float  # the largest difference of an image alone and in a batch of three
-    ran: tuple[str, ...]  # of OURS, finite and different from Euler's
+    ran: tuple[str, ...]  # of OURS, finite
+    repeats: bool  # a second call gives the same bits
 
 
 def measured(name: str) -> Measured:
@@ -299,17 +420,19 @@ def measured(name: str) -> Measured:
         expected = sample(pipe, name, 2)
         pipe.scheduler = PlanScheduler.replacing(stock, sampler=sampler)
         worst[kind] = relative(sample(pipe, name, 2), expected)
-    ran, batch, seen = [], 0.0, []
+    ran, batch, seen, repeats = [], 0.0, [], True
     for sampler in OURS:
         pipe.scheduler = PlanScheduler.replacing(own, sampler=sampler)
         three = sample(pipe, name, 3)
         if three.isfinite().all():
             ran.append(sampler)
         if sampler in ("unipc", "euler_a"):
-            batch = max(batch, relative(sample(pipe, name, 1, first=1), three[1:2]))
+            alone = sample(pipe, name, 1, first=1)
+            batch = max(batch, relative(alone, three[1:2]))
+            repeats = repeats and torch.equal(sample(pipe, name, 1, first=1), alone)
             seen.append(three)
     assert relative(*seen) > 1e-6, "two samplers, one image"
-    return Measured(type(own).__name__, worst, batch, tuple(ran))
+    return Measured(type(own).__name__, worst, batch, tuple(ran), repeats)
 
 
 def table(found: Mapping[str, Measured]) -> str:
@@ -322,7 +445,8 @@ def table(found: Mapping[str, Measured]) -> str:
         "",
         "*Difference*: final latents of `PlanScheduler` and of the stock scheduler of the same kind on its own levels,",
         f"{STEPS} steps, of the largest latent; at most {MOST:g}. *Batch*: an image alone and in a batch of three.",
-        f"Each class also runs {', '.join(f'`{one}`' for one in OURS)}.",
+        f"Each class also runs {', '.join(f'`{one}`' for one in OURS)}, and a second call gives the same bits.",
+        "The last rows have an adapter in them.",
         "",
         "| class | own scheduler | largest difference | of | batch |",
         "|---|---|---:|---|---:|",
@@ -330,16 +454,19 @@ def table(found: Mapping[str, Measured]) -> str:
     for name, one in found.items():
         of = ", ".join(kind.removesuffix("Scheduler").removesuffix("Discrete") for kind in one.worst)
         own, worst = one.scheduler.removesuffix("Scheduler"), max(one.worst.values())
-        lines.append(f"| `{name}` | {own} | {worst:.0e} | {of} | {one.batch:.0e} |")
-    lines += ["", f"{len(found)} classes.", "", "## What cannot, and why", ""]
+        what = f"`{class_of(name)}`{name.removeprefix(class_of(name))}"
+        lines.append(f"| {what} | {own} | {worst:.0e} | {of} | {one.batch:.0e} |")
+    classes = {class_of(name) for name in found}
+    lines += ["", f"{len(classes)} classes, {len(found)} rows.", "", "## What cannot, and why", ""]
     lines += ["| class | its scheduler | why |", "|---|---|---|"]
     lines += [f"| `{name}` | {kind.removesuffix('Scheduler')} | {why} |" for name, (kind, why) in CANNOT.items()]
     lines += [
         "",
         "Read in their files and not built: Cosmos 1 and 2 (they write into their scheduler), LTX with a time a token,",
         "OmniGen (its time runs the other way), LEDITS++, SAG, pix2pix-zero and CycleDiffusion (they work inside their",
-        "solver), `DDIMPipeline` (`eta=`). `ChromaInpaintPipeline` fails by itself in diffusers 0.42: it asks its",
-        "network for `guidance_embeds`, which Chroma's has not.",
+        "solver), `DDIMPipeline` (`eta=`). `ChromaInpaintPipeline` fails by itself in diffusers 0.42, for it asks its",
+        "network's configuration for `guidance_embeds`, which Chroma's has not: here that says no. In sweeps `inpaint`",
+        "is the harness's own over `ChromaPipeline`, which needs no such word.",
     ]
     return "\n".join(lines) + "\n"
 

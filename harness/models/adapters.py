@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import InputError, nearest
 from harness.knob_paths import expanded
-from harness.models import locate
+from harness.models import annotators, locate, lycoris
 from harness.models.files import check_is_weights, read_json, safetensors_shapes
 from harness.models.hints import BY_NETWORK, HINTS
 
@@ -35,7 +35,7 @@ CONTROLLED: dict[str, dict[str, str]] = {
 }
 PROMPTED = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # which take an image beside the prompt
 CLASSES = {"controlnet": ("ControlNetModel", "FluxControlNetModel"), "t2i_adapter": ("T2IAdapter",)}
-FILES = ("path", "image", "encoder", "images")  # knobs that name files
+FILES = ("path", "image", "encoder", "images", "annotator")  # knobs that name files
 
 
 def check(adapters: Sequence[Adapter], pipeline: str, task: str) -> str | None:
@@ -67,16 +67,24 @@ def looks(adapters: Sequence[Adapter]) -> bool:
 
 
 def _check_one(one: Adapter) -> None:
-    weights(one)
+    file = weights(one)
+    if one["kind"] == "lora":
+        lycoris.check(file)
     hint, folder = one.get("hint", "canny"), one.get("images")
     if one["kind"] in CONTROLS:
-        if hint in BY_NETWORK and folder is None:
-            raise InputError(
-                f"adapters: hint={hint} is drawn by a network that is not part of this: draw the control images first "
-                "and give images=FOLDER, with a file of the name of each image of the data"
-            )
         if hint not in (*HINTS, *BY_NETWORK):
             raise InputError(f"adapters: hint={hint!r} is not known; {nearest(str(hint), (*HINTS, *BY_NETWORK))}")
+        if one.get("annotator") is not None:
+            if hint not in BY_NETWORK or folder is not None:
+                raise InputError(
+                    f"adapters: annotator= draws hint={'|'.join(BY_NETWORK)}, and not with images=: leave it out here"
+                )
+            annotators.check(hint, one["annotator"])
+        elif hint in BY_NETWORK and folder is None:
+            raise InputError(
+                f"adapters: hint={hint} is drawn by a network: give annotator=FOLDER, where it is, or images=FOLDER of "
+                "control images, with a file of the name of each image of the data"
+            )
         if folder is not None and not expanded(folder).is_dir():
             raise InputError(f"adapters: images={folder!r}: there is no such folder")
     for knob in ("image", "encoder"):

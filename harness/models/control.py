@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.errors import InputError
 from harness.knob_paths import expanded
-from harness.models import hints
+from harness.models import annotators, hints
 from harness.models.adapters import CONTROLLED, control_class, weights
 from harness.models.base import Drawn
 from harness.models.networks import naming, quiet, whole
@@ -29,13 +29,15 @@ class Shown:
     part: str
     hint: str = "none"
     folder: str | None = None  # control images of the sources' names, in the place of the sources
+    draw: annotators.Draw | None = None  # where a network draws the hint
     fixed: Tensor | None = None  # an image for every prompt, uint8 (1, 3, H, W)
 
     def of(self, images: Tensor, drawn: Drawn) -> Tensor:
         """What it is shown, float32 (N, 3, H, W) in [0, 1]."""
         if self.folder is not None:
             return hints.drawn("none", drawn(self.folder))
-        return hints.drawn(self.hint, images)
+        with torch.no_grad():
+            return hints.drawn(self.hint, images, self.draw)
 
 
 @dataclass
@@ -108,9 +110,7 @@ def put_in(
         name = "controlnet" if kind == "controlnet" else "adapter"
         one: Any = networks if len(networks) > 1 else networks[0]
         found.pipe = _joined(pipe, CONTROLLED[type(pipe).__name__][kind], **{name: one})
-        found.controls = [
-            Shown(f"{PART}{k}", one.get("hint", "canny"), one.get("images")) for k, one in enumerate(controlling)
-        ]
+        found.controls = [_shown(f"{PART}{k}", one, pipe.device) for k, one in enumerate(controlling)]
         each = scales[0] if len(scales) == 1 else scales
         if kind == "t2i_adapter":
             found.call = {"adapter_conditioning_scale": each}
@@ -124,6 +124,12 @@ def put_in(
         _load_prompts(found.pipe, prompting, scale, dtype)
         found.prompts = [Shown(f"{PROMPT}{k}", fixed=_picture(one.get("image"))) for k, one in enumerate(prompting)]
     return found
+
+
+def _shown(part: str, one: Mapping[str, Any], device: Any) -> Shown:
+    hint, annotator = one.get("hint", "canny"), one.get("annotator")
+    draw = annotators.load(hint, annotator, device) if annotator else None
+    return Shown(part, hint, one.get("images"), draw)
 
 
 def _joined(pipe: Any, name: str, **more: Any) -> Any:

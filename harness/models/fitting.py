@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.errors import InputError, one_line
+from harness.models import lycoris
 from harness.models.adapters import weights
+from harness.models.switches import DISPATCHING
 
 FREEU = {"b1": 1.5, "b2": 1.6, "s1": 0.9, "s2": 0.2}  # what 2309.11497 recommends for Stable Diffusion 1.x
 FIRST_BLOCK = 0.05  # relative change of the first block's residual up to which the others are not computed again
+TAYLOR = {"cache_interval": 5, "disable_cache_before_step": 3, "max_order": 1}  # diffusers' own, after 2503.06923
+# What of a block is extrapolated, by its name.
+FORETOLD = [r"(single_)?(transformer_)?blocks\.\d+\.(attn\d?|ff|ffn|ff_context|img_mlp|txt_mlp|proj_mlp|proj_out)"]
 
 
 class Fit(NamedTuple):
@@ -50,7 +55,9 @@ def _put_in(pipe: Any, adapters: tuple[Mapping[str, Any], ...], scale: float) ->
     scales: dict[str, float] = {}
     for k, one in enumerate(adapters):
         file = weights(one)
-        if one["kind"] == "lora":
+        if one["kind"] == "lora" and lycoris.check(file):
+            lycoris.put_in(pipe, file, float(one.get("scale", 1.0)) * scale)
+        elif one["kind"] == "lora":
             name = f"lora{k}"
             pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True)
             scales[name] = float(one.get("scale", 1.0)) * scale
@@ -61,10 +68,18 @@ def _put_in(pipe: Any, adapters: tuple[Mapping[str, Any], ...], scale: float) ->
 
 
 def _attention(value: str, fit: Fit) -> None:
+    from diffusers.models.attention_dispatch import attention_backend
+    from diffusers.models.attention_processor import AttnProcessor
+
     if value == "sliced":
         fit.pipe.enable_attention_slicing()
+    elif type(fit.network).__name__ in DISPATCHING:
+        with attention_backend("native"):  # after it the next model of this process has PyTorch's again
+            fit.network.set_attention_backend("_native_math" if value == "math" else value)
+    elif value == "math":
+        fit.network.set_attn_processor(AttnProcessor())
     else:
-        fit.network.set_attention_backend(value)
+        fit.network.enable_xformers_memory_efficient_attention()
 
 
 def _offload(value: str, fit: Fit) -> None:
@@ -84,9 +99,13 @@ def _channels_last(value: bool, fit: Fit) -> None:
 
 
 def _step_cache(value: str, fit: Fit) -> None:
-    from diffusers import FirstBlockCacheConfig
+    from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 
-    fit.network.enable_cache(FirstBlockCacheConfig(threshold=FIRST_BLOCK))
+    if value == "first_block":
+        fit.network.enable_cache(FirstBlockCacheConfig(threshold=FIRST_BLOCK))
+    else:
+        factors = {"taylor_factors_dtype": fit.dtype, "cache_identifiers": FORETOLD}
+        fit.network.enable_cache(TaylorSeerCacheConfig(**TAYLOR, **factors))
 
 
 def _layerwise(value: bool, fit: Fit) -> None:

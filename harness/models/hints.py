@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.models.annotators import ANNOTATORS
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# Drawn by networks of their own (controlnet_aux, DPT, …): given as a folder of images.
-BY_NETWORK = ("depth", "normal", "pose", "segmentation", "soft_edge", "mlsd", "lineart")
+BY_NETWORK = tuple(ANNOTATORS)  # drawn by a network that is given, or given as a folder of images
 
 CANNY = {"sigma": 1.0, "low": 0.1, "high": 0.2}  # blur in pixels; limits of the gradient, as shares of the range
 INK = {"narrow": 0.5, "wide": 5.0, "least": 32 / 255}  # deviations in pixels; difference from which there is a line
@@ -45,14 +46,18 @@ HINTS: dict[str, Callable[[np.ndarray], np.ndarray] | None] = {
 }
 
 
-def drawn(hint: str, images: Tensor) -> Tensor:
-    """Control images float32 (N, 3, H, W) in [0, 1] of images uint8 (N, 3, H, W)."""
+def drawn(hint: str, images: Tensor, draw: Callable[[np.ndarray], np.ndarray] | None = None) -> Tensor:
+    """Control images float32 (N, 3, H, W) in [0, 1] of images uint8 (N, 3, H, W), each by itself.
+
+    `draw`: what draws a hint of BY_NETWORK, from `annotators.load`.
+    """
     import numpy as np
     import torch
 
-    draw = HINTS[hint]
+    draw = draw or HINTS[hint]
     pixels = images.cpu().float() / 255
     if draw is None:
         return pixels
     found = [draw(one.permute(1, 2, 0).double().numpy()) for one in pixels]
-    return torch.from_numpy(np.stack(found)).float()[:, None].expand(-1, 3, -1, -1).contiguous()
+    planes = torch.from_numpy(np.stack([np.atleast_3d(one) for one in found])).float().movedim(-1, 1)
+    return planes.expand(-1, 3, -1, -1).contiguous()

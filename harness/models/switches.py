@@ -16,8 +16,18 @@ from harness.models import adapters
 
 UNET = "UNet2DConditionModel"
 FUSING = (UNET, "SD3Transformer2DModel", "PixArtTransformer2DModel", "AuraFlowTransformer2DModel", "HunyuanDiT2DModel")
-CACHING = ("FluxTransformer2DModel",)  # the one that pipelines here call within a cache's context
+# Which call their network within a context that tells the halves of guidance apart, as diffusers' caches must know.
+CACHING = ("FluxPipeline", "QwenImagePipeline", "CogView4Pipeline", "LTXPipeline", "WanPipeline")
+# Whose attention goes where it is sent; the others call PyTorch's by name, whatever is set.
+DISPATCHING = (
+    "FluxTransformer2DModel", "ChromaTransformer2DModel", "QwenImageTransformer2DModel", "ZImageTransformer2DModel",
+    "LTXVideoTransformer3DModel", "WanTransformer3DModel",
+)  # fmt: skip
 ATTENTION_PACKAGES = {"flash": "flash_attn", "xformers": "xformers", "sage": "sageattention"}
+# VAEs that decode in slices and tiles.
+SLICED = (
+    "AutoencoderKL", "AutoencoderKLQwenImage", "AutoencoderKLWan", "AutoencoderKLLTXVideo", "AutoencoderDC",
+)  # fmt: skip
 EXCLUSIVE = ("offload", "compile", "layerwise_casting", "quantization")
 # The pipeline that a pipeline becomes with perturbed-attention guidance.
 PERTURBED = {
@@ -63,13 +73,19 @@ def check(name: str, fitted: Mapping[str, Any], where: Where) -> None:
         raise InputError(
             "a LoRA is not put on weights of quantization: merge it into the model first, or leave one out"
         )
-    if "pag_scale" in fitted and kinds & {*adapters.CONTROLS}:
-        raise InputError("pag_scale and a controlnet or t2i_adapter exclude each other: give one of them")
+    for axis in ("pag_scale", "step_cache"):
+        if axis in fitted and kinds & {*adapters.CONTROLS}:
+            raise InputError(f"{axis} and a controlnet or t2i_adapter exclude each other: give one of them")
 
 
 def _attention(value: str, where: Where) -> str | None:
     if value == "sliced":
         return None if where.network == UNET else f"slicing is of {UNET}, and its network is {where.network}"
+    able = (*DISPATCHING, UNET) if value in ("math", "xformers") else DISPATCHING
+    if where.network not in able:
+        return f"{where.network} calls PyTorch's attention by name, which takes the fastest kernel there is by itself"
+    if value == "math":
+        return None
     if not where.device.startswith("cuda"):
         return f"it needs a CUDA device, and this is {where.device}"
     package = ATTENTION_PACKAGES[value]
@@ -77,7 +93,7 @@ def _attention(value: str, where: Where) -> str | None:
 
 
 def _vae(value: bool, where: Where) -> str | None:
-    return None if where.vae == "AutoencoderKL" else f"it is of AutoencoderKL, and its VAE is {where.vae}"
+    return None if where.vae in SLICED else f"it is of {', '.join(SLICED)}, and its VAE is {where.vae}"
 
 
 def _of_unet(value: Any, where: Where) -> str | None:
@@ -109,7 +125,7 @@ def _layerwise(value: bool, where: Where) -> str | None:
 
 
 def _cache(value: str, where: Where) -> str | None:
-    return None if where.network in CACHING else f"its network {where.network} is not one of {', '.join(CACHING)}"
+    return None if where.pipeline in CACHING else f"its {where.pipeline} is not one of {', '.join(CACHING)}"
 
 
 def _adapters(value: tuple[Mapping[str, Any], ...], where: Where) -> str | None:
