@@ -324,7 +324,7 @@ def _holds(file, pipe, layers):
 )
 def test_a_lycoris_that_cannot_be_is_one_line(folders, tmp_path, name, said):
     one = torch.ones(1, 1)
-    save_file({name: one, name.replace("w1", "w2"): one}, tmp_path / "own.safetensors")
+    save_file({name: one, name.replace("w1", "w2"): one.clone()}, tmp_path / "own.safetensors")
     with pytest.raises(InputError, match=said):
         if not lycoris.check(tmp_path / "own.safetensors"):
             raise AssertionError("LoKr is not seen to be one")

@@ -76,14 +76,10 @@ def _several(one: Callable[[], Mapping[str, Any]]) -> Callable[[], dict[str, Any
 
 def _controls_union() -> dict[str, Any]:
     """One network for several kinds of control images, with the attention over them that it needs."""
-    control = diffusers.ControlNetUnionModel(
-        **{**dict(zoo._control_xl(2 * zoo_models.WIDTH).config), "conditioning_embedding_out_channels": (4, 8)},
-        num_control_type=6,
-        num_trans_channel=8,
-        num_trans_head=2,
-        num_trans_layer=1,
-        num_proj_channel=8,
-    )
+    takes = inspect.signature(diffusers.ControlNetUnionModel.__init__).parameters
+    told = {name: value for name, value in zoo._control_xl(2 * zoo_models.WIDTH).config.items() if name in takes}
+    own = {f"num_{part}": 8 for part in ("trans_channel", "proj_channel")} | {"num_trans_head": 2, "num_trans_layer": 1}
+    control = diffusers.ControlNetUnionModel(**{**told, **own, "num_control_type": 6})
     return {"controlnet": _lively(control)}
 
 
