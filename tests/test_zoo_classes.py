@@ -24,14 +24,14 @@ def test_a_class_runs_our_plans_and_equals_its_stock_scheduler(name):
     diffusers.utils.logging.set_verbosity_error()
     found = zoo_classes.measured(name)
     assert found.worst and max(found.worst.values()) <= MOST, found.worst
-    assert found.ran == OURS and found.batch <= 1e-4 and found.repeats
+    assert found.ran == OURS and found.repeats
+    assert (found.batch <= 1e-4) == (name not in zoo_classes.DRAWING_UNSEEN)
 
 
 def test_the_table_names_the_classes_that_are_run_and_those_that_cannot_be():
     page = (ROOT / "docs" / "zoo.md").read_text()
-    rows = [line.split("|")[1].strip().replace("`", "") for line in page.splitlines() if line.startswith("| `")]
-    classes = {zoo_classes.class_of(name) for name in MADE}
-    assert rows == [*MADE, *CANNOT] and len(classes) >= 80
+    rows, classes = zoo_classes.rows_of(page), {zoo_classes.class_of(name) for name in MADE}
+    assert page == zoo_classes.table(rows) and [*rows] == [*MADE, *CANNOT] and len(classes) >= 80
     assert {*families.FAMILIES} <= {*MADE}, "a class that a sweep takes is not in the zoo"
     assert {getattr(diffusers, name).__name__ for name in classes} == classes
 

@@ -1,6 +1,7 @@
 """PlanScheduler in every class of pipelines that a tiny random one could be made of, beside the stock scheduler.
 
     python tests/zoo_classes.py          measures all and writes docs/zoo.md, about three minutes; needs peft
+    python tests/zoo_classes.py NAME …   measures these rows anew
 
 A class is made of the parts of one of tests/zoo_models.py and what it needs beside them, and is called with what its
 signature asks for. "CLASS with …" has an adapter in it. What cannot run a plan, and why, is said here as well.
@@ -290,6 +291,9 @@ MADE: dict[str, Made] = {
     "StableDiffusionAdapterPipeline with two T2I-Adapters": Made("sd", _several(_adapter), _BOTH),
 }
 
+# It draws from its VAE without a generator, so that an image is another in every batch, whatever steps it.
+DRAWING_UNSEEN = ("QwenImageControlNetInpaintPipeline",)
+
 # What no plan runs in, and why; all of them end in one line (tests/test_zoo_classes.py), for a scheduler that is not
 # on the list is refused, and one that is asked for what it has not raises.
 _POSTERIOR = "it steps by a posterior of its own (`step(prev_timestep=)`)"
@@ -431,7 +435,20 @@ def measured(name: str) -> Measured:
     return Measured(type(own).__name__, worst, batch, tuple(ran), repeats)
 
 
-def table(found: Mapping[str, Measured]) -> str:
+def row(name: str, one: Measured) -> str:
+    of = ", ".join(kind.removesuffix("Scheduler").removesuffix("Discrete") for kind in one.worst)
+    own, worst = one.scheduler.removesuffix("Scheduler"), max(one.worst.values())
+    what = f"`{class_of(name)}`{name.removeprefix(class_of(name))}"
+    batch = "–" if name in DRAWING_UNSEEN else f"{one.batch:.0e}"
+    return f"| {what} | {own} | {worst:.0e} | {of} | {batch} |"
+
+
+def rows_of(page: str) -> dict[str, str]:
+    """The rows of docs/zoo.md by what they are of."""
+    return {line.split("|")[1].strip().replace("`", ""): line for line in page.splitlines() if line.startswith("| `")}
+
+
+def table(rows: Mapping[str, str]) -> str:
     """docs/zoo.md."""
     lines = [
         "# Classes of pipelines, each run under our plans",
@@ -442,18 +459,15 @@ def table(found: Mapping[str, Measured]) -> str:
         "*Difference*: final latents of `PlanScheduler` and of the stock scheduler of the same kind on its own levels,",
         f"{STEPS} steps, of the largest latent; at most {MOST:g}. *Batch*: an image alone and in a batch of three.",
         f"Each class also runs {', '.join(f'`{one}`' for one in OURS)}, and a second call gives the same bits.",
-        "The last rows have an adapter in them.",
+        "–: a class that draws from its VAE without a generator, so that an image is another in every batch, with the",
+        "stock scheduler too. The last rows have an adapter in them.",
         "",
         "| class | own scheduler | largest difference | of | batch |",
         "|---|---|---:|---|---:|",
     ]
-    for name, one in found.items():
-        of = ", ".join(kind.removesuffix("Scheduler").removesuffix("Discrete") for kind in one.worst)
-        own, worst = one.scheduler.removesuffix("Scheduler"), max(one.worst.values())
-        what = f"`{class_of(name)}`{name.removeprefix(class_of(name))}"
-        lines.append(f"| {what} | {own} | {worst:.0e} | {of} | {one.batch:.0e} |")
-    classes = {class_of(name) for name in found}
-    lines += ["", f"{len(classes)} classes, {len(found)} rows.", "", "## What cannot, and why", ""]
+    lines += [rows[name] for name in MADE]
+    classes = {class_of(name) for name in MADE}
+    lines += ["", f"{len(classes)} classes, {len(MADE)} rows.", "", "## What cannot, and why", ""]
     lines += ["| class | its scheduler | why |", "|---|---|---|"]
     lines += [f"| `{name}` | {kind.removesuffix('Scheduler')} | {why} |" for name, (kind, why) in CANNOT.items()]
     lines += [
@@ -469,15 +483,15 @@ def table(found: Mapping[str, Measured]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="classes; none: all, and the page is written")
+    parser.add_argument("names", nargs="*", help="whose rows are measured anew; none: all")
     asked = parser.parse_args().names
     diffusers.utils.logging.set_verbosity_error()
-    found = {}
+    page = Path(__file__).parents[1] / "docs" / "zoo.md"
+    rows = rows_of(page.read_text(encoding="utf-8"))
     for name in asked or MADE:
-        found[name] = measured(name)
-        print(name, f"{max(found[name].worst.values()):.1e}, batch {found[name].batch:.1e}", flush=True)
-    if not asked:
-        (Path(__file__).parents[1] / "docs" / "zoo.md").write_text(table(found), encoding="utf-8")
+        rows[name] = row(name, measured(name))
+        print(rows[name], flush=True)
+    page.write_text(table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
