@@ -175,7 +175,8 @@ _UNION = {"control_mode": [0], "control_image": [zoo._image(3, "control")]}
 _TAUGHT = {"prompt": [f"a red {zoo_adapters.WORD}"] * 3}
 _LOOKING = {"ip_adapter_image": diffusers.utils.pt_to_pil(zoo._image(1, "prompt") * 2 - 1)[0]}
 _BOTH = {"image": [zoo._image(3, "control"), zoo._image(3, "image")]}
-_BOTH_FLUX = {"control_image": _BOTH["image"]}
+_BOTH_FLUX = {"control_image": _BOTH["image"], "controlnet_conditioning_scale": [1.0, 0.5]}
+_BOTH_T2I = {**_BOTH, "adapter_conditioning_scale": [1.0, 0.5]}
 _DRAWING = ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")  # take the generator that Kandinsky passes to all
 _FIRST = {"pag_applied_layers": "blocks.0"}  # the only one that the tiny ones have
 MADE: dict[str, Made] = {
@@ -288,7 +289,7 @@ MADE: dict[str, Made] = {
     "StableDiffusionControlNetPipeline with two ControlNets": Made("sd", _several(_controls_sd), _BOTH),
     "StableDiffusionXLControlNetPipeline with two ControlNets": Made("sdxl", _several(_controls_xl), _BOTH),
     "FluxControlNetPipeline with two ControlNets": Made("flux", _several(_controls_flux), _BOTH_FLUX),
-    "StableDiffusionAdapterPipeline with two T2I-Adapters": Made("sd", _several(_adapter), _BOTH),
+    "StableDiffusionAdapterPipeline with two T2I-Adapters": Made("sd", _several(_adapter), _BOTH_T2I),
 }
 
 # It draws from its VAE without a generator, so that an image is another in every batch, whatever steps it.

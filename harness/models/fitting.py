@@ -15,8 +15,9 @@ from harness.models.switches import DISPATCHING
 FREEU = {"b1": 1.5, "b2": 1.6, "s1": 0.9, "s2": 0.2}  # what 2309.11497 recommends for Stable Diffusion 1.x
 FIRST_BLOCK = 0.05  # relative change of the first block's residual up to which the others are not computed again
 TAYLOR = {"cache_interval": 5, "disable_cache_before_step": 3, "max_order": 1}  # diffusers' own, after 2503.06923
-# What of a block is extrapolated, by its name.
-FORETOLD = [r"(single_)?(transformer_)?blocks\.\d+\.(attn\d?|ff|ffn|ff_context|img_mlp|txt_mlp|proj_mlp|proj_out)"]
+# What of a block is extrapolated, by its name: attention, as diffusers has it, which also a block that calls its one
+# feed-forward network for the image and for the text (CogView4's) calls once.
+FORETOLD = [r"(single_)?(transformer_)?blocks\.\d+\.attn\d?"]
 
 
 class Fit(NamedTuple):

@@ -111,7 +111,7 @@ def _scaling(parts: Mapping[str, Tensor], rank: int) -> Tensor:
 
 
 def _loha(parts: Mapping[str, Tensor]) -> Tensor:
-    from peft.tuners.loha.layer import make_weight, make_weight_cp
+    from peft.tuners.loha.layer import make_weight, make_weight_cp  # pyright: ignore[reportMissingImports]
 
     first, second = ([parts[f"hada_w{k}_{side}"] for side in "ab"] for k in (1, 2))
     scaling = _scaling(parts, first[1].shape[0])
@@ -121,7 +121,7 @@ def _loha(parts: Mapping[str, Tensor]) -> Tensor:
 
 
 def _lokr(parts: Mapping[str, Tensor]) -> Tensor:
-    from peft.tuners.lokr.layer import make_kron, make_weight_cp
+    from peft.tuners.lokr.layer import make_kron, make_weight_cp  # pyright: ignore[reportMissingImports]
 
     ranks: list[int] = []
 
