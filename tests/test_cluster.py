@@ -16,13 +16,15 @@ from harness.bench.fake_cells import SESSION, FakeSession, cell
 from harness.bench.kills import same, table
 from harness.cell import Cell
 from harness.errors import InputError
-from harness.executors.base import Work
+from harness.executors.base import Part, Work
 from harness.executors.load import named
+from harness.executors.parts import SharedParts
 from harness.executors.slurm import job as jobs
 from harness.executors.slurm import queue
 from harness.executors.slurm.options import Options
 from harness.paths import ROOT
 from harness.store.records import Store
+from harness.sweep import status
 from harness.sweep.enumerate import enumerate_cells
 from harness.sweep.pilot import left
 
@@ -207,3 +209,17 @@ def test_a_part_that_fails_fails_the_cell_and_the_parts_of_others_are_made(tmp_p
     rows = Store(tmp_path).cells().set_index("seed")
     assert rows["status"].to_dict() == {0: "failed", 1: "ok"} and "image 3 is bad" in rows.loc[0, "error"]
     assert sorted(makers(tmp_path)) == ["0", "16"], "of the cell that failed none was made, or asked for again"
+
+
+def test_status_counts_the_parts_of_cells_that_pilots_make(tmp_path, monkeypatch):
+    made = job(tmp_path, 1, shard_images=4, of=large, tasks=2)
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho '7|0|RUNNING|None|n1|{made.name}'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    parts, one = SharedParts(made.parts, 4), large(0)
+    with parts.open():
+        first, second, *_ = parts.cuts(one)
+        assert parts.take(one, first) and parts.take(one, second) and not parts.take(one, second)
+        parts.put(Part(one.cell_id, first.start, "none", b""))
+        assert not parts.take(one, first), "it is there"
+        assert "  of cells in parts 1 parts are there, 1 are being made" in list(status.jobs(tmp_path))
