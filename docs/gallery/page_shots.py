@@ -60,15 +60,17 @@ def click_through(browser: Any, page: Path) -> None:
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".pair .tile img")
     keep(tab, "page-images")
-    pick_cheapest(tab, "b")
+    pick(tab, "b")
     tab.evaluate("Page.set({ how: 'wipe' })")
     keep(tab, "page-wipe")
     keep(opened(browser, page, "#view=tradeoff", "dark", WIDE), "page-dark")
 
 
-def pick_cheapest(tab: Any, side: str) -> None:
-    cheapest = "[...Page.rows].filter((i) => i in Page.data.images.tiles).sort((p, q) => nfe(p) - nfe(q))[0]"
-    tab.evaluate(f"() => {{ const nfe = Page.data.column.get('nfe').get; Page.pick('{side}', {cheapest}); }}")
+def pick(tab: Any, side: str, dearest: bool = False) -> None:
+    """The cell of the fewest (or most) denoiser calls that has images becomes A or B."""
+    order = "nfe(q) - nfe(p)" if dearest else "nfe(p) - nfe(q)"
+    cell = f"[...Page.rows].filter((i) => i in Page.data.images.tiles).sort((p, q) => {order})[0]"
+    tab.evaluate(f"() => {{ const nfe = Page.data.column.get('nfe').get; Page.pick('{side}', {cell}); }}")
 
 
 def keep(tab: Any, name: str) -> None:
@@ -101,7 +103,8 @@ def every(browser: Any, page: Path, folder: Path, widths: list[int], views: list
                     tab.evaluate("Page.set({ level: '0' })")
                     shot("compare-levels")
                 if view == "images":
-                    pick_cheapest(tab, "b")
+                    pick(tab, "a", dearest=True)
+                    pick(tab, "b")
                     for how in HOW:
                         tab.evaluate("(how) => Page.set({ how })", how)
                         shot(f"images-{how}")

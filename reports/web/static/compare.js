@@ -13,7 +13,7 @@
   };
 
   function cells(holder, data) {
-    const rows = Page.shownRows().filter((i) => data.ok[i]), a = Page.cell("a") ?? rows[0] ?? null, b = Page.cell("b") ?? rows.find((i) => i !== a) ?? null;
+    const rows = Page.shownRows().filter((i) => data.ok[i]), a = Page.cell("a") ?? rows.find((i) => i !== Page.cell("b")) ?? null, b = Page.cell("b") ?? rows.find((i) => i !== a) ?? null;
     holder.append(Page.el("div", { class: "controls" }, Page.chooser("A", "a", a, rows), Page.chooser("B", "b", b, rows), Page.button("Swap", () => Page.set({ a: data.idOf(b), b: data.idOf(a) }))));
     if (a === null || b === null || a === b) return void holder.append(Page.el("p", {}, "Choose two cells."));
     const told = Page.el("div", { "aria-live": "polite" });
@@ -61,7 +61,7 @@
     const mark = (verdict) => Page.el("span", { class: `verdict ${verdict.split(" ")[0]}` }, { better: "▲ better", worse: "▼ worse", "cannot be told apart": "≈ cannot be told apart", equal: "= equal" }[verdict] ?? verdict);
     const table = rows.map((row) => [
       Page.button(Page.heading(data, row.measure), () => Page.set({ measure: row.measure }), { class: "linkish" }), Page.value(data, row.measure, a), Page.value(data, row.measure, b), change(row),
-      row.n ? String(row.n) : "", Page.p(row.p), Number.isFinite(row.effect) ? Page.general(row.effect, 2) : "", mark(row.verdict),
+      row.n ? String(row.n) : "", Page.p(row.p), Number.isFinite(row.effect) ? Page.general(row.effect, 2).replace("-", "−") : "", mark(row.verdict),
     ]);
     const costs = ratios.map((row) => [Page.heading(data, row.measure), Page.withUnit(data, row.measure, a), Page.withUnit(data, row.measure, b),
       `×${Page.general(row.value, 3)}${Number.isFinite(row.low) ? ` (${Page.general(row.low, 3)} to ${Page.general(row.high, 3)})` : ""}`, "", "", "", row.measure !== "latency_s" ? "" : row.paired ? "same rounds" : "not in the same rounds"]);
@@ -122,6 +122,6 @@
       },
     });
     holder.append(Page.table("Pairs", ["where both", "A", "B", "B − A", "p", "effect d", "B is"], rows.map((k) => [level.titles[level.pair[k]] || data.nameOf(level.a[k]),
-      Page.value(data, measure, level.a[k]), Page.value(data, measure, level.b[k]), Page.difference(level.difference[k], level.low[k], level.high[k], scale), Page.p(level.p[k]), Number.isFinite(level.effect[k]) ? Page.general(level.effect[k], 2) : "", VERDICTS[level.verdict[k]]])));
+      Page.value(data, measure, level.a[k]), Page.value(data, measure, level.b[k]), Page.difference(level.difference[k], level.low[k], level.high[k], scale), Page.p(level.p[k]), Number.isFinite(level.effect[k]) ? Page.general(level.effect[k], 2).replace("-", "−") : "", VERDICTS[level.verdict[k]]])));
   }
 })();

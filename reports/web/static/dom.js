@@ -38,8 +38,9 @@
     Page.el("span", { class: "toggle", role: "group", "aria-label": label },
       options.map(([key, text]) => Page.button(text, () => change(key), { "aria-pressed": String(key === value) })));
 
+  const SHORT = 32; // letters of a value that stays on one line: a number with its interval
   Page.table = (caption, headings, rows, more = {}) => {
-    const line = (row) => Page.el("tr", {}, row.map((text, k) => (k ? Page.el("td", {}, text) : Page.el("th", { scope: "row" }, text))));
+    const line = (row) => Page.el("tr", {}, row.map((text, k) => (k ? Page.el("td", { class: typeof text === "string" && text.length < SHORT ? "short" : null }, text) : Page.el("th", { scope: "row" }, text))));
     const head = Page.el("thead", {}, Page.el("tr", {}, headings.map((text) => Page.el("th", { scope: "col" }, text))));
     const table = Page.el("table", more, Page.el("caption", { class: "unseen" }, caption), head, Page.el("tbody", {}, rows.map(line)));
     return Page.el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);

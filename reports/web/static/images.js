@@ -39,7 +39,7 @@
     const data = Page.data, state = Page.state, have = Page.shownRows().filter((i) => i in data.images.tiles);
     const any = Object.keys(data.images.tiles).length;
     if (!any || data.images.way === "none") return void Page.fill(holder, Page.el("p", {}, data.images.way === "none" ? "This file was made without images (--images none)." : "No cell has images."));
-    const a = Page.cell("a") ?? have[0] ?? null, b = Page.cell("b");
+    const b = Page.cell("b"), a = Page.cell("a") ?? have.find((i) => i !== b) ?? have[0] ?? null;
     const controls = Page.el("div", { class: "controls" }, Page.chooser("A", "a", a, have), Page.chooser("B", "b", b, have, [["", "none"]]));
     if (a === null || !(a in data.images.tiles)) return void Page.fill(holder, controls, Page.el("p", {}, a === null ? "Choose a cell." : "This cell has no images."), sheet(data, have));
     const both = b !== null && b !== a && b in data.images.tiles;
