@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +134,22 @@ def test_iterations_descend_on_the_images_they_are_fitted_to(split, source):
         assert (np.diff(state.table.logs) < 0).all()
         assert state.table.logs[0] <= np.log(source.process.ratio_max) + 1e-12
     assert reached[-1] < 0.7 * reached[0], reached
+
+
+def test_levels_of_a_plan_are_spread_over_another_number_of_calls():
+    run = SimpleNamespace(process=PROCESS)
+    table = Table(np.log([14.0, 5.0, 2.0, 0.5]), np.zeros((4, 4)))
+    assert np.allclose(learn.Learning._spread(run, table, 4), table.logs)
+    more = learn.Learning._spread(run, table, 8)
+    assert np.allclose(more[::2], table.logs) and (np.diff(more) < 0).all() and more[-1] > np.log(PROCESS.ratio_min)
+    assert np.allclose(learn.Learning._spread(run, table, 2), table.logs[::2])
+
+
+def test_the_last_stage_takes_more_and_more_images():
+    def rounds(images):
+        return learn.Learning._rounds(SimpleNamespace(train=range(images), asked=learn.Asked(iterations=7)))
+
+    assert rounds(64) == [(16, 2), (32, 2), (64, 7)] and rounds(24) == [(24, 7)], "16 images say enough to begin with"
 
 
 # ----------------------------------------------------------------------------------------------------- the other side
