@@ -44,10 +44,10 @@ def drawing(told: Mapping[str, Any], name: str) -> Drawing:
         _weights(panels[2], coefficients)
     for panel in panels[:2]:
         panel.set_xlabel("σ/α")
-        panel.set_xscale("log")
+        log_axis(panel.xaxis)
         panel.invert_xaxis()
         log_axis(panel.yaxis)
-        panel.legend(fontsize=8)
+        panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return Drawing(name, figure)
 
 
@@ -79,7 +79,7 @@ def _weights(panel: Axes, coefficients: Sequence[Mapping[str, Any]]) -> None:
     panel.set_yticks(range(len(table) - 1), range(1, len(table)))
     panel.set_xlabel("call")
     panel.set_ylabel("answer, calls ago")
-    panel.set_title("d log error / d weight")
+    panel.set_title("d log error / dw")
     panel.grid(visible=False)
     panel.figure.colorbar(drawn, ax=panel)
 
