@@ -178,7 +178,7 @@ def test_a_pickled_clip_model_needs_the_flag(tmp_path, marker, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *given: None)
         with pytest.raises(InputError, match="pickled checkpoint"):
-            clip._load("ViT-B-32", pretrained, "cpu", allow_pickle=False)
+            clip.load("ViT-B-32", pretrained, "cpu", allow_pickle=False)
     assert not marker.exists()
 
 

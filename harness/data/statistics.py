@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.errors import InputError
 from harness.knob_paths import expanded
+from harness.models import pickles
 
 SUFFIXES = (".npz", ".pt")
 LAYOUTS = "mu and sigma (pytorch-fid, clean-fid, EDM, ADM), or feats (clean-fid)"
@@ -84,17 +85,15 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 def _torch(path: Path) -> dict[str, Any]:
     """Arrays alone are read: the names that numpy's own pickles need, and nothing else."""
-    import pickle
-
     import torch
 
     array = np.zeros(1)
     rebuild = array.__reduce__()[0]
     allowed = [rebuild, np.ndarray, np.dtype, type(array.dtype), type(np.zeros(1, np.float32).dtype)]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with pickles.weights_only(), torch.serialization.safe_globals(allowed):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         raise InputError(f"data.statistics={str(path)!r} cannot be read: {str(error).splitlines()[0][:150]}") from None
     if not isinstance(found, dict) or not {"mu", "sigma"} <= set(found):
         raise InputError(f"{str(path)!r} has no mu and sigma: give torch-fidelity's …-stat-fid-2048.pt")
