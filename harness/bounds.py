@@ -207,7 +207,7 @@ KNOBS: dict[str, dict[str, tuple[float, float]]] = {
         "offset": (0, MOST_STEPS),
         "linear_steps": (0, MOST_STEPS),
     },
-    "data": {"start": (0, 1_000_000_000), "two_objects": (0, 1)},
+    "data": {"start": (0, 1_000_000_000), "two_objects": (0, 1), "order_seed": (0, MOST_SEED)},
 }
 # Whole numbers of the metrics: at least 1, at most …
 METRICS = {"resamples": 100_000, "degree": 10, "splits": 1_000, "n": 1_000_000}

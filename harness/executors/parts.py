@@ -3,13 +3,13 @@
     <folder>/<cell_id>.<first image>        what was made, until the cell is recorded
     <folder>/leases/                        who is making which part (harness/store/leases.py)
 
-The folder belongs to one command and its pilots: what lies in it is unpickled.
+A part's file is a line of JSON and then its content, which nobody here looks into.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -48,7 +48,7 @@ class SharedParts:
 
     def put(self, part: Part) -> None:
         """Where others find it; one that was made twice is the same."""
-        self.place.put(_name(part.cell_id, part.start), pickle.dumps(part))
+        self.place.put(_name(part.cell_id, part.start), _written(part))
         self.leases.release(part_id(part.cell_id, part.start))
 
     def is_whole(self, cell: Cell) -> bool:
@@ -57,7 +57,7 @@ class SharedParts:
 
     def all(self, cell: Cell) -> tuple[Part, ...]:
         """Every part of a cell that is whole."""
-        return tuple(pickle.loads(self.place.read(_name(cell.cell_id, one.start))) for one in self.cuts(cell))
+        return tuple(_part(self.place.read(_name(cell.cell_id, one.start))) for one in self.cuts(cell))
 
     def is_waiting(self, cell: Cell) -> bool:
         """Whether a part is missing that nobody makes, as far as can be told at once."""
@@ -74,6 +74,16 @@ class SharedParts:
 
     def _is_made(self, cell: Cell, images: range) -> bool:
         return self.place.exists(_name(cell.cell_id, images.start))
+
+
+def _written(part: Part) -> bytes:
+    head = {"cell_id": part.cell_id, "start": part.start, "hardware": part.hardware}
+    return json.dumps(head).encode() + b"\n" + part.content
+
+
+def _part(written: bytes) -> Part:
+    head, _, content = written.partition(b"\n")
+    return Part(**json.loads(head), content=content)
 
 
 def part_id(cell_id: str, start: int) -> str:

@@ -188,7 +188,7 @@ def environment() -> Row:
     import torch
 
     return {
-        "torch_version": torch.__version__,
+        "torch_version": str(torch.__version__),
         "diffusers_version": version("diffusers"),  # which takes seconds to import, and a formula has no use for it
         "python_version": platform.python_version(),
         "platform": platform.platform(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from harness import protocols
 from harness.cell import Cell
 from harness.data.load import load as load_data
 from harness.executors.base import Part, Record
-from harness.measure import cost, rounds
+from harness.measure import cost, parcel, rounds
 from harness.measure.cost import Row
 from harness.measure.generator import Generator
 from harness.measure.quality import Pass, Report
@@ -88,14 +87,14 @@ class Session:
         """These images of the cell and what was measured of them; the first part times the cell as well."""
         begun = self._begun(cell, indices, report)
         left = (begun.row, begun.timings, begun.seconds, begun.quality.gathered())
-        return Part(cell.cell_id, indices.start, begun.row["hardware"], pickle.dumps(left))
+        return Part(cell.cell_id, indices.start, begun.row["hardware"], parcel.packed(left))
 
     def join(self, cell: Cell, parts: Sequence[Part], report: Report) -> Record:
         """The record of a cell whose parts were made anywhere: the whole cell's, bit for bit."""
         hardware = sorted({part.hardware for part in parts})
         if len(hardware) > 1:
             raise ValueError(f"its parts ran on different hardware, {' and '.join(hardware)}: pin one kind")
-        left = [pickle.loads(part.content) for part in sorted(parts, key=lambda part: part.start)]
+        left = [parcel.unpacked(part.content) for part in sorted(parts, key=lambda part: part.start)]
         report("loading", 0)
         begun = _Begun(*left[0][:2], self._pass(cell), sum(seconds for _, _, seconds, _ in left))
         for *_, gathered in left:
