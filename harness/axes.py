@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness import protocols
-from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Interval, Number, OneOf, Whole, YesOrNo
+from harness.bounds import CFG, MOST_SEED, MOST_STEPS, Adapters, Interval, Number, OneOf, Text, Whole, YesOrNo
 from harness.paths import NOT_KNOBS
 from harness.specs import Spec, to_plain
 
@@ -174,7 +174,7 @@ AXES: tuple[Axis, ...] = (
     Axis(
         "task", LIMIT,
         (
-            _plainly("task", "txt2img, img2img, inpaint or edit", _name, common=True),
+            _plainly("task", "txt2img, img2img, inpaint, edit or invert", _name, common=True),
             _knobs("task", "options of the task"),
         ),
         group=True, apart=True,
@@ -300,6 +300,21 @@ AXES: tuple[Axis, ...] = (
     Axis(
         "timing_batch", COST, (_images("timing_batch", "images that one timed run makes", told=NEVER),),
         Whole(1, 65_536),
+    ),
+    Axis(
+        "classifier_scale", LIMIT,
+        (
+            _column(
+                "classifier_scale", "float", "", "scale of guidance by a classifier's gradient (2105.05233); 0 = off",
+                heading="classifier", phrase="classifier {}",
+            ),
+        ),
+        Number(0, 1_000), default=0.0, since=FIRST + 2, variant=True,
+    ),
+    Axis(
+        "classifier_fingerprint", LIMIT,
+        (_column("classifier_fingerprint", "text", "", "hash of the classifier that guides, or exact", told=NEVER),),
+        Text(), default="", since=FIRST + 2, asked=False,
     ),
     _fitted(
         "adapters", LIMIT, "json", "LoRAs, ControlNets and other adapters put into the model", Adapters(), (),

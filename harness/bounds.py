@@ -83,6 +83,14 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Any text: of what nobody gives, as it is found out."""
+
+    def __call__(self, name: str, given: Any) -> str:
+        return str(given)
+
+
+@dataclass(frozen=True)
 class Interval:
     """Two finite numbers in rising order, both from `low` to `high`; an empty list is no interval."""
 
@@ -156,7 +164,7 @@ SETTINGS = {
 }
 _ORDER, _SHIFT, _LENGTH, _RHO, _SCALE = (0, 20), (-10, 10), (1, 10_000_000), (0, 100), (0, 1_000_000)
 KNOBS: dict[str, dict[str, tuple[float, float]]] = {
-    "task": {},
+    "task": {"null_text": (0, 1_000), "null_text_rate": (1e-6, 10)},
     "guidance": {"rescale": (0, 1), "percentile": (0, 1)},
     "model": {
         "height": (1, 8_192),

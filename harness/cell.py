@@ -61,6 +61,7 @@ class Cell:
     timing: str
     timing_batch: int
     protocol: str = axes.default("protocol")
+    classifier_scale: float = axes.default("classifier_scale")
 
     def __post_init__(self) -> None:
         for name, kind in specs.SECTIONS.items():

@@ -65,6 +65,7 @@ def test_an_axis_of_the_first_day_always_stands_in_the_canonical_form():
         "adapters", "adapter_scale", "attention", "vae_slicing", "vae_tiling", "channels_last", "offload", "compile",
         "fuse_qkv", "layerwise_casting", "freeu", "step_cache", "quantization", "tf32", "pag_scale", "cfg_interval",
         "protocol",
+        "classifier_scale", "classifier_fingerprint",
     }  # fmt: skip
     assert axes.written({"noise": "independent"}) == {"noise": "independent"}
 

@@ -80,7 +80,7 @@ def last_step(last: Callable[[Stage], Stage]) -> Injection:
 
 def guidance(scale: float) -> Injection:
     real = Guidance.parse
-    return lambda: patch.object(Guidance, "parse", lambda _, knobs: real(scale, knobs))
+    return lambda: patch.object(Guidance, "parse", lambda _, knobs, *more: real(scale, knobs, *more))
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def check(spec: Mapping[str, Any], n_images: int | None, task: str | None) -> No
         raise InputError(
             f"n_images={n_images} is more than the {len(known)} prompts of the data: use n_images={len(known)}"
         )
-    if task in ("img2img", "inpaint", "edit") and known[0].image is None:
+    if task in ("img2img", "inpaint", "edit", "invert") and known[0].image is None:
         raise InputError(
             f"task={task} needs an image for each prompt, data.prompts has none: give data.path and captions"
         )

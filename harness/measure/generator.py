@@ -18,10 +18,11 @@ from harness.measure.remembered import Remembered
 from harness.models import blame
 from harness.models.base import Conditioning, Denoise, Model, Truth
 from harness.models.guidance import Guidance
-from harness.tasks.base import Hook
+from harness.tasks.base import Hook, Ready
 from harness.tasks.load import Start, load
 from samplers import registry
 from samplers.core import noise
+from samplers.core.integrate import integrate
 from samplers.core.levels import Level, NoiseLevels
 from samplers.core.plan import Plan
 from samplers.core.stage import Capabilities, Stage, first_order
@@ -37,6 +38,9 @@ class Made:
     sources: Tensor | None
     masks: Tensor | None
     calls: int  # denoiser calls, added up over the images: in a batch of N a call of the network counts N times
+    # Of a task that inverts: latents of the sources, and what the model's decoder makes of them.
+    source_latents: Tensor | None = None
+    restored: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Given:
     """The images of a batch as the data have them."""
 
     indices: Sequence[int]
-    prompts: list[str]
+    prompts: list[str]  # that images are made of
+    source_prompts: list[str]  # that the data have: others only where the task edits them
     sources: Tensor | None
     masks: Tensor | None
 
@@ -57,6 +62,7 @@ class Inputs:
     cond: Conditioning
     uncond: Conditioning | None  # None where no unconditional prediction is made
     source_latents: Tensor | None = None  # None: the task encodes the sources, if it has any
+    source_cond: Conditioning | None = None  # of the source prompts, where the task asks the model for the sources
 
 
 class Generator:
@@ -65,7 +71,7 @@ class Generator:
     def __init__(self, cell: Cell, model: Model, data: Any, known: Remembered) -> None:
         self.cell, self.model, self.data, self.known = cell, model, data, known
         self.task = load(cell.task)
-        self.guidance = Guidance.parse(cell.cfg, cell.guidance)
+        self.guidance = Guidance.parse(cell.cfg, cell.guidance, cell.classifier_scale)
         self.levels, self.steps_run = self.task.levels(self._schedule, cell.steps, cell.strength, cell.keep_steps)
         self.sampler = registry.sampler(cell.sampler)
         self.adaptive = self.sampler.adaptive
@@ -103,8 +109,11 @@ class Generator:
         images, latents = self._make(inputs)
         # One call is one for the whole batch; an adaptive solver walks image by image.
         calls = (self.model.calls - before) * (1 if self.adaptive else len(indices))
-        given = inputs.given
-        return Made(images, latents, given.prompts, given.sources, given.masks, calls)
+        given, made_of = inputs.given, inputs.source_latents
+        if not self.task.inverts or made_of is None:
+            return Made(images, latents, given.prompts, given.sources, given.masks, calls)
+        restored = self.model.decode(made_of)
+        return Made(images, latents, given.prompts, given.sources, given.masks, calls, made_of, restored)
 
     @torch.inference_mode()
     def timed(self, indices: Sequence[int], marks: Marks) -> None:
@@ -162,7 +171,9 @@ class Generator:
             raise FloatingPointError(blame.first_to_fail(self.model, again) or str(error)) from error
 
     def _from_text(self, inputs: Inputs, marks: Marks | None = None) -> tuple[Tensor, Tensor]:
-        start = self._start(inputs, self.levels)
+        start = self._prepared(self._start(inputs, self.levels), inputs)
+        if marks is not None and self.task.inverts:
+            marks.mark("prepare")
         latents = start.state
         if self.levels is not None:
             on_call = None if marks is None else lambda k: marks.mark("prepare" if k < 0 else "step")
@@ -193,6 +204,13 @@ class Generator:
         on_call: Callable[[int], None] | None = None,
     ) -> Tensor:
         told = inputs.cond.joined(start.shown)
+        if start.unconds is not None:
+            each = iter(start.unconds)
+
+            def denoise(x: Tensor, level: Level) -> Tensor:
+                return self.model.denoiser(told, next(each), self.guidance)(x, level)
+
+            return integrate(plan, denoise, start.state, start.noise, after_stage, on_call)
         return self.model.run(plan, start.state, start.noise, told, inputs.uncond, self.guidance, after_stage, on_call)
 
     def _denoiser(self, start: Start, inputs: Inputs) -> Denoise:
@@ -221,6 +239,22 @@ class Generator:
             start = replace(start, shown=self.model.show(given.sources, partial(self._drawn, given.indices)))
         return start
 
+    def _prepared(self, start: Start, inputs: Inputs) -> Start:
+        if start.prepare is None:
+            return start
+        return start.prepare(
+            Ready(
+                start=start,
+                model=self.model,
+                sampler=self.sampler,
+                levels=self.levels,
+                plan=self.plan,
+                source_cond=inputs.source_cond,
+                uncond=inputs.uncond,
+                guidance=self.guidance,
+            )
+        )
+
     def _drawn(self, indices: Sequence[int], folder: str) -> Tensor:
         if not hasattr(self.data, "drawn"):
             raise InputError(
@@ -236,16 +270,20 @@ class Generator:
         return self.guidance.on and self.model.has_unconditional
 
     def _given(self, indices: Sequence[int]) -> Given:
+        prompts = self.data.prompts(indices)
         return Given(
             indices=indices,
-            prompts=self.data.prompts(indices),
+            prompts=[self.task.asked(prompt) for prompt in prompts],
+            source_prompts=prompts,
             sources=self.data.sources(indices, self.task.name) if self.task.needs_sources else None,
             masks=self.data.masks(indices) if self.task.needs_masks else None,
         )
 
     def _encoded(self, given: Given) -> Inputs:
         """With the text encoded anew, and the sources left to the task."""
-        return Inputs(given, *remembered.text(self.model, given.prompts, self.cell.negative_prompt, self._guided))
+        text = remembered.text(self.model, given.prompts, self.cell.negative_prompt, self._guided)
+        told = self.model.encode_text(given.source_prompts) if self.task.inverts else None
+        return Inputs(given, *text, source_cond=told)
 
     def _remembered(self, indices: Sequence[int]) -> Inputs:
         """With all that the session's memory has."""
@@ -254,20 +292,23 @@ class Generator:
         if given.sources is None:
             return Inputs(given, *text)
         keys = [(self.task.name, self.data.fingerprint, index) for index in indices]
-        return Inputs(given, *text, self.known.sources(self.model, keys, given.sources))
+        told = self.known.text(self.model, given.source_prompts, "", False)[0] if self.task.inverts else None
+        return Inputs(given, *text, self.known.sources(self.model, keys, given.sources), told)
 
     # --------------------------------------------------------------------------------------------------- the cost
 
     def flops(self, nfe: int) -> float | None:
         """FLOPs of one image: one denoiser call, one decoding and one text encoding are counted, calls multiply.
 
-        None for a model without a network: a formula has no matrix products to count.
+        None for a model without a network: a formula has no matrix products to count. None where the task optimises:
+        its calls are differentiated as well.
         """
-        if not self.model.networks:
+        if not self.model.networks or self.task.optimises:
             return None
-        if self.guidance.on not in self.known.flops:
-            self.known.flops[self.guidance.on] = self._count_flops()
-        text, call, decode = self.known.flops[self.guidance.on]
+        guided = self.guidance.on, bool(self.guidance.classifier)
+        if guided not in self.known.flops:
+            self.known.flops[guided] = self._count_flops()
+        text, call, decode = self.known.flops[guided]
         return float(text + nfe * call + decode)
 
     @torch.inference_mode()

@@ -48,7 +48,7 @@ def compared(context: Context, cell: Cell, generator: Generator, folder: Path) -
             exact_latents=exact,
             exact_floor=ExactButLast(cell, generator, folder, truth) if ends_clean(generator) else None,
             exact_name=exact.definition,
-            law=None if generator.guidance.on else truth.law(levels[levels.steps]),
+            law=None if generator.guidance.on or generator.guidance.classifier else truth.law(levels[levels.steps]),
         )
     if not has_limit(generator):
         return context
@@ -56,9 +56,16 @@ def compared(context: Context, cell: Cell, generator: Generator, folder: Path) -
 
 
 def has_limit(generator: Generator) -> bool:
-    """Whether there is an ODE left to solve: not at strength 0, nor where a cell enters at the lowest level of all."""
+    """Whether there is an ODE left to solve: not at strength 0, nor where a cell enters at the lowest level of all.
+
+    Nor after an inversion, whose limit is the source that it began with.
+    """
     levels = generator.levels
-    return levels is not None and levels[0].ratio > 1.0001 * generator.model.process.ratio_min
+    return (
+        levels is not None
+        and not generator.task.inverts
+        and levels[0].ratio > 1.0001 * generator.model.process.ratio_min
+    )
 
 
 def reference_levels(generator: Generator) -> NoiseLevels:

@@ -131,6 +131,8 @@ class Pass:
             sources=made.sources,
             masks=made.masks,
             latents=made.latents,
+            restored=made.restored,
+            source_latents=made.source_latents,
         )
         self.images += _rows(self.cell.seed, batch, [metric.update(batch) for metric in self.metrics])
         if self.generator.model.makes_images:

@@ -31,7 +31,8 @@ class Remembered:
     rows: dict[str, Conditioning] = field(default_factory=dict)
     negatives: dict[str, Conditioning | None] = field(default_factory=dict)  # of models that encode them otherwise
     latents: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
-    flops: dict[bool, tuple[int, int, int]] = field(default_factory=dict)  # text, call, decode; by whether it is guided
+    # Text, call, decode; by whether there is classifier-free guidance, and guidance by a classifier.
+    flops: dict[tuple[bool, bool], tuple[int, int, int]] = field(default_factory=dict)
 
     def text(self, model: Model, prompts: Sequence[str], negative: str, guided: bool) -> Text:
         """As `text` above; the negative prompt is encoded beside the others also where it is not `guided` by."""

@@ -45,6 +45,11 @@ class Attributes(PerImageMetric):
 
         scenes = self.context.data.scenes(batch.indices)
         truth = {k: v.numpy() for k, v in nets.answers(scenes).items() if k in nets.SEEN}
+        if self.context.task == "invert":  # whose prompts may be edited
+            from harness.embedded.classifier import vocabulary
+
+            words = vocabulary()
+            truth = dict(zip(words.heads, words.targets(batch.prompts).numpy().T, strict=True))
         found = self.extractor.attributes(batch.images)
         right = {head: (found[head] == truth[head]) | (truth[head] < 0) for head in truth}
         out = {"attributes_all": np.logical_and.reduce(list(right.values())).astype(float)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.metrics.context import Context
 
 Options = Mapping[str, Any]  # every knob of conf/metric/NAME.yaml, `name` among them
-TASKS = ("txt2img", "img2img", "inpaint", "edit")
+TASKS = ("txt2img", "img2img", "inpaint", "edit", "invert")
 
 
 class FeatureExtractor(Protocol):
@@ -42,11 +42,13 @@ class Batch:
     sources: torch.Tensor | None = None  # uint8 RGB, what img2img or inpaint began with
     masks: torch.Tensor | None = None  # uint8 (N, 1, H, W), 1 = repainted
     latents: torch.Tensor | None = None  # final latents, float32
+    restored: torch.Tensor | None = None  # uint8 RGB, what the decoder makes of the latents of inverted sources
+    source_latents: torch.Tensor | None = None  # those latents
     _features: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.images)
-        for name in ("images", "sources", "masks"):
+        for name in ("images", "sources", "masks", "restored"):
             value = getattr(self, name)
             if value is not None and (str(value.dtype) != "torch.uint8" or value.ndim != 4 or len(value) != n):
                 raise ValueError(f"{name} must be uint8 ({n}, channels, H, W), got {value.dtype} {tuple(value.shape)}")

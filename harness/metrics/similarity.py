@@ -1,4 +1,8 @@
-"""How much of the source is left: SSIM, PSNR, feature distance and LPIPS against what img2img or inpaint began with."""
+"""How much of the source is left: SSIM, PSNR, feature distance and LPIPS against what img2img or inpaint began with.
+
+After an inversion also against what the decoder makes of the source's latents, which is the most that a round trip can
+come back to, and against those latents.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,10 @@ class Similarity(PerImageMetric):
     image_columns = (
         *("psnr", "psnr_inside", "psnr_outside", "ssim", "ssim_inside", "ssim_outside"),
         *("feature_distance", "lpips"),
+        *("roundtrip_psnr", "roundtrip_lpips", "roundtrip_error"),
     )
     columns = (*bootstrap.columns(*image_columns), "lpips_definition")
-    tasks = ("img2img", "inpaint", "edit")
+    tasks = ("img2img", "inpaint", "edit", "invert")
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__(context, options)
@@ -66,6 +71,20 @@ class Similarity(PerImageMetric):
         values["feature_distance"] = np.linalg.norm(apart.astype(np.float64), axis=1)
         if self.lpips:
             values["lpips"] = self.network(batch.images, batch.sources)
+        return values | self._round_trip(batch)
+
+    def _round_trip(self, batch: Batch) -> dict[str, np.ndarray]:
+        if batch.restored is None or batch.latents is None or batch.source_latents is None:
+            return {}
+        apart = ((batch.images.float() - batch.restored.float()) ** 2).mean((1, 2, 3)).double().numpy()
+        begun = batch.source_latents.double().cpu().flatten(1)
+        moved = batch.latents.double().cpu().flatten(1) - begun
+        values = {
+            "roundtrip_psnr": _decibel(apart),
+            "roundtrip_error": (moved.norm(dim=1) / begun.norm(dim=1)).numpy(),
+        }
+        if self.lpips:
+            values["roundtrip_lpips"] = self.network(batch.images, batch.restored)
         return values
 
     def compute(self) -> dict[str, float | str | bool | None]:

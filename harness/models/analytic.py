@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from harness.errors import InputError
 from harness.models.base import Conditioning, Denoise, Model
 from harness.models.guidance import Guidance, combine
-from harness.models.mixture import Mixture
+from harness.models.mixture import ANY, Mixture
 from samplers.core.levels import Level, Process
 
 TOLERANCE = 1e-11  # the exact solution is done when halving its steps moves it by less, relative to the point
@@ -74,6 +75,11 @@ class AnalyticModel(Model):
     def _guided(
         self, context: Tensor, uncond: Tensor | None, guidance: Guidance
     ) -> Callable[[Tensor, float, float], Tensor]:
+        if guidance.classifier:
+            plain = self._guided(context, uncond, replace(guidance, classifier=0.0))
+            return lambda x, alpha, sigma: (
+                plain(x, alpha, sigma) + guidance.classifier * self.pull(x, alpha, sigma, context)
+            )
         if not guidance.on:
             return lambda x, alpha, sigma: self.posterior_mean(x, alpha, sigma, context)
         if uncond is None:
@@ -98,6 +104,15 @@ class AnalyticModel(Model):
         log_density = -0.5 * (offset.square() / spread + spread.log()).sum(-1)
         share = torch.softmax(self.log_weights[classes[:, 0]] + log_density, 1)
         return torch.einsum("nk,nkd->nd", share, offset.mul_(alpha * self.variances / spread).add_(self.means))
+
+    def pull(self, x: Tensor, alpha: float, sigma: float, classes: Tensor) -> Tensor:
+        """σ²/α·∇ log p(class | x), float64 (N, d): what a classifier that knows the truth adds to x0.
+
+        By Tweedie's formula for both densities it is E[x0 | x, class] − E[x0 | x], which stays finite in pure noise
+        and is 0 for "" (2105.05233, eq. 14; what classifier-free guidance estimates, 2207.12598, section 3).
+        """
+        whole = torch.full_like(classes, ANY)
+        return self.posterior_mean(x, alpha, sigma, classes) - self.posterior_mean(x, alpha, sigma, whole)
 
     # ------------------------------------------------------------------------------------------- the exact solution
 

@@ -239,9 +239,20 @@ class Kind(ABC):
         """What `Model.levels` will say, by which a cell is judged before a model is loaded."""
         return built(schedule, self.process(spec), steps)
 
-    def check_run(self, spec: Spec, guidance: Guidance, adaptive: bool, implementation: str) -> None:
-        """InputError for guidance or for a way to step that the model cannot have; by default it has all."""
+    def classifier(self, spec: Spec) -> str | None:
+        """What guides the model by its gradient, as short text that changes with it; None where nothing does."""
         return None
+
+    def check_run(self, spec: Spec, guidance: Guidance, adaptive: bool, implementation: str) -> None:
+        """InputError for guidance or for a way to step that the model cannot have; by default it has all.
+
+        But for a classifier, which few have.
+        """
+        if guidance.classifier and self.classifier(spec) is None:
+            raise InputError(
+                f"classifier_scale={guidance.classifier:g}: model {spec.get('name')} has no classifier whose gradient "
+                "could guide; set it to 0, or take model=embedded or gmm"
+            )
 
     def check_fitted(
         self, spec: Spec, fitted: Mapping[str, Any], precision: str, device: str, task: str

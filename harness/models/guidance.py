@@ -25,19 +25,23 @@ class Guidance:
     rescale: float = 0.0  # φ of 2305.08891, section 3.4: 0 = off, 1 = full
     threshold: str = "none"  # of the predicted x0, Imagen (2205.11487): only where it is pixels in [-1, 1]
     percentile: float = 0.995  # of |x0| per image, for dynamic thresholding
+    classifier: float = 0.0  # s of 2105.05233, algorithm 2: what a classifier's gradient is multiplied by; 0 = off
 
     @property
     def on(self) -> bool:
         return self.scale != 1.0
 
     @classmethod
-    def parse(cls, scale: float, knobs: Mapping[str, Any]) -> Guidance:
-        """From the sweep's `cfg` and its `guidance` group; InputError for an unknown knob or a value out of range."""
+    def parse(cls, scale: float, knobs: Mapping[str, Any], classifier: float = 0.0) -> Guidance:
+        """From the sweep's `cfg`, its `guidance` group and `classifier_scale`.
+
+        InputError for an unknown knob or a value out of range.
+        """
         valid = ("rescale", "threshold", "percentile")
         for name in knobs:
             if name not in valid:
                 raise InputError(f"guidance.{name} is unknown; {nearest(name, valid)}")
-        made = cls(scale=float(scale), **knobs)
+        made = cls(scale=float(scale), classifier=float(classifier), **knobs)
         if made.scale < 0:
             raise InputError(f"cfg={scale!r} is not valid: give a number of at least 0 (1 = off)")
         if not 0 <= made.rescale <= 1:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.errors import InputError
 from harness.models.base import Conditioning, Denoise, Model, Network
+from harness.models.classifier import NoisyClassifier, Pull
 from harness.models.guidance import Guidance, combine, threshold
 from samplers.core.levels import Level, Process
 
@@ -34,8 +35,9 @@ class Parts:
 class LatentModel(Model):
     """Text embeddings, a UNet and a VAE. States are latents in the UNet's scale; x0 has no range to be clipped to.
 
-    Its conditioning has the parts `text`, (N, tokens, width) in the model's precision, and where it inpaints
-    `channels`, (N, C, h, w): what its UNet sees beside the state.
+    Its conditioning has the parts `text`, (N, tokens, width) in the model's precision, where it inpaints `channels`,
+    (N, C, h, w): what its UNet sees beside the state, and where it has a classifier `classes`, (N, heads) int64: what
+    the prompt says of each head.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class LatentModel(Model):
         prediction_type: str = "epsilon",
         size: tuple[int, int] | None = None,
         rounded_time: bool = False,
+        classifier: NoisyClassifier | None = None,
     ) -> None:
         if prediction_type not in PREDICTIONS:
             raise InputError(f"model {name}: prediction_type={prediction_type!r}; valid: {', '.join(PREDICTIONS)}")
         self.name, self.parts, self.process = name, parts, process
         self.prediction_type, self.rounded_time = prediction_type, rounded_time
+        self.classifier = classifier
         self.device, self.dtype = parts.unet.device, parts.unet.dtype
         self.state_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         self.in_channels: int = parts.unet.config.in_channels
@@ -62,7 +66,7 @@ class LatentModel(Model):
         self.sees_masks = self.in_channels > self.latent_channels
         limits = parts.tokenizer.model_max_length, parts.text_encoder.config.max_position_embeddings
         self.token_limit: int = min(limits)
-        self.cfg_interval = (0.0, math.inf)  # σ/α between which there is guidance
+        self.cfg_interval = (0.0, math.inf)  # σ/α between which there is guidance, of either kind
         for part in (parts.unet, parts.vae, parts.text_encoder):
             part.eval().requires_grad_(False)  # no graph is ever built, with or without torch.no_grad
 
@@ -97,7 +101,8 @@ class LatentModel(Model):
         if len(distinct) < len(prompts):
             place = {prompt: row for row, prompt in enumerate(distinct)}
             embedded = embedded[torch.tensor([place[prompt] for prompt in prompts], device=self.device)]
-        return Conditioning({"text": embedded})
+        told = {} if self.classifier is None else {"classes": self.classifier.vocabulary.targets(prompts)}
+        return Conditioning({"text": embedded, **told})
 
     # --------------------------------------------------------------------------------------------------- images
 
@@ -152,6 +157,7 @@ class LatentModel(Model):
         """`denoise(x, level) -> x0` for a batch with this conditioning, in the state's precision."""
         guidance.check(self.pixel_range)
         text, uncond_text, channels = self._parts(cond, uncond if guidance.on else None)
+        pull = self._pull(cond, guidance)
         wanted = self.in_channels - self.latent_channels
         given = 0 if channels is None else channels.shape[1]
         if given != wanted:
@@ -161,7 +167,23 @@ class LatentModel(Model):
             )
         if guidance.on and uncond_text is None:
             raise InputError(f"cfg={guidance.scale:g} needs the embedding of the negative prompt")
-        return _Denoiser(self, text, uncond_text, channels, guidance)
+        return _Denoiser(self, text, uncond_text, channels, guidance, pull)
+
+    def _pull(self, cond: Conditioning, guidance: Guidance) -> Pull | None:
+        """What a classifier adds to the prediction; None where it is off."""
+        if not guidance.classifier:
+            return None
+        classes = cond.parts.get("classes")
+        if self.classifier is None or classes is None:
+            raise InputError(f"model {self.name} has no classifier: set classifier_scale=0")
+        unsaid = (classes < 0).all(1)
+        if unsaid.any():
+            known = ", ".join(self.classifier.vocabulary.shapes)
+            raise InputError(
+                f"classifier_scale={guidance.classifier:g}: {int(unsaid.sum())} of {len(unsaid)} prompts name nothing "
+                f"that the classifier of model {self.name} knows ({known}, ...); give such prompts, or set it to 0"
+            )
+        return Pull(self.classifier, classes.to(self.device), guidance.classifier)
 
     def _parts(self, cond: Conditioning, uncond: Conditioning | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Text with and without the prompt, and the further channels, which both halves of guidance see."""
@@ -173,9 +195,15 @@ class _Denoiser:
     """One batch's denoiser: fixed text and extra channels, one input buffer that every call fills."""
 
     def __init__(
-        self, model: LatentModel, text: Tensor, uncond: Tensor | None, extra: Tensor | None, guidance: Guidance
+        self,
+        model: LatentModel,
+        text: Tensor,
+        uncond: Tensor | None,
+        extra: Tensor | None,
+        guidance: Guidance,
+        pull: Pull | None,
     ) -> None:
-        self.model, self.guidance, self.extra = model, guidance, extra
+        self.model, self.guidance, self.extra, self.pull = model, guidance, extra, pull
         self.unet, self.predicts = model.parts.unet, PREDICTIONS[model.prediction_type]
         self.halves = 1 if uncond is None else 2
         both = text if uncond is None else torch.cat([uncond.expand_as(text), text])
@@ -195,7 +223,8 @@ class _Denoiser:
         # Filled on the device: a tensor made from a Python number would wait for a copy.
         clock = torch.full((1,), time, dtype=x.dtype, device=x.device)
         low, high = model.cfg_interval
-        guided = self.halves == 2 and low * level.alpha <= level.sigma <= high * level.alpha
+        inside = low * level.alpha <= level.sigma <= high * level.alpha
+        guided = self.halves == 2 and inside
         first = 0 if guided else len(buffer) - self.images  # the half with the prompt lies behind
         out = self.unet(buffer[first:], clock, encoder_hidden_states=self.text[first:], return_dict=False)[0]
         out = out.to(x.dtype)
@@ -204,7 +233,10 @@ class _Denoiser:
             uncond, cond = out.chunk(2)
             out = combine(uncond, cond, self.guidance)
         of_state, of_output = self.predicts.x0(alpha, sigma)
-        return threshold(torch.add(scaled * of_state, out, alpha=of_output), self.guidance)
+        x0 = torch.add(scaled * of_state, out, alpha=of_output)
+        if self.pull is not None and inside:
+            x0 += self.pull(scaled, Level(alpha, sigma, level.time))
+        return threshold(x0, self.guidance)
 
     def _allocate(self, x: Tensor) -> Tensor:
         model, n = self.model, self.images

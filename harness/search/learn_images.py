@@ -128,7 +128,7 @@ class Source:
         self.cell, self.cache = cell, cache
         self.model = load_model(cell.model, cell.precision, cell.device, cell.fitted) if model is None else model
         self.data = load_data(cell.data, (self.model.size[0], self.model.size[1]))
-        self.guidance = Guidance.parse(cell.cfg if cfg is None else cfg, cell.guidance)
+        self.guidance = Guidance.parse(cell.cfg if cfg is None else cfg, cell.guidance, cell.classifier_scale)
         self.process = self.model.process
 
     @property

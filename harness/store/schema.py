@@ -74,6 +74,11 @@ SCORES = {
     "aesthetic": "LAION's aesthetic score of the image alone, 1 to 10",
     "vqa_score": "VQAScore (2404.01291): probability that a model answers that the image shows the prompt",
 }
+ROUND_TRIP = {  # of task=invert
+    "psnr": ("dB", "mean peak signal-to-noise ratio against what the decoder makes of the source's latents"),
+    "lpips": ("", "mean LPIPS distance to what the decoder makes of the source's latents"),
+    "error": ("relative", "mean distance of final latents to the source's latents over their norm"),
+}
 
 IDENTITY = [
     Column("schema_version", "int", "", "version of this table's schema that wrote the row"),
@@ -139,7 +144,8 @@ QUALITY = [
     *_measured("sliced_wasserstein", "", "sliced 2-Wasserstein distance of the points to the true law, in their unit"),
     Column("sliced_wasserstein_floor", "float", "", "sliced_wasserstein of a perfect sample of that size, on average"),
     *[column for name, (unit, meaning) in SIMILARITIES.items() for column in _regions(name, unit, meaning)],
-    Column("lpips_definition", "text", "", "which network measured lpips"),
+    Column("lpips_definition", "text", "", "which network measured lpips and roundtrip_lpips"),
+    *[column for name, told in ROUND_TRIP.items() for column in _measured(f"roundtrip_{name}", *told)],
     *[
         column
         for name in ATTRIBUTES
@@ -248,6 +254,10 @@ IMAGES = [
         Column(f"{name}{region}", "float", unit, meaning.replace("mean ", "", 1) + region.replace("_", ", "))
         for name, (unit, meaning) in SIMILARITIES.items()
         for region in ("", "_inside", "_outside")
+    ],
+    *[
+        Column(f"roundtrip_{name}", "float", unit, meaning.replace("mean ", "", 1))
+        for name, (unit, meaning) in ROUND_TRIP.items()
     ],
     *[
         Column(f"attributes_{name}", "float", "share", f"1 where the prompt's {name} is right, 0 where wrong")

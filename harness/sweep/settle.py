@@ -72,6 +72,7 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     keep_steps = AXIS["keep_steps"].settled(values) and strength is not None
     made = registry.sampler(sampler)
     kind.check_run(model, guidance, made.adaptive, implementation)
+    how.check_run(guidance, implementation)
     walk = way.Walk(how, kind, model, made, schedule, strength, keep_steps, implementation)
     steps, stochastic = once(way.find, walk, values["steps"], values["nfe"])
     n_images = AXIS["n_images"].settled(values)
@@ -91,6 +92,8 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
         "steps": steps,
         "cfg": guidance.scale,
         "guidance": GuidanceSpec(values["guidance"]).with_(rescale=float(guidance.rescale) if guidance.on else 0.0),
+        "classifier_scale": guidance.classifier,
+        "classifier_fingerprint": (once(kind.classifier, model) or "") if guidance.classifier else "",
         "strength": strength,
         "keep_steps": keep_steps,
         "negative_prompt": str(values["negative_prompt"] or "") if guidance.on else "",
@@ -108,7 +111,7 @@ def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
 
 def _guidance(values: Mapping[str, Any], model: ModelSpec) -> Guidance:
     scale = AXIS["cfg"].valid(model.default_cfg if values["cfg"] is None else values["cfg"])
-    guidance = Guidance.parse(scale, values["guidance"])
+    guidance = Guidance.parse(scale, values["guidance"], AXIS["classifier_scale"].settled(values))
     guidance.check(model.pixel_range)
     return guidance
 

@@ -62,10 +62,17 @@ class Walk:
         else:
             tried = self._try(AXIS["steps"].valid(steps))
         self._check_implementation(tried.levels)
+        if tried.plan is not None and tried.levels is not None:
+            try:
+                self.task.check_plan(tried.plan, tried.levels)
+            except ValueError as error:
+                raise InputError(f"task={self.task.name} with sampler={self.sampler.name}: {error}") from error
         return Way(tried.steps, tried.plan is not None and any(stage.noise for stage in tried.plan.stages))
 
     def _adaptive(self, given: Any) -> Way:
         """The solver chooses its steps itself. `steps` says where a strength enters, and nothing without one."""
+        if self.task.inverts:
+            raise InputError(f"sampler={self.sampler.name} chooses its own steps: not with task={self.task.name}")
         if self.task.name == "inpaint":
             raise InputError(f"sampler={self.sampler.name} chooses its own steps and cannot blend: not with inpaint")
         steps = ENDS if self.strength is None else AXIS["steps"].valid(given)

@@ -6,7 +6,7 @@ Task files import no torch at their top: the sweep asks them what a cell means b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.models.base import Conditioning, Model
+    from harness.models.guidance import Guidance
     from samplers.core.noise import NoiseStreams
+    from samplers.core.plan import Plan
+    from samplers.registry import Sampler
 
 Schedule = Callable[[int], NoiseLevels]  # number of steps -> levels
 Hook = Callable[["Tensor", Level], "Tensor"]
@@ -38,6 +41,22 @@ class Start:
     after_stage: Hook | None = None
     finish: Callable[[Tensor], Tensor] = lambda latents: latents
     paste: Callable[[Tensor], Tensor] = lambda images: images  # uint8, CPU
+    prepare: Callable[[Ready], Start] | None = None  # the start once the model has been asked, where it has to be
+    unconds: Sequence[Conditioning] | None = None  # what each call is guided away from, in place of the negative prompt
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a start is prepared with: everything that the run will have."""
+
+    start: Start
+    model: Model
+    sampler: Sampler
+    levels: NoiseLevels
+    plan: Plan
+    source_cond: Conditioning  # of the prompts as the data have them, and
+    uncond: Conditioning | None
+    guidance: Guidance
 
 
 class Task(Protocol):
@@ -48,6 +67,24 @@ class Task(Protocol):
     needs_sources: ClassVar[bool]
     needs_masks: ClassVar[bool]
     default_strength: ClassVar[float | None]
+    inverts: ClassVar[bool]  # whether it runs the plan backwards first: the prompt is then of the source's own image
+
+    @property
+    def optimises(self) -> bool:
+        """Whether it differentiates the denoiser."""
+        ...
+
+    def asked(self, prompt: str) -> str:
+        """The prompt that an image is made of, from that which the data have."""
+        ...
+
+    def check_run(self, guidance: Guidance, implementation: str) -> None:
+        """InputError for guidance and for a way to step that the task cannot have."""
+        ...
+
+    def check_plan(self, plan: Plan, levels: NoiseLevels) -> None:
+        """ValueError for a plan that the task cannot run."""
+        ...
 
     def levels(
         self, schedule: Schedule, steps: int, strength: float | None, keep_steps: bool = False
@@ -70,6 +107,25 @@ class Task(Protocol):
         Sources and masks are uint8; `source_latents`, where they are known, save encoding the sources again.
         """
         ...
+
+
+class Forward:
+    """A task that starts from what it is given and never asks the model before the run: what most are."""
+
+    inverts: ClassVar[bool] = False
+
+    @property
+    def optimises(self) -> bool:
+        return False
+
+    def asked(self, prompt: str) -> str:
+        return prompt
+
+    def check_run(self, guidance: Guidance, implementation: str) -> None:
+        return None
+
+    def check_plan(self, plan: Plan, levels: NoiseLevels) -> None:
+        return None
 
 
 def whole_schedule(schedule: Schedule, steps: int) -> tuple[NoiseLevels, int]:

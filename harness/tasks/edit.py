@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import InputError
-from harness.tasks.base import Schedule, Start, whole_schedule
+from harness.tasks.base import Forward, Schedule, Start, whole_schedule
 from samplers.core.levels import NoiseLevels
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Edit:
+class Edit(Forward):
     """It has no knobs of its own."""
 
     name: ClassVar[str] = "edit"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.tasks.base import Schedule, Start, encoded, noised, tail
+from harness.tasks.base import Forward, Schedule, Start, encoded, noised, tail
 from samplers.core.levels import NoiseLevels
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Img2Img:
+class Img2Img(Forward):
     """It has no knobs of its own: strength and keep_steps are axes of the sweep."""
 
     name: ClassVar[str] = "img2img"

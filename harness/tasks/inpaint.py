@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import InputError, nearest
-from harness.tasks.base import START_SCALES, Hook, Schedule, Start, encoded, noised, start_scale, tail
+from harness.tasks.base import START_SCALES, Forward, Hook, Schedule, Start, encoded, noised, start_scale, tail
 from samplers.core.levels import Level, NoiseLevels
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MASK_RESIZES = ("nearest", "cover")
 
 
 @dataclass(frozen=True)
-class Inpaint:
+class Inpaint(Forward):
     """Knobs of conf/task/inpaint.yaml."""
 
     name: ClassVar[str] = "inpaint"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import InputError, nearest
-from harness.tasks.base import START_SCALES, Schedule, Start, start_scale, whole_schedule
+from harness.tasks.base import START_SCALES, Forward, Schedule, Start, start_scale, whole_schedule
 from samplers.core.levels import NoiseLevels
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Txt2Img:
+class Txt2Img(Forward):
     """Knobs of conf/task/txt2img.yaml."""
 
     name: ClassVar[str] = "txt2img"

@@ -263,6 +263,9 @@ class NoiseLevels:
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         if not (self.alpha.shape == self.sigma.shape == self.time.shape == (len(self.alpha),)) or len(self.alpha) < 2:
             raise ValueError("noise levels are three arrays of one length, at least 2 (one step)")
+        self._check_order()
+
+    def _check_order(self) -> None:
         if not (np.isfinite(self.alpha).all() and np.isfinite(self.sigma).all() and (self.alpha[1:] > 0).all()):
             raise ValueError("noise levels must be finite and, after the first, hold some signal (alpha > 0)")
         if not (self.alpha[0] >= 0 and self.sigma[0] > 0):
@@ -303,3 +306,28 @@ class NoiseLevels:
         if not 0 <= start < self.steps:
             raise ValueError(f"start level {start} leaves no step: choose 0 to {self.steps - 1}")
         return replace(self, alpha=self.alpha[start:], sigma=self.sigma[start:], time=self.time[start:])
+
+    def noisy(self) -> NoiseLevels:
+        """Without a last level that is clean: there is no way back from one, as x0 does not tell what noise it had."""
+        if self.sigma[-1] > 0:
+            return self
+        if self.steps == 1:
+            raise ValueError("a single step to a clean state has no way back: take more steps, or end at sigma_min")
+        return replace(self, alpha=self.alpha[:-1], sigma=self.sigma[:-1], time=self.time[:-1])
+
+    def rising(self) -> RisingLevels:
+        """The same levels from the last to the first: the way of an inversion. ValueError where the last is clean."""
+        return RisingLevels(self.alpha[::-1], self.sigma[::-1], self.time[::-1], self.process)
+
+
+@dataclass(frozen=True, eq=False)
+class RisingLevels(NoiseLevels):
+    """Levels whose σ/α grows at every step, from one that holds noise: solvers plan on them as on any others."""
+
+    def _check_order(self) -> None:
+        if not (np.isfinite(self.alpha).all() and np.isfinite(self.sigma).all() and (self.alpha > 0).all()):
+            raise ValueError("levels that rise must be finite and hold some signal (alpha > 0): start below pure noise")
+        if not self.sigma[0] > 0:
+            raise ValueError("levels that rise must begin with some noise (sigma > 0): end the schedule at sigma_min")
+        if not (self.ratio[1:] > self.ratio[:-1]).all():
+            raise ValueError("levels that rise must rise at every step")

@@ -77,6 +77,13 @@ class Plan:
                 draw += 1
         return rows
 
+    def check_reversible(self) -> None:
+        """ValueError where there is no way back from the end of the plan to its start (samplers/inversion.py)."""
+        if self.draws:
+            raise ValueError("it draws noise on the way, so there is no way back: set its eta, churn or tau to 0")
+        if self.stages[-1].result.sigma == 0:
+            raise ValueError("its last step is to a clean state, from which there is no way back: end at sigma_min")
+
     def same_method(self, other: Plan, tolerance: float = 1e-12) -> bool:
         """True when both evaluate at the same levels and their influence agrees to `tolerance`."""
         if self.nfe != other.nfe or self.draws != other.draws:

@@ -31,7 +31,8 @@ class DDIM(Solver):
         stages = []
         for k in range(levels.steps):
             now, then = levels[k], levels[k + 1]
-            share = self.eta * math.sqrt(1 - (then.ratio / now.ratio) ** 2)  # the fresh share of the new noise, s/σ'
+            fresh = math.sqrt(1 - (then.ratio / now.ratio) ** 2) if self.eta else 0.0  # none on levels that rise
+            share = self.eta * fresh  # of the new noise, s/σ'
             along = then.sigma * math.sqrt(1 - share**2)  # along ε = (x − α·x0)/σ
             a = along / now.sigma
             stages.append(Stage(now, then, (a,), (then.alpha - now.alpha * a,), noise=share * then.sigma))

@@ -60,7 +60,7 @@ def _steps(start: Level, stop: Level, process: Process, calls: int, eta: float, 
     for i, order in enumerate(orders):
         now, then = levels[i], levels[i + 1]
         target, up = split(now, then, eta)
-        if target.ratio < stop.ratio:  # no further down than the end
+        if eta and target.ratio < stop.ratio:  # no further down than the end
             target = Level(then.alpha, then.alpha * stop.ratio, then.time)
             up = then.alpha * math.sqrt(then.ratio**2 - stop.ratio**2)
         *inside, last = single_step(now, target, process, order, EPS)

@@ -56,6 +56,10 @@ class Analytic(Kind):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
+    def classifier(self, spec: Spec) -> str | None:
+        """The posterior of the mixture's own classes."""
+        return "exact" if mixture(spec).classes else None
+
     def process(self, spec: Spec) -> Process:
         """How noise is added to the points. Their law, and so the exact solution, does not depend on it."""
         name = spec["process"]

@@ -11,6 +11,7 @@ from harness.models import locate, training_noise
 from harness.models.base import Kind, Model, Spec, dtype_of
 from harness.models.files import read_json
 from harness.models.locate import Facts
+from harness.paths import CLASSIFIER, EMBEDDED
 from samplers.core.levels import Process
 
 KEYS = (
@@ -70,6 +71,11 @@ class Latent(Kind):
     def fingerprint(self, spec: Spec) -> str:
         return locate.fingerprint(spec)
 
+    def classifier(self, spec: Spec) -> str | None:
+        """The embedded model's, which was trained on its latents."""
+        own = locate.place(spec, weights=False).folder == EMBEDDED and not spec.get("vae") and CLASSIFIER.is_file()
+        return locate.content(CLASSIFIER) if own else None
+
     def process(self, spec: Spec) -> Process:
         return training_noise.process(_noise(spec))
 
@@ -89,6 +95,11 @@ class Latent(Kind):
         found, noise = locate.place(spec, weights=True), _noise(spec)
         dtype = dtype_of(precision)
         same = spec.get("vae_precision") in (None, "same")
+        classifier = None
+        if self.classifier(spec) is not None:
+            from harness.models.classifier import load
+
+            classifier = load(CLASSIFIER, device)
         return LatentModel(
             name=str(spec.get("name")),
             parts=load_parts(spec, found, dtype, dtype if same else dtype_of(spec["vae_precision"]), device),
@@ -96,6 +107,7 @@ class Latent(Kind):
             prediction_type=training_noise.predicts(spec, noise),
             size=known.size,
             rounded_time=spec.get("time") == "rounded",
+            classifier=classifier,
         )
 
 

@@ -60,6 +60,7 @@ class Pipeline(Kind):
             )
 
     def check_run(self, spec: Spec, guidance: Guidance, adaptive: bool, implementation: str) -> None:
+        super().check_run(spec, guidance, adaptive, implementation)
         name, known = spec.get("name"), facts(spec)
         if adaptive:
             raise InputError(f"model {name} wants to know its steps before it begins: no sampler that chooses them")
