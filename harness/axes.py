@@ -143,6 +143,8 @@ class Axis:
         """The value in words where it is not the default; "" where it is, or where there is no default."""
         if value == self.default or (self.default is None and self.always_written) or not self.parts:
             return ""
+        if self.parts[0].told == NEVER:
+            return ""
         return self.parts[0].words.format(value)
 
 

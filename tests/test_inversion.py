@@ -30,7 +30,8 @@ def gmm():
 
 @pytest.fixture(scope="module")
 def latent(tmp_path_factory):
-    return load.load(tiny.spec(tiny.folder(tmp_path_factory.mktemp("tiny"), "sd1")), "fp32", "cpu")
+    """In float64: weights that were never trained magnify rounding as no model of data does."""
+    return load.load(tiny.spec(tiny.folder(tmp_path_factory.mktemp("tiny"), "sd1")), "fp64", "cpu")
 
 
 def data(gmm, count: int):
@@ -176,10 +177,10 @@ def test_what_has_no_way_back_is_refused(gmm):
 
 def ready(model, task: Invert, sampler: str, steps: int, cfg: float) -> Ready:
     levels, _ = task.levels(lambda n: schedules.build("karras", model.process, n), steps, None)
-    sources = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clean = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
     made = registry.sampler(registry.load(sampler))
     text = model.encode_text(["", "a red circle", "a small star"])
-    start = task.start(model, levels, NoiseStreams(0, [0, 1], model.latent_shape), sources)
+    start = task.start(model, levels, NoiseStreams(0, [0, 1], model.latent_shape), source_latents=clean)
     return Ready(start, model, made, levels, made.plan(levels), text[1:], text[:1], Guidance(cfg))
 
 
@@ -196,14 +197,14 @@ def came_back(given: Ready, task: Invert) -> float:
 
 def test_a_round_trip_through_a_network_is_exact_to_rounding_and_a_rising_one_is_not(latent):
     exact, rising = (came_back(ready(latent, task, "ddim", 6, 1.0), task) for task in (Invert(), Invert("rising")))
-    assert exact < 2e-5 < rising
+    assert exact < 1e-10 and rising > 1e-3
     guided = Invert(guided=True)
-    assert came_back(ready(latent, guided, "ddim", 6, 2.0), guided) < 2e-5
+    assert came_back(ready(latent, guided, "ddim", 6, 2.0), guided) < 1e-10
 
 
 @pytest.mark.parametrize("method", ["exact", "rising"])
 def test_null_text_brings_a_guided_way_down_nearer(latent, method):
-    plain, mended = Invert(method), Invert(method, null_text=4, null_text_rate=0.05)
+    plain, mended = Invert(method), Invert(method, null_text=8, null_text_rate=0.1)
     given = ready(latent, plain, "ddim", 4, 3.0)
     with torch.inference_mode():  # as in a sweep
         assert came_back(given, mended) < 0.9 * came_back(given, plain)
