@@ -196,18 +196,18 @@ def came_back(given: Ready, task: Invert) -> float:
 
 
 def test_a_round_trip_through_a_network_is_exact_to_rounding_and_a_rising_one_is_not(latent):
-    exact, rising = (came_back(ready(latent, task, "ddim", 6, 1.0), task) for task in (Invert(), Invert("rising")))
+    exact, rising = (came_back(ready(latent, task, "ddim", 12, 1.0), task) for task in (Invert(), Invert("rising")))
     assert exact < 1e-10 and rising > 1e-3
     guided = Invert(guided=True)
-    assert came_back(ready(latent, guided, "ddim", 6, 2.0), guided) < 1e-10
+    assert came_back(ready(latent, guided, "ddim", 12, 2.0), guided) < 1e-10
 
 
 @pytest.mark.parametrize("method", ["exact", "rising"])
 def test_null_text_brings_a_guided_way_down_nearer(latent, method):
-    plain, mended = Invert(method), Invert(method, null_text=8, null_text_rate=0.1)
-    given = ready(latent, plain, "ddim", 4, 3.0)
+    plain, mended = Invert(method), Invert(method, null_text=4, null_text_rate=0.1)
+    given = ready(latent, plain, "ddim", 3, 3.0)
     with torch.inference_mode():  # as in a sweep
-        assert came_back(given, mended) < 0.9 * came_back(given, plain)
+        assert came_back(given, mended) < 0.95 * came_back(given, plain)
 
 
 def test_the_last_step_to_a_clean_state_is_left_out_and_one_more_taken(latent):
