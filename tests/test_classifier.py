@@ -9,6 +9,7 @@ import torch
 from harness.embedded import classifier as training
 from harness.embedded import nets, world
 from harness.errors import InputError
+from harness.measure.session import Session
 from harness.models import classifier, load
 from harness.models.guidance import Guidance
 from harness.paths import CLASSIFIER
@@ -178,3 +179,14 @@ def test_the_axis_changes_no_id_where_it_is_off():
     assert "classifier" not in plain.canonical()
     assert guided.classifier_scale == 2 and guided.classifier_fingerprint.startswith("content:")
     assert guided.label.endswith("classifier 2.0")
+
+
+def test_a_guided_cell_is_recorded_with_the_flops_of_its_gradient(tmp_path):
+    session, flops = Session(tmp_path), []
+    for scale in (0, 2):
+        words = [f"classifier_scale={scale}", "cfg=0", "steps=2", "n_images=2", "metrics=[]", "timing=off"]
+        (cell,) = enumerate_cells([*words, "device=cpu", "threads=1"]).cells.values()
+        row = session.run(cell, lambda *said: None).cell
+        assert row["status"] == "ok" and row["nfe"] == 2
+        flops.append(row["flops"])
+    assert 1.01 < flops[1] / flops[0] < 1.5
