@@ -316,7 +316,7 @@ AXES: tuple[Axis, ...] = (
     Axis(
         "classifier_fingerprint", LIMIT,
         (_column("classifier_fingerprint", "text", "", "hash of the classifier that guides, or exact", told=NEVER),),
-        Text(), default="", since=FIRST + 2, asked=False,
+        Text(), default="", since=FIRST + 2, variant=True, asked=False,
     ),
     _fitted(
         "adapters", LIMIT, "json", "LoRAs, ControlNets and other adapters put into the model", Adapters(), (),

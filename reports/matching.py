@@ -22,6 +22,7 @@ FOLLOWS = {
     "model": ("model_fingerprint", "height", "width"),
     "data": ("data_fingerprint",),
     "cfg": ("guidance_rescale", "guidance_knobs", "negative_prompt"),
+    "classifier_scale": ("classifier_fingerprint",),
 }
 # What makes prompts and noise the same. Without it there are no pairs.
 SHARED = ("task", "data", "data_fingerprint", "seed")
