@@ -184,3 +184,11 @@ def test_the_check_takes_where_and_its_baseline_is_never_replaced_in_part(tmp_pa
     assert "did you mean 'dpmpp'" in capsys.readouterr().err
     assert check.main([*folders, "--where", "sampler=dpmpp", "--update"]) == 2
     assert "takes no --where" in capsys.readouterr().err
+
+
+def test_what_is_found_out_of_an_axis_need_not_agree_where_the_axis_differs():
+    """A fingerprint that follows from a scale would keep the scale's two values from ever being paired."""
+    from harness import axes
+
+    follows = {column for columns in matching.FOLLOWS.values() for column in columns}
+    assert {part.name for axis in axes.KEPT if not axis.asked for part in axis.parts} <= follows
