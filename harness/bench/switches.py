@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORDS = (
-    "model=pipeline", "model.path=embedded", "data=embedded", "sampler=unipc", "schedule=karras", "steps=10", "cfg=3",
+    "model=pipeline", "model.path=embedded", "data=embedded", "sampler=unipc", "schedule=karras", "steps=10", "cfg=2",
     "metrics=[]", "threads=1", "device=cpu", "precision=fp32",
 )  # fmt: skip
 SWITCHES = (
