@@ -117,7 +117,7 @@ def _by_controlnet_aux(how: Annotator, folder: Path, device: Any) -> Draw:
 
     def draw(image: np.ndarray) -> np.ndarray:
         found = detector((image * 255).round().astype(np.uint8), output_type="np")
-        return resize(found / 255, image.shape[:2], order=1)
+        return np.asarray(resize(found / 255, image.shape[:2], order=1))
 
     return draw
 
