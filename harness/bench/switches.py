@@ -120,7 +120,7 @@ def report(images: int, rounds: int) -> Iterator[str]:
         "# What the switches cost and save",
         "",
         f"`python -m harness.bench.switches --images {images} --rounds {rounds}`: the embedded model as",
-        f"`model=pipeline`, UniPC, 10 steps, CFG 3, fp32, one thread of {hardware('cpu')}. Time is the",
+        f"`model=pipeline`, UniPC, 10 steps, CFG 2, fp32, one thread of {hardware('cpu')}. Time is the",
         "processor's for one image, as a ratio to the plain pipeline's in the same turn (median, 95 %); PSNR is of its",
         "images to the plain ones. Images have 64 pixels a side, for tiles 128; slices are timed in batches of four.",
         "",

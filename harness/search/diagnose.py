@@ -177,7 +177,7 @@ def reference(source: Source, split: Split, ratios: np.ndarray) -> Reference:
         return Reference(replace(split, clean=clean), ratios, z, x0)
     cond, uncond = source.text(split.first, len(split))
     x, states, answers = split.start(levels[0]), [], []
-    for above, level in zip([levels[0], *levels], levels, strict=False):
+    for above, level in zip([levels[0], *levels], [*levels], strict=False):
         x = truth.exact(x, cond, uncond, source.guidance, above, level)
         states.append(x / level.alpha)
         answers.append(split.denoise(x.to(split.noise.dtype), level).double())

@@ -99,7 +99,7 @@ def measure(spec: Mapping[str, Any], data: Mapping[str, Any], cfg: float, count:
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m harness.gits", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m harness.gits", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="embedded", help="name of conf/model (default: embedded)")
     parser.add_argument("--path", help="model.path: folder, hub id or .safetensors file")
     parser.add_argument("--data", help="name of conf/data (default: the model's own)")

@@ -150,7 +150,7 @@ class Source:
         if not path.is_file():
             found = self._limits(bare, keep_way)
             with written_whole(path) as file:
-                np.savez(file, **found)
+                np.savez(file, allow_pickle=False, **found)
         with np.load(path) as kept:
             clean, lowest = (torch.from_numpy(kept[name]).to(self.model.device) for name in ("clean", "lowest"))
             way = None
