@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import published_packages
 import pytest
 import torch
 from metric_world import batch, feed
@@ -21,6 +23,7 @@ from harness.metrics.features.moments import frechet_distance, gaussian_of
 from harness.paths import EMBEDDED
 
 N = 6
+FIXTURES = Path(__file__).parent / "fixtures"
 WITH_WEIGHTS = ("pick_score", "hps_v2", "aesthetic", "image_reward", "vqa_score", "cmmd", "fd_dinov2")
 PUBLISHED = (*WITH_WEIGHTS, "inception_score")
 
@@ -501,18 +504,53 @@ def test_a_pickle_needs_its_flag_and_safetensors_come_first(tmp_path, clip_folde
     load.check([{"name": "pick_score", "path": str(tmp_path)}])
 
 
-def test_lpips_is_that_of_its_own_package(monkeypatch):
-    """On one random backbone: our LPIPS is torchmetrics'; the linear layers on top come with each package."""
-    theirs = pytest.importorskip("lpips")
+# ------------------------------------------------------------------------------- what the authors' own packages said
+
+
+@pytest.fixture(scope="module")
+def said():
+    return json.loads((FIXTURES / "published_packages.json").read_text())
+
+
+def scored(metric: str, path: Path, make_context, **options) -> list[float]:
+    """Our score of each of the recorded images with its prompt."""
+    (made,) = load.build([{"name": metric, "path": str(path), **options}], make_context())
+    images = (torch.from_numpy(published_packages.image(*size)).permute(2, 0, 1) for size in published_packages.SIZES)
+    pairs = zip(images, published_packages.PROMPTS, strict=True)
+    return [float(made.scorer(image[None], [prompt])[0]) for image, prompt in pairs]
+
+
+def test_hps_v2_is_what_its_own_package_says(said, make_context, tmp_path):
+    import open_clip
+
+    net = open_clip.CLIP(**published_packages.CLIP)
+    published_packages.fill(net)
+    weights = tmp_path / "open_clip_model.safetensors"
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, weights)
+    config = {"model_cfg": published_packages.CLIP, "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    ours = scored("hps_v2", weights, make_context, model=f"local-dir:{tmp_path}")
+    assert np.allclose(ours, said["hps_v2"], atol=2e-6) and np.ptp(ours) > 0.1
+
+
+def test_image_reward_is_what_its_own_package_says(said, make_context, tmp_path):
+    shapes = {name: ast.literal_eval(shape) for name, shape in said["image_reward"]["shapes"].items()}
+    numbers = {name: shape for name, shape in shapes.items() if not name.endswith("position_ids")}
+    save_file(published_packages.weights(numbers), tmp_path / "ImageReward.safetensors")
+    tokenizer = str(published_packages.vocabulary(tmp_path))
+    ours = scored("image_reward", tmp_path / "ImageReward.safetensors", make_context, tokenizer=tokenizer)
+    assert np.allclose(ours, said["image_reward"]["scores"], atol=1e-4) and np.ptp(ours) > 1
+
+
+@pytest.mark.parametrize("net", published_packages.BACKBONES)
+def test_lpips_is_what_its_own_package_says(said, monkeypatch, net):
+    """The linear layers on top come with each package: lpips' there, torchmetrics' here."""
     import torchvision
 
     from harness.metrics.similarity import Lpips
 
-    torch.manual_seed(0)
-    backbone = torchvision.models.squeezenet1_1(weights=None)
-    monkeypatch.setattr(torchvision.models, "squeezenet1_1", lambda *a, **k: backbone)
-    a, b = (torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8) for _ in range(2))
-    own = theirs.LPIPS(net="squeeze", verbose=False)
-    with torch.inference_mode():
-        expected = own(a / 127.5 - 1, b / 127.5 - 1).flatten().double().numpy()
-    assert np.allclose(Lpips("squeeze", "cpu")(a, b), expected, rtol=1e-5)
+    made = published_packages.backbone(net)
+    monkeypatch.setattr(torchvision.models, published_packages.BACKBONES[net], lambda *given, **named: made)
+    ours = Lpips(net, "cpu")
+    pairs = ([torch.from_numpy(one).permute(2, 0, 1)[None] for one in pair] for pair in published_packages.pairs())
+    assert np.allclose([float(ours(*pair)[0]) for pair in pairs], said["lpips"][net], rtol=1e-5)

@@ -64,7 +64,9 @@ class Reward:
         order = sorted({int(name.split(".")[0]) for name in head})
         self.head = [(head[f"{k}.weight"].to(device), head[f"{k}.bias"].to(device)) for k in order]
         self.tokenizer, self.device = BertTokenizerFast.from_pretrained(tokenizer, local_files_only=True), device
-        self.definition = f"(head - mean)/std (2304.05977), {label}, transformers' BLIP, pil-bicubic-crop to 224x224"
+        side = self.vision.config.image_size
+        resizer = f"pil-bicubic-crop of torchvision to {side}x{side}"
+        self.definition = f"(head - mean)/std (2304.05977), {label}, transformers' BLIP, {resizer}"
 
     def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> np.ndarray:
         import torch
@@ -85,13 +87,16 @@ class Reward:
         return ((x[:, 0].double() - MEAN) / STD).cpu().numpy()
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Resized and cut by the functions that the authors call: those of `harness.data` round sides otherwise."""
         import torch
-
-        from harness.data.resize import resize
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
 
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in PIXELS)
         side = self.vision.config.image_size
-        return ((resize(images, (side, side), "crop").float() / 255 - mean) / std).to(self.device)
+        resized = (F.resize(one, [side], InterpolationMode.BICUBIC) for one in own_weights.pictures(images))
+        pixels = torch.stack([F.to_tensor(F.center_crop(one, [side])) for one in resized])
+        return ((pixels - mean) / std).to(self.device)
 
 
 def part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
