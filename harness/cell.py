@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -85,7 +85,7 @@ class Cell:
 
     def to_plain(self, *names: str) -> dict[str, Any]:
         """The axes as JSON takes them, all or those named: what was added later stands there where it is set."""
-        chosen = names or [field.name for field in fields(self)]
+        chosen = names or self.__dataclass_fields__
         return specs.to_plain(axes.written({name: getattr(self, name) for name in chosen}))
 
     @classmethod

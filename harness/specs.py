@@ -211,6 +211,8 @@ SECTIONS: Mapping[str, type[Section]] = {
 
 def to_plain(value: Any) -> Any:
     """`value` in built-in types: a section and whatever lies in it, as JSON takes them."""
+    if type(value) in (str, int, float, bool, type(None)):  # most are: asked a million times
+        return value
     if isinstance(value, Mapping):
         return {name: to_plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from harness.bench.fake_cells import SESSION, cell
+from harness.errors import InputError
 from harness.executors.base import Progress, Record
 from harness.executors.local import LocalExecutor
 from harness.executors.worker import reason
@@ -332,6 +333,25 @@ def test_a_record_arrives_with_plain_values_alone(tmp_path):
 
 def _is_record(message) -> bool:
     return isinstance(message, Record)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, InputError("no worker could be started")])
+def test_what_waits_to_be_written_with_others_is_written_when_the_sweep_is_cut_off(tmp_path, end):
+    from harness.executors.share import run_shared
+
+    class CutOff:
+        def run(self, cells, claim):
+            for one in cells[:2]:
+                assert claim(one)
+                yield Record({**one.columns(), "status": "ok"}, [{"image_index": 0}], more=True)
+            raise end
+
+    store = Store(tmp_path)
+    store.check_writable()
+    with pytest.raises(type(end) if isinstance(end, Exception) else end):
+        list(run_shared(CutOff(), store, [cell(0), cell(1), cell(2)], {}))
+    assert sorted(store.recorded()) == sorted(cell(seed).cell_id for seed in range(2))
+    assert not list((tmp_path / "leases").rglob("*.json"))
 
 
 def test_an_executor_that_sends_what_does_not_fit_costs_that_cell_alone(tmp_path):

@@ -135,3 +135,18 @@ def test_files_of_few_cells_are_put_together_and_large_ones_left(store):
     assert compact(store, few=6) == 1 and store.versions() == before
     assert len(store.files("cells")) == 2 and set(large) < set(store.files("cells"))
     assert len(store.images()) == 9
+
+
+def test_a_running_sweep_puts_a_slice_together_and_reads_nothing_of_large_files(store, monkeypatch):
+    group(store, *range(100, 120))
+    for first in range(0, 12, 2):
+        group(store, first, first + 1)
+    write(store, 0, ENDED + 1000)  # recorded again: its row in a group counts no more
+    before, read = store.versions(), []
+    other, whole = Store(store.place), Store.read
+    monkeypatch.setattr(other, "read", lambda file, *rest: read.append(file) or whole(other, file, *rest))
+    for most, files in ((3, 6), (3, 4), (3, 2), (3, 2)):
+        compact(other, few=20, most=most)
+        assert store.versions() == before and len(store.images()) == 32
+        assert len(store.files("cells")) == files
+    assert read and layout.record("cells", "compacted-000001") not in read

@@ -11,7 +11,7 @@ import pytest
 from harness.bench.fake_cells import cell
 from harness.errors import InputError
 from harness.executors import queue
-from harness.executors.base import Part, PartsClaim, Progress, Record, Task
+from harness.executors.base import Due, Part, PartsClaim, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost, Queue
 
 
@@ -197,6 +197,34 @@ def test_cells_of_one_worker_are_timed_in_turn_and_of_several_are_not():
         engine.handle = lambda device, engine=engine: engine.handles.append(Noted(engine, 0)) or engine.handles[-1]
         run(engine, cells(4, timing="quick"))
         assert given[0] == (0, beside)
+
+
+class Staggered(Toy):
+    """Its workers speak one after the other, 20 ms apart."""
+
+    def wait(self, handles, seconds):
+        speaking = super().wait(handles, seconds)
+        self.turn = getattr(self, "turn", 0) + 1
+        self.clock += 0.02
+        return [speaking[self.turn % len(speaking)]] if speaking else []
+
+    def now(self):
+        return self.clock
+
+
+@pytest.mark.parametrize("workers", [queue.MANY + 1, queue.MANY - 10])
+def test_records_of_many_workers_wait_for_others_and_of_few_do_not(workers):
+    engine, sizes, group = Staggered(workers), [], []
+    for said in Queue(engine).run(cells(300)):
+        if isinstance(said, Record):
+            group.append(engine.clock)
+        if group and (isinstance(said, Due) or (isinstance(said, Record) and not said.more)):
+            assert engine.clock - group[0] <= queue.WITHIN_S + 0.05
+            sizes.append(len(group))
+            group = []
+    assert not group and sum(sizes) == 300, "every record is followed by word that it is to be written"
+    assert max(sizes) > 10 if workers >= queue.MANY else max(sizes) == 1
+    assert sizes[-1] == 1, "at the end there are few"
 
 
 # ------------------------------------------------------------------------------------------------------- cells in parts

@@ -36,7 +36,7 @@ from harness.store import layout, numbers, parquet_files
 from harness.store.places import Folder
 from harness.store.records import GROUP_ROWS, Store
 from harness.store.schema import arrow_schema
-from harness.store.upkeep import compact_if_large
+from harness.store.upkeep import SLICE, compact_if_large
 from harness.sweep.pilot import shared_out
 
 PARTS = ("enumerate", "record", "simulate", "resume")
@@ -115,7 +115,7 @@ def recorded(folder: Path, count: int) -> None:
         def write(made: list[Record] = made, number: int = first // GROUP + 1) -> None:
             store.write_new([(one.cell, one.images, one.timings) for one in made])
             if number % LOOK_AFTER == 0:
-                compact_if_large(store)
+                compact_if_large(store, SLICE)
 
         _, used, took = _timed(write)
         cpu, wall = cpu + used, wall + took
@@ -179,8 +179,12 @@ class Passing(Engine):
         self.number += 1
         heapq.heappush(self.coming, (moment, self.number, handle))
 
+    def now(self) -> float:
+        return self.clock.now()
+
     def wait(self, handles: Sequence[Handle], seconds: float | None) -> list[Handle]:
-        self.clock.until(self.coming[0][0])
+        moments = [moment for moment, _, _ in self.coming[:1]] + ([] if seconds is None else [self.now() + seconds])
+        self.clock.until(min(moments))
         found: list[Handle] = []
         while self.coming and self.coming[0][0] <= self.clock.now():
             found.append(heapq.heappop(self.coming)[2])

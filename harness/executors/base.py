@@ -30,7 +30,7 @@ class Record:
     timings: list[dict[str, Any]] = field(default_factory=list)
     traceback: str = ""
     files: dict[str, bytes] = field(default_factory=dict)  # what goes beside the records: the grid, the plan; by name
-    more: bool = False  # another record is there already and comes at once: they may be written together
+    more: bool = False  # another record, or a `Due`, comes at once or soon: they may be written together
 
     def checked(self) -> Record:
         """The same with plain values alone; a ValueError where a row does not fit its table (store/schema.py)."""
@@ -92,6 +92,11 @@ class Notice:
     what: str
 
 
+@dataclass(frozen=True)
+class Due:
+    """Records that were said to be followed by more are to be written now."""
+
+
 Message = Progress | Record | TakenByAnother | Notice
 TIMED = "timed"  # a worker's word that the cells it was given to time in turn are through
 
@@ -128,7 +133,7 @@ class Executor(Protocol):
     Records come as cells end, several may run side by side. Cells of one model start in the given order.
     """
 
-    def run(self, cells: Sequence[Cell], claim: Claim) -> Iterator[Progress | Record]: ...
+    def run(self, cells: Sequence[Cell], claim: Claim) -> Iterator[Progress | Record | Due]: ...
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,16 @@ from typing import Any
 
 from harness.cell import Cell
 from harness.errors import InputError
-from harness.executors.base import TIMED, Claim, Part, PartsClaim, Progress, Record, Task, failed
+from harness.executors.base import TIMED, Claim, Due, Part, PartsClaim, Progress, Record, Task, failed
 from harness.store.shared_machine import cost_per_1000, of_shared_machine
 
 START_S = 600.0  # a worker that says nothing for so long hangs; importing torch takes 5 to 60 s and is no cell's time
 START_TRIES = 3  # how often in a row a worker may be lost before it is there
 # Cells offered to be timed in turn; how many there is time for, the worker finds (harness/measure/rounds.py).
 TOGETHER = 24
+# While so many workers are busy, records wait for others so long, to be written with them. A group costs about as much
+# as a record (hundreds of columns), and what a kill may cost besides is little beside what so many workers are at.
+MANY, WITHIN_S = 50, 1.0
 
 
 class Lost(Exception):
@@ -73,6 +76,10 @@ class Engine(ABC):
     def wait(self, handles: Sequence[Handle], seconds: float | None) -> Sequence[Handle]:
         """Wait for a word of any of these, for so long at most (None: any time); those that have something to say."""
 
+    def now(self) -> float:
+        """The clock of deadlines, in seconds."""
+        return time.monotonic()
+
     def apart(self, device: str) -> bool:
         """Whether a worker has its device for itself, so that cells may be timed in turn there."""
         return True
@@ -111,7 +118,7 @@ class _Worker:
     model: tuple[str, ...] | None = None  # of the last cell: it is loaded
     fresh: bool = True  # nothing was heard since it was started
     heard: bool = False  # a word of this attempt
-    deadline: float = float("inf")  # on the monotonic clock
+    deadline: float = float("inf")  # on the engine's clock
     lost: int = 0  # in a row, before it was ready
 
     @property
@@ -197,9 +204,12 @@ class Queue:
         self.joined: set[str] = set()  # cells that we joined of parts which others made as well
         self.deadlines: list[tuple[float, int, _Worker]] = []  # a heap; those that no longer hold are passed over
         self.turns = count()
+        self.due: float | None = None  # until when records wait for others
+        self.sharing: Counter[str] | None = None  # workers by machine; None: somebody came or went since it was counted
 
-    def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record]:
+    def run(self, cells: Sequence[Cell], claim: Claim = lambda cell: True) -> Iterator[Progress | Record | Due]:
         self.shared = claim if isinstance(claim, PartsClaim) else None
+        self.due = self.sharing = None
         pools = self._pools(cells)
         worker_of = {id(worker.handle): worker for pool in pools for worker in pool.workers}
         workers = list(worker_of.values())
@@ -209,19 +219,19 @@ class Queue:
             while any(pool.busy or pool.held for pool in pools):
                 there = [worker.handle for pool in pools for worker in pool.busy]
                 there += [worker.handle for pool in pools for worker in pool.idle if worker.coming]
-                deadline = self._next_deadline()
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                until = [moment for moment in (self._next_deadline(), self.due) if moment is not None]
+                left = max(0.0, min(until) - self.engine.now()) if until else None
                 said: list[tuple[_Worker, Progress | Record]] = []
                 for handle in self.engine.wait(there, left):
                     worker = worker_of[id(handle)]
                     if (message := self._heard(worker, worker.pool)) is not None:
                         said.append((worker, message))
-                while (deadline := self._next_deadline()) is not None and time.monotonic() >= deadline:
+                while (deadline := self._next_deadline()) is not None and self.engine.now() >= deadline:
                     _, _, worker = heapq.heappop(self.deadlines)
                     if (late := self._late(worker, worker.pool)) is not None:
                         said.append((worker, late))
-                # Written before more is begun: a kill may cost what runs, nothing finished.
-                yield from _together(self._counted(said, workers))
+                # Few workers' records are written before more is begun: a kill may cost what runs, nothing finished.
+                yield from self._together(self._counted(said, workers), sum(len(pool.busy) for pool in pools))
                 for pool in pools:
                     self._give_out(pool, claim)
         finally:
@@ -232,11 +242,10 @@ class Queue:
         self, said: list[tuple[_Worker, Progress | Record]], workers: Sequence[_Worker]
     ) -> list[Progress | Record]:
         """What was said; a record says how many workers share its worker's machine, and what follows from that."""
-        if any(isinstance(message, Record) for _, message in said):
-            sharing = Counter(worker.handle.machine for worker in workers)
-            for worker, message in said:
-                if isinstance(message, Record):
-                    self._count(message.cell, sharing[worker.handle.machine])
+        for worker, message in said:
+            if isinstance(message, Record):
+                self.sharing = self.sharing or Counter(one.handle.machine for one in workers)
+                self._count(message.cell, self.sharing[worker.handle.machine])
         return [message for _, message in said]
 
     def _count(self, row: dict[str, Any], workers: int) -> None:
@@ -246,8 +255,23 @@ class Queue:
             row["price_per_hour"] = self.price_per_hour
             row["cost_per_1000"] = cost_per_1000(self.price_per_hour, row.get("images_per_s"), workers)
 
+    def _together(self, said: list[Progress | Record], busy: int) -> Iterator[Progress | Record | Due]:
+        """What was said, records last: whoever writes them need not do it one by one."""
+        yield from (one for one in said if not isinstance(one, Record))
+        records = [one for one in said if isinstance(one, Record)]
+        if records and self.due is None and busy >= MANY:
+            self.due = self.engine.now() + WITHIN_S
+        waits = self.due is not None and busy >= MANY and self.engine.now() < self.due
+        for record in records:
+            record.more = waits or record is not records[-1]
+            yield record
+        if self.due is not None and not waits:
+            self.due = None
+            if not records:
+                yield Due()
+
     def _next_deadline(self) -> float | None:
-        """When the first of the busy workers is late, on the monotonic clock; None: none ever is."""
+        """When the first of the busy workers is late, on the engine's clock; None: none ever is."""
         while self.deadlines and self.deadlines[0][2].deadline != self.deadlines[0][0]:
             heapq.heappop(self.deadlines)
         return self.deadlines[0][0] if self.deadlines else None
@@ -346,7 +370,7 @@ class Queue:
 
     def _wind_up(self, worker: _Worker, start_s: float = 0.0) -> None:
         allowed = float("inf") if self.cell_timeout is None else self.cell_timeout * (1 + len(worker.beside))
-        worker.deadline = time.monotonic() + start_s + allowed
+        worker.deadline = self.engine.now() + start_s + allowed
         if worker.deadline != float("inf"):
             heapq.heappush(self.deadlines, (worker.deadline, next(self.turns), worker))
 
@@ -358,7 +382,7 @@ class Queue:
         except Lost as lost:
             return self._lost(worker, pool, str(lost))
         if message is None:
-            worker.lost = 0
+            worker.lost, self.sharing = 0, None
             return None
         worker.fresh = False
         if isinstance(message, Part):
@@ -399,7 +423,7 @@ class Queue:
             pool.held.appendleft(Todo(todo.cell, parts=tuple(split.parts), before=split.attempts))
 
     def _late(self, worker: _Worker, pool: _Pool) -> Progress | Record | None:
-        todo = worker.freed()
+        todo, self.sharing = worker.freed(), None
         worker.ended()
         if self._is_vain(todo):
             return None
@@ -410,7 +434,7 @@ class Queue:
 
     def _lost(self, worker: _Worker, pool: _Pool, cause: str) -> Progress | Record | None:
         """What becomes of a lost worker's cell: another try, with whoever is free first, or a failed record."""
-        fresh = worker.fresh
+        fresh, self.sharing = worker.fresh, None
         worker.ended()
         if worker.todo is None:  # it was not ready yet
             worker.lost += 1
@@ -453,15 +477,6 @@ class Queue:
     def _is_vain(self, todo: Todo) -> bool:
         """Whether it is a part of a cell of which another part has failed."""
         return todo.images is not None and todo.cell.cell_id not in self.splits
-
-
-def _together(said: list[Progress | Record]) -> Iterator[Progress | Record]:
-    """What was said at one time, records last: whoever writes them need not do it one by one."""
-    records = [one for one in said if isinstance(one, Record)]
-    for record in records[:-1]:
-        record.more = True
-    yield from (one for one in said if not isinstance(one, Record))
-    yield from records
 
 
 def cuts(cell: Cell, most: int | None) -> list[range]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from harness.cell import Cell
 from harness.errors import InputError, Terminated
-from harness.executors.base import Executor, Message, Part, PartsClaim, Record, TakenByAnother, failed
+from harness.executors.base import Due, Executor, Message, Part, PartsClaim, Progress, Record, TakenByAnother, failed
 from harness.executors.parts import SharedParts
 from harness.store import layout
 from harness.store.leases import Leases
 from harness.store.lookup import Lookup
 from harness.store.records import Store
-from harness.store.upkeep import compact_if_large
+from harness.store.upkeep import SLICE, compact_if_large
 
 LOOK_S = 1.0  # between two looks at what others are running
 LOOK_AFTER = 100  # files that a sweep writes between two looks at how many there are
@@ -46,35 +46,27 @@ def run_shared(
     recorded = Lookup(store)
     with Leases(store.place) as leases, sigterm_raises(), parts.open() if parts else nullcontext():
         todo, known = list(cells), {cell.cell_id: cell for cell in cells}
-        writer = _Writer(store, recorded, known, before)
+        writer = _Writer(store, leases, recorded, known, before)
         told: dict[str, str] = {}
         while todo:
             claims = _Claims(store, leases, recorded, before, ending)
             claim = claims if parts is None else _PartsClaims(claims, parts)
-            group: list[Record] = []
-            for message in executor.run(todo, claim):
-                if not isinstance(message, Record):
-                    yield message
-                    continue
-                group.append(message)
-                if message.more:
-                    continue
-                for record in group:
-                    with reached(store):
-                        ours = leases.holds(record.cell["cell_id"])
-                    if not ours:
-                        lost = known[record.cell["cell_id"]]
-                        claims.taken[lost.cell_id] = lost  # its new owner's record is waited for
-                        yield TakenByAnother(lost.cell_id, "taken over by another process while we slept", False)
-                        leases.release(lost.cell_id)
-                        group = [other for other in group if other is not record]
-                writer.write(group)
-                for record in group:
-                    leases.release(record.cell["cell_id"])
-                    if parts is not None:
-                        parts.clear(record.cell["cell_id"])
-                    yield record
-                group = []
+            with closing(_in_groups(executor.run(todo, claim), writer)) as messages:
+                for message in messages:
+                    if isinstance(message, Progress):
+                        yield message
+                        continue
+                    written = writer.write(message)
+                    for record in message:
+                        cell_id = record.cell["cell_id"]
+                        leases.release(cell_id)
+                        if cell_id not in written:
+                            claims.taken[cell_id] = known[cell_id]  # its new owner's record is waited for
+                            yield TakenByAnother(cell_id, "taken over by another process while we slept", False)
+                            continue
+                        if parts is not None:
+                            parts.clear(cell_id)
+                        yield record
             for cell_id in claims.done:
                 yield TakenByAnother(cell_id, "recorded by another process meanwhile", True)
             for cell_id in claims.taken:
@@ -86,6 +78,26 @@ def run_shared(
             todo = [] if ending() else [cell for cell in taken if waits or _is_free(leases, parts, cell)]
             if todo:
                 time.sleep(LOOK_S)
+
+
+def _in_groups(
+    messages: Iterator[Progress | Record | Due], writer: _Writer
+) -> Generator[Progress | list[Record], None, None]:
+    """The messages, those records as one list that are to be written at one time; those that an end cuts off are."""
+    group: list[Record] = []
+    try:
+        for message in messages:
+            if isinstance(message, Progress):
+                yield message
+                continue
+            if isinstance(message, Record):
+                group.append(message)
+            if group and (isinstance(message, Due) or not message.more):
+                whole, group = group, []
+                yield whole
+    finally:
+        if group:  # Ctrl-C, a worker that cannot start: these had ended
+            writer.write(group)
 
 
 @dataclass
@@ -167,12 +179,17 @@ class _Writer:
     """Writes the records of one sweep, those that came at one time together."""
 
     store: Store
+    leases: Leases
     recorded: Lookup
     cells: Mapping[str, Cell]
     before: Mapping[str, object]
     written: int = 0  # files, since the number of all was looked at
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[Record]) -> set[str]:
+        """Write those whose cells no other process has taken over; which these are."""
+        with reached(self.store):
+            records = [record for record in records if self.leases.holds(record.cell["cell_id"])]
+        written = {record.cell["cell_id"] for record in records}
         self._put_beside(records)
         new = [record for record in records if self.before.get(record.cell["cell_id"]) is None]
         if len(new) > 1:
@@ -188,7 +205,8 @@ class _Writer:
             self._write_one(record)
         if self.written >= LOOK_AFTER:  # others may have written more
             self.written = 0
-            compact_if_large(self.store)
+            compact_if_large(self.store, SLICE)
+        return written
 
     def _write_one(self, record: Record) -> None:
         try:

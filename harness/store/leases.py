@@ -18,7 +18,7 @@ import platform
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -129,7 +129,7 @@ class Leases:
 
     def take(self, cell_id: str) -> bool:
         """Take the cell; False where another process holds it. InputError where the place cannot be written."""
-        content = json.dumps({**asdict(self.owner), "started": time.time()}).encode()
+        content = json.dumps({**vars(self.owner), "started": time.time()}).encode()
         try:
             found = self._found(cell_id)
             if found and not self._stale(found[-1]):

@@ -134,6 +134,15 @@ def table_of_copy(row: dict[str, Any]) -> pa.Table | None:
         return None
 
 
+def rows(place: Place, name: str) -> int:
+    """How many rows the file has; 0 where that cannot be read."""
+    try:
+        with place.open(name) as source:
+            return pq.read_metadata(source).num_rows
+    except pa.ArrowException:
+        return 0
+
+
 def version(place: Place, name: str) -> int:
     """The schema version in the file's metadata; 0 where that cannot be read."""
     try:

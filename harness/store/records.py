@@ -59,6 +59,7 @@ class Store:
         self.place = places.at(place)
         # By name and stamp of each file of many cells: their ids and when they ended. Such a file never changes.
         self._known: dict[tuple[str, str], dict[str, int]] = {}
+        self._sizes: dict[tuple[str, str], int] = {}  # rows of such files of which no more had to be known
         self._noted: set[str] = set()  # what was said once
         self._number: int | None = None  # the last that was given to us
 
@@ -171,6 +172,16 @@ class Store:
         file_of, shared = self.files_of_cells()
         if cell_ids is not None:
             file_of = {cell_id: file_of[cell_id] for cell_id in map(checked_cell_id, cell_ids) if cell_id in file_of}
+        yield from self.tables_of(name, columns, file_of, shared)
+
+    def tables_of(
+        self,
+        name: str,
+        columns: Sequence[str] | None,
+        file_of: Mapping[str, str],
+        shared: Mapping[str, Mapping[str, int]],
+    ) -> Iterator[pa.Table]:
+        """What one table's files have of the cells of `file_of`; both mappings as `files_of_cells` gives them."""
         members: dict[str, set[str]] = {}
         for cell_id, stem in file_of.items():
             members.setdefault(stem, set()).add(cell_id)
@@ -222,17 +233,32 @@ class Store:
         """Names of the files of one table, sorted."""
         return [name for name in self.place.names(layout.records(table)) if layout.is_record(name)]
 
-    def files_of_cells(self) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-        """cell_id → stem of the files it belongs to; and for each file of many cells, when each of them ended."""
+    def files_of_cells(self, few: int | None = None) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+        """cell_id → stem of the files it belongs to; and for each file of many cells, when each of them ended.
+
+        With `few`, files of so many cells or more are left out: nothing but their size is read and remembered.
+        """
         stems = [layout.stem_of(name) for name in self.files("cells")]
-        shared = {stem: self._members(stem) for stem in stems if not CELL_ID.fullmatch(stem)}
+        many = [stem for stem in stems if not CELL_ID.fullmatch(stem)]
+        shared = {stem: self._members(stem) for stem in many if few is None or self._size(stem) < few}
+        self._known = {key: ended for key, ended in self._known.items() if layout.stem_of(key[0]) in shared}
         newest: dict[str, tuple[int, str]] = {}
         for stem, ended in shared.items():
             for cell_id, when in ended.items():
                 newest[cell_id] = max(newest.get(cell_id, (when, stem)), (when, stem))
         file_of = {cell_id: stem for cell_id, (_, stem) in newest.items()}
-        file_of.update((stem, stem) for stem in stems if stem not in shared)
+        file_of.update((stem, stem) for stem in stems if CELL_ID.fullmatch(stem))
         return file_of, shared
+
+    def _size(self, stem: str) -> int:
+        """How many rows a file of many cells has; 0 where it is damaged."""
+        file = layout.record("cells", stem)
+        key = (file, self.place.look(file).stamp)
+        if key in self._known:
+            return len(self._known[key])
+        if key not in self._sizes:
+            self._sizes[key] = parquet_files.rows(self.place, file)
+        return self._sizes[key]
 
     def _members(self, stem: str) -> dict[str, int]:
         """cell_id → when it ended (ms since 1970, 0: unknown) of a file of many cells."""

@@ -309,8 +309,9 @@ def to_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def _array(table: str, column: Column, values: list[Any]) -> pa.Array:
     """The values of one column; those that are plain already, as a worker sends them, are taken as they are."""
     exact = EXACT.get(column.kind)
-    good = str.isascii if exact is str else None  # other text may hold what is no UTF-8
-    if not all(value is None or (type(value) is exact and (good is None or good(value))) for value in values):
+    there = [value for value in values if value is not None]
+    # Text beyond ASCII may hold what is no UTF-8.
+    if set(map(type, there)) - {exact} or (exact is str and not all(map(str.isascii, there))):
         values = [_plain(table, column, value) for value in values]
     return pa.array(values, ARROW_TYPES[column.kind])
 
@@ -329,8 +330,8 @@ def _check_names(table: str, rows: Sequence[Mapping[str, Any]]) -> None:
     names = arrow_schema(table).names
     known = set(names)
     for row in rows:
-        if unknown := row.keys() - known:
-            raise ValueError(_unknown_column(table, min(unknown), names))
+        if not known.issuperset(row):
+            raise ValueError(_unknown_column(table, min(row.keys() - known), names))
 
 
 def describe(table: str) -> str:
@@ -350,8 +351,8 @@ def _unknown_column(table: str, name: str, valid: list[str]) -> str:
 
 def _plain(table: str, column: Column, value: Any) -> Any:
     """`value` as plain Python of the column's kind; numpy scalars and one-element tensors are welcome."""
-    if value is None:
-        return None
+    if value is None or (type(value) is EXACT.get(column.kind) and (type(value) is not str or value.isascii())):
+        return value
     try:
         return PLAIN[column.kind](value)
     except (TypeError, ValueError, OverflowError) as error:

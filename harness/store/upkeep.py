@@ -6,7 +6,7 @@ repair    reads everything, sets damaged files aside, restores what can be resto
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -22,15 +22,16 @@ from harness.store.schema import TABLES
 
 LARGE = 1000  # files of cells, from which on a sweep compacts: while it runs, and when it ends
 FEW = 10_000  # cells: a sweep puts files of fewer together, and leaves a larger one as it is
+SLICE = 100  # files that it puts together at one time while it runs: a second or two, for which all writers wait
 
 
 # ------------------------------------------------------------------------------------------------------- compaction
 
 
-def compact(store: Store, few: int | None = None, least: int = 0) -> int:
-    """Put all records into one file a table, or with `few` those of files of fewer cells; how many files went into it.
+def compact(store: Store, few: int | None = None, least: int = 0, most: int | None = None) -> int:
+    """Put all records into one file a table, or with `few` those of files of fewer cells; how many were in own files.
 
-    Nothing is done where there are fewer than `least` files of cells.
+    Nothing is done where there are fewer than `least` files of cells. `most`: so many files at most, of one size.
 
     Safe to kill at any moment. Before the new `cells` file is renamed into place, nothing points to the new `images`
     and `timings` files. After that, a cell's own file still takes precedence, and both hold the same rows. Writers wait
@@ -40,39 +41,52 @@ def compact(store: Store, few: int | None = None, least: int = 0) -> int:
         with store.place.locked(alone=True):
             if len(store.files("cells")) < least:  # another did it while we waited
                 return 0
-            return _compact(store, few)
+            return _compact(store, few, most)
     except OSError as error:
         raise store.unwritable(error) from error
 
 
-def compact_if_large(store: Store) -> int:
+def compact_if_large(store: Store, most: int | None = None) -> int:
     """Put files of few cells together where there are many files and the place can be locked; else nothing is done.
 
     Larger files stay as they are: neither memory nor time grow with what was recorded long ago.
     """
-    return compact(store, FEW, LARGE) if store.place.lockable and len(store.files("cells")) >= LARGE else 0
+    large = store.place.lockable and len(store.files("cells")) >= LARGE
+    return compact(store, FEW, LARGE, most) if large else 0
 
 
-def _compact(store: Store, few: int | None) -> int:
-    file_of, shared = store.files_of_cells()
-    stems = {*file_of.values(), *shared}
-    together = {stem for stem in stems if few is None or len(shared.get(stem, ())) < few}
+def _compact(store: Store, few: int | None, most: int | None) -> int:
+    # A cell that a larger file has as well, left out here, is in two files then as before: the later record counts.
+    file_of, shared = store.files_of_cells(few)
+    together = _of_one_size({stem: len(shared.get(stem, ())) for stem in {*file_of.values(), *shared}}, most)
     loose = len(together - shared.keys())
+    keep = {layout.stem_of(file) for file in store.files("cells")}
     if loose or len(together) > 1:
         made = numbers.reserve(store.place)  # no file has it, not even one that was set aside
-        members = None if together == stems else [cell_id for cell_id, stem in file_of.items() if stem in together]
+        chosen = {cell_id: stem for cell_id, stem in file_of.items() if stem in together}
         for name in ("images", "timings", "cells"):  # the cells' file comes last: it makes the others count
-            _write_compacted(store, name, numbers.stem(made), members)
+            _write_compacted(store, name, numbers.stem(made), list(store.tables_of(name, None, chosen, shared)))
         numbers.compacted(store.place, made)
-        keep = {numbers.stem(made), *(stems - together)}
-    else:
-        keep = stems
+        keep = {numbers.stem(made), *(keep - together)}
     _remove_all_but(store, keep)
     return loose
 
 
-def _write_compacted(store: Store, name: str, stem: str, members: list[str] | None) -> None:
-    table = joined(name, store.tables(name, None, members))
+def _of_one_size(cells: Mapping[str, int], most: int | None) -> set[str]:
+    """All of these files, or `most` of those of which there are most: of as many digits of `cells`.
+
+    So a cell is written again each time that its file grows by `most`, however long the sweep is.
+    """
+    if most is None:
+        return set(cells)
+    by_digits: dict[int, list[str]] = {}
+    for stem, count in sorted(cells.items()):
+        by_digits.setdefault(len(str(count)), []).append(stem)
+    return set(max(by_digits.values(), key=len, default=[])[:most])
+
+
+def _write_compacted(store: Store, name: str, stem: str, tables: list[pa.Table]) -> None:
+    table = joined(name, tables)
     order = [("cell_id", "ascending")] + [(c, "ascending") for c in ("image_index", "run") if c in table.column_names]
     table = table.sort_by(order).replace_schema_metadata(joined(name, []).schema.metadata)
     with store.place.writing(layout.record(name, stem)) as sink:
