@@ -286,6 +286,25 @@ def test_two_cells_images_have_no_serious_violation_on_a_telephone(opened, addre
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, how
 
 
+@pytest.mark.parametrize("width", [360, 800, 1000, 1200, 1400])
+def test_words_beside_an_image_stay_whole(opened, address, width):
+    """Three narrow columns once left the names of measures a letter a line."""
+    page = opened(address, "#view=images", viewport={"width": width, "height": 900})
+    two = page.evaluate("Page.rows.filter((i) => i in Page.data.images.tiles).slice(0, 2).map(Page.data.idOf)")
+    for how in (None, "side", "wipe"):
+        page.evaluate("([a, b, how]) => Page.set({ a, b: how && b, how })", [*two, how])
+        names = page.locator(".pair .values tbody th")
+        broken = names.evaluate_all(
+            """(all) => all.filter((th) => {
+                const text = document.createRange();
+                text.selectNodeContents(th);
+                const lines = new Set([...text.getClientRects()].map((line) => Math.round(line.top)));
+                return lines.size > th.textContent.trim().split(/\\s+/).length;
+            }).map((th) => th.textContent)"""
+        )
+        assert names.count() and not broken, (how, broken)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_violation_and_no_overflow_on_a_telephone(opened, address, scheme):
     page = examined(opened(address, "", viewport=TELEPHONE, color_scheme=scheme))

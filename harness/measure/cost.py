@@ -106,7 +106,7 @@ def summarise(rows: list[Row]) -> Row:
         "latency_p95_s": float(np.quantile(total, 0.95)),
         "first_call_s": rows[0]["total_s"],
         "step_s": float(np.median([s for row in timed for s in row["steps"]] or [np.nan])),
-        "other_s": float(total[middle].mean()) - sum(part.values()),
+        "other_s": max(0.0, round(float(total[middle].mean()) - sum(part.values()), 9)),  # the clock's nanoseconds
         "timing_runs": len(timed),
         **part,
     }

@@ -48,7 +48,7 @@
     if (both) controls.append(Page.toggle("How to compare", HOW, state.how ?? "side", (how) => Page.set({ how })));
     if (both && state.how === "blink") controls.append(...blinkers());
     const shown = ordered(data, a, both ? b : null, state.order ?? (both ? "differ" : "made"), measure);
-    const list = Page.el("div", { class: "pairs" }, shown.map((row) => (both ? pair(data, a, b, row, state.how ?? "side") : single(data, a, row))));
+    const list = Page.el("div", { class: both ? "pairs two" : "pairs" }, shown.map((row) => (both ? pair(data, a, b, row, state.how ?? "side") : single(data, a, row))));
     Page.fill(holder, controls, Page.el("p", { class: "note" }, words(data, a, both ? b : null)), list, sheet(data, have));
   };
 
