@@ -32,8 +32,31 @@ def lora(path: Path, network: torch.nn.Module, part: str = "unet", seed: int = 0
     return path
 
 
+def locon(path: Path, network: torch.nn.Module, alpha: float = 1.0) -> Path:
+    """LoCon: low-rank changes of query projections and, of another rank and alpha, of convolutions; added as well."""
+    generator, weights = torch.Generator().manual_seed(0), {}
+    convolutions = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and "." in name
+    ]
+    for name, module in [*queries(network), *convolutions]:
+        small = module.weight.ndim == 2 or module.kernel_size == (1, 1)
+        rank, own = (RANK, alpha) if small else (RANK + 1, alpha / 2)
+        down = 0.3 * torch.randn(rank, *module.weight.shape[1:], generator=generator)
+        up = 0.3 * torch.randn(len(module.weight), rank, *(1,) * (module.weight.ndim - 2), generator=generator)
+        module.weight += own / rank * torch.einsum("or,r...->o...", up.flatten(1), down)
+        beginning = "lora_unet_" + name.replace(".", "_")
+        weights |= {f"{beginning}.lora_down.weight": down, f"{beginning}.lora_up.weight": up}
+        weights[f"{beginning}.alpha"] = torch.tensor(own)
+    save_file(weights, path)
+    return path
+
+
 def lycoris(path: Path, network: torch.nn.Module, kind: str, alpha: float = 1.0) -> Path:
-    """LoHa or LoKr of every query projection in kohya's names; added to the network given as the paper writes them."""
+    """LoCon, LoHa or LoKr in kohya's names, the last two of every query projection; added to the network given, too."""
+    if kind == "locon":
+        return locon(path, network, alpha)
     generator, weights = torch.Generator().manual_seed(0), {}
 
     def draw(*shape: int) -> torch.Tensor:

@@ -36,8 +36,9 @@ def sides(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def main(given: Sequence[str] | None = None) -> int:
     """The exit code: 2 where the words cannot be, else the sweeps' or the table's."""
+    given = sys.argv[1:] if given is None else given
     try:
-        words = sides(sys.argv[1:] if given is None else given)
+        words = sides(given)
         asked = [enumerate_cells(side) for side in words]
     except InputError as error:
         print(one_line(error), file=sys.stderr)
@@ -46,6 +47,7 @@ def main(given: Sequence[str] | None = None) -> int:
         code = subprocess.run([sys.executable, "-m", "harness.sweep", *side, "plots=false"], cwd=None).returncode
         if code:
             return code
+    print(f"A is {given[0]}, B is {given[1]}", flush=True)
     return max((_table(asked[0], a, b) for a, b in zip(asked[0].cells, asked[1].cells, strict=True)), default=0)
 
 
