@@ -314,16 +314,17 @@ def _values(mapping: Any) -> list[str]:
 def fingerprint(spec: Spec) -> str:
     """What the model's weights are, as short text: the same text, the same images. Reads weights of small folders."""
     found = place(spec, weights=False)
-    told = [_of(found.file or found.folder, found.hub_id)]
+    told = [identity(found.file or found.folder, found.hub_id)]
     if found.file:
-        told.append(_of(found.folder, found.hub_id))
+        told.append(identity(found.folder, found.hub_id))
     if spec.get("vae"):
         folder, subfolder = vae_place(spec, weights=False)
-        told.append(_of(folder / (subfolder or ""), str(spec["vae"]) if "snapshots" in folder.parts else None))
+        told.append(identity(folder / (subfolder or ""), str(spec["vae"]) if "snapshots" in folder.parts else None))
     return "+".join(told)
 
 
-def _of(path: Path, hub_id: str | None) -> str:
+def identity(path: Path, hub_id: str | None) -> str:
+    """What a folder of the hub or a file holds, as short text."""
     if hub_id and path.is_dir():
         return f"{hub_id}@{path.name[:12]}"  # a snapshot's folder is named by its commit
     return content(path)

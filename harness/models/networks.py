@@ -103,9 +103,10 @@ def _misfit(part: str, missing: list[str], other: list[str]) -> InputError:
 
 def _of_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
     """UNet and text encoder of an original checkpoint; the VAE, which may come from elsewhere, is apart."""
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-    with naming(str(found.file)), _comparing(found, "unet"):
+    assert found.file is not None
+    with naming(str(found.file)), comparing(found.folder, found.file, "unet", UNet2DConditionModel):
         pipe = StableDiffusionPipeline.from_single_file(
             str(found.file),
             config=str(found.folder),
@@ -114,25 +115,30 @@ def _of_single_file(found: Place, dtype: torch.dtype) -> tuple[Any, Any]:
             safety_checker=None,
             vae=None,
         )
-    # What the file lacked has a shape and no values.
-    missing = [name for name, value in pipe.text_encoder.state_dict().items() if value.is_meta]
-    if missing and found.file:
-        raise _misfit(f"the text_encoder in {found.file.name}", missing, [])
-    return pipe.unet, pipe.text_encoder
+    return pipe.unet, filled(pipe.text_encoder, found.file, "text_encoder")
+
+
+def filled(network: Any, file: Path, part: str) -> Any:
+    """The network, if the file held every weight: what it lacks has a shape and no values. Else InputError."""
+    missing = [name for name, value in network.state_dict().items() if value.is_meta]
+    if missing:
+        raise _misfit(f"the {part} in {file.name}", missing, [])
+    return network
 
 
 def _vae_of_single_file(found: Place, dtype: torch.dtype) -> Any:
     from diffusers import AutoencoderKL
 
-    with naming(f"the VAE of {found.file}"), _comparing(found, "vae"):
+    assert found.file is not None
+    with naming(f"the VAE of {found.file}"), comparing(found.folder, found.file, "vae", AutoencoderKL):
         return AutoencoderKL.from_single_file(
             str(found.file), config=str(found.folder), subfolder="vae", torch_dtype=dtype, local_files_only=True
         )
 
 
 @contextmanager
-def _comparing(found: Place, part: str) -> Iterator[None]:
-    """If diffusers fails on a single file, name the tensors of a UNet or VAE that it lacks or has in other shapes.
+def comparing(folder: Path, file: Path, part: str, kind: Any) -> Iterator[None]:
+    """If diffusers fails on a single file, name the tensors of a network that it lacks or has in other shapes.
 
     diffusers itself always says "Cannot copy out of meta tensor". Tensors are named as in its folders.
     """
@@ -142,32 +148,28 @@ def _comparing(found: Place, part: str) -> Iterator[None]:
         raise
     except Exception as error:
         try:
-            wanted, given = _shapes_of_single_file(found.folder, found.file or found.folder, part)
+            wanted, given = _shapes_of_single_file(folder, file, part, kind)
         except Exception:  # what cannot be compared is told in the words of diffusers
             raise error from None
         missing = sorted(wanted.keys() - given.keys())
         other = sorted(name for name, shape in wanted.items() if given.get(name, shape) != shape)
-        if found.file and (missing or other):
-            raise _misfit(f"the {part} in {found.file.name}", missing, other) from error
+        if missing or other:
+            raise _misfit(f"the {part} in {file.name}", missing, other) from error
         raise
 
 
-def _shapes_of_single_file(folder: Path, file: Path, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _shapes_of_single_file(folder: Path, file: Path, part: str, kind: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Name -> shape of the tensors that the part's config.json asks for, and of those that the file gives."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
-    classes = {
-        "unet": (UNet2DConditionModel, convert_ldm_unet_checkpoint),
-        "vae": (AutoencoderKL, convert_ldm_vae_checkpoint),
-    }
-    network, convert = classes[part]
+    convert = SINGLE_FILE_LOADABLE_CLASSES[kind.__name__]["checkpoint_mapping_fn"]
     with torch.device("meta"):  # shapes without values
-        wanted = network.from_config(network.load_config(folder, subfolder=part))
+        wanted = kind.from_config(kind.load_config(folder, subfolder=part))
         held = {name: torch.empty(shape) for name, shape in safetensors_shapes(file).items()}
-    given = convert(held, config=dict(wanted.config))
-    shapes = [{name: tuple(v.shape) for name, v in values.items()} for values in (wanted.state_dict(), given)]
+    if wanted.state_dict().keys() != held.keys():  # else it is in the names of diffusers already
+        held = convert(held, config=dict(wanted.config))
+    shapes = [{name: tuple(v.shape) for name, v in values.items()} for values in (wanted.state_dict(), held)]
     return shapes[0], shapes[1]
 
 

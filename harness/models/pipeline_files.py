@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import InputError, nearest
 from harness.knob_paths import expanded
-from harness.models import families, locate
+from harness.models import families, locate, single_files
 from harness.models.base import Spec
 from harness.models.families import Family
 from harness.models.files import read_json, safetensors_shapes
@@ -19,7 +19,7 @@ LIBRARIES = ("diffusers", "transformers")  # whose classes an index may name
 NORMALIZER = ["stable_diffusion", "StableUnCLIPImageNormalizer"]  # and one that diffusers names by its folder
 FRAMES = ("first", "middle", "last")
 UNUSED = ("safety_checker", "watermark")  # parts that judge or mark a finished image, and are never loaded
-PATTERNS = ("*.json", "tokenizer*/*", "*/*.model")
+PATTERNS = ("*.json", "tokenizer*/*")
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,65 @@ class Facts:
     ways: tuple[str, ...]  # in which it can be guided, the customary first
     frames: families.Frames | None = None  # of a video
     prior: Facts | None = None  # the pipeline that reads its text
+    file: Path | None = None  # the single file of its networks; `folder` then has the configuration and what it lacks
+    held: tuple[str, ...] = ()  # the parts that the file holds
 
 
 def place(spec: Spec, weights: bool) -> Path:
-    """The folder of the pipeline; of a hub's its configuration is fetched, and with `weights` those too."""
+    """The folder of the pipeline; of a hub's its configuration is fetched, and with `weights` those too.
+
+    For a single file that of its configuration, and `weights` are those that the file lacks.
+    """
     if not spec.get("path"):
-        raise InputError(f"model {spec.get('name')} needs model.path=: the folder of a diffusers pipeline, or a hub id")
+        raise InputError(
+            f"model {spec.get('name')} needs model.path=: the folder of a diffusers pipeline, a hub id, or a single "
+            ".safetensors file"
+        )
+    file = single_files.given(spec)
+    if file is not None:
+        return _beside(spec, file, weights)
     given = str(spec["path"])
     if given == "embedded":
         return locate.EMBEDDED
     path = Path(given).expanduser()
     if path.is_dir():
         return path
-    if path.suffix in (".safetensors", ".ckpt", ".bin", ".pt"):
-        raise InputError(
-            f"model.path={given}: model=pipeline takes the folder of a pipeline or a hub id; a single file of Stable "
-            "Diffusion 1.x or 2.x is for model=diffusers"
-        )
-    ending = f"*/*.{spec['variant']}*.safetensors" if spec.get("variant") else "*/*.safetensors"
-    return locate.hub_folder(spec, given, (*PATTERNS, ending) if weights else PATTERNS)
+    return locate.hub_folder(spec, given, (*PATTERNS, f"*/{_ending(spec)}") if weights else PATTERNS)
+
+
+def _ending(spec: Spec) -> str:
+    """The names of files of weights."""
+    return f"*.{spec['variant']}*.safetensors" if spec.get("variant") else "*.safetensors"
+
+
+def _beside(spec: Spec, file: Path, weights: bool) -> Path:
+    """The folder of what a single file does not hold: the configuration, and with `weights` those of other parts."""
+    wanted = single_files.configuration(spec, file)
+    if expanded(wanted).is_dir():
+        return expanded(wanted)
+    try:
+        folder = locate.hub_folder(spec, wanted, PATTERNS, "config")
+        if not weights:
+            return folder
+        known = _facts_in(spec, folder, file)
+        lacking = [
+            name
+            for name in known.index
+            if name not in (*known.held, *UNUSED) and (folder / name / "config.json").is_file()
+        ]
+        return locate.hub_folder(spec, wanted, (*PATTERNS, *(f"{name}/{_ending(spec)}" for name in lacking)), "config")
+    except InputError as error:
+        raise InputError(f"model.path={file} needs the configuration of its pipeline: {error}") from error
+
+
+def fingerprint(spec: Spec) -> str:
+    """What the model's weights are, as short text; of a single file it and what goes with it."""
+    file = single_files.given(spec)
+    if file is None:
+        return locate.fingerprint(spec)
+    folder = place(spec, weights=False)
+    hub_id = single_files.configuration(spec, file) if "snapshots" in folder.parts else None
+    return f"{locate.content(file)}+{locate.identity(folder, hub_id)}"
 
 
 def facts(spec: Spec) -> Facts:
@@ -64,10 +104,14 @@ def facts(spec: Spec) -> Facts:
 
 
 def _facts(spec: Spec) -> Facts:
-    folder = place(spec, weights=False)
+    return _facts_in(spec, place(spec, weights=False), single_files.given(spec))
+
+
+def _facts_in(spec: Spec, folder: Path, file: Path | None) -> Facts:
     index = read_json(folder / "model_index.json")
     family = families.family_of(index.get("_class_name"), str(folder / "model_index.json"))
-    _check_parts(spec, folder, index, (family.network, family.vae, "scheduler"))
+    held = () if file is None else single_files.held(file, index, family)
+    _check_parts(spec, folder, index, (family.network, family.vae, "scheduler"), file, held)
     noise = read_json(folder / "scheduler" / "scheduler_config.json")
     kind = index["scheduler"][1]
     if kind not in families.SCHEDULERS:
@@ -76,6 +120,8 @@ def _facts(spec: Spec) -> Facts:
             f"{nearest(str(kind), families.SCHEDULERS)}"
         )
     network = read_json(folder / family.network / "config.json")
+    if file is not None:
+        single_files.check_network(file, index[family.network][1], network)
     vae = read_json(folder / family.vae / "config.json")
     downscale = downscale_of(vae)
     side = family.side or network.get("sample_size") or 64
@@ -93,7 +139,8 @@ def _facts(spec: Spec) -> Facts:
     if spec.get("gguf"):
         _check_gguf(spec)
     noise = {**noise, "_class_name": kind}
-    return Facts(folder, index, family, (height, width), downscale, channels, noise, ways, frames, prior)
+    size = (height, width)
+    return Facts(folder, index, family, size, downscale, channels, noise, ways, frames, prior, file, held)
 
 
 def _check_gguf(spec: Spec) -> None:
@@ -142,8 +189,18 @@ def _frames(spec: Spec, vae: Mapping[str, Any]) -> families.Frames:
     return families.Frames(number, (number - 1) // each + 1, which)
 
 
-def _check_parts(spec: Spec, folder: Path, index: Mapping[str, Any], needed: Sequence[str]) -> None:
-    """Every part that is named is of diffusers or transformers and there, its weights in whole .safetensors files."""
+def _check_parts(
+    spec: Spec,
+    folder: Path,
+    index: Mapping[str, Any],
+    needed: Sequence[str],
+    single: Path | None = None,
+    held: Sequence[str] = (),
+) -> None:
+    """Every part that is named is of diffusers or transformers and there, its weights in whole .safetensors files.
+
+    Those of the parts that are `held` are in the file `single`.
+    """
     for name, entry in index.items():
         if not isinstance(entry, list) or name in UNUSED or entry[:1] == [None]:
             continue
@@ -155,10 +212,11 @@ def _check_parts(spec: Spec, folder: Path, index: Mapping[str, Any], needed: Seq
         part = folder / name
         if not part.is_dir():
             raise InputError(f"model {spec.get('name')}: {folder} has no {name}/, which its model_index.json names")
-        if (part / "config.json").is_file() and "snapshots" not in part.parts:
-            files = sorted(part.glob(f"*.{spec['variant']}*.safetensors" if spec.get("variant") else "*.safetensors"))
+        if (part / "config.json").is_file() and "snapshots" not in part.parts and name not in held:
+            files = sorted(part.glob(_ending(spec)))
             if not files and not (name.startswith("tokenizer") or "processor" in name or "extractor" in name):
-                raise InputError(f"model {spec.get('name')}: {part} has no .safetensors file of weights")
+                neither = "" if single is None else f", and {single.name} holds none of it"
+                raise InputError(f"model {spec.get('name')}: {part} has no .safetensors file of weights{neither}")
             for file in files:
                 safetensors_shapes(file)
     for name in needed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from harness.errors import InputError
 from harness.knob_paths import expanded
 from harness.models import pickles
 from harness.models.base import Spec
-from harness.models.networks import naming, quiet, whole
+from harness.models.networks import comparing, filled, naming, quiet, whole
 from harness.models.pipeline_files import NORMALIZER, UNUSED, Facts
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, de
     kind = getattr(diffusers, known.index["_class_name"])
     takes = inspect.signature(kind.__init__).parameters
     with quiet(), pickles.weights_only():
+        single = _read(known.file) if known.file else {}
         given = {
-            name: _part(spec, folder, known, name, entry, dtype) for name, entry in known.index.items() if name in takes
+            name: _part(spec, folder, known, name, entry, dtype, single)
+            for name, entry in known.index.items()
+            if name in takes
         }
         given.update({name: None for name in takes if name not in given and name in ("safety_checker",)})
         if "add_watermarker" in takes:
@@ -42,7 +46,17 @@ def load_pipeline(spec: Spec, folder: Path, known: Facts, dtype: torch.dtype, de
         return pipe.to(device)
 
 
-def _part(spec: Spec, folder: Path, known: Facts, name: str, entry: Any, dtype: torch.dtype) -> Any:
+def _read(file: Path) -> dict[str, Any]:
+    """The tensors of a single file by their names."""
+    from safetensors.torch import load_file
+
+    with naming(str(file)):
+        return load_file(file)
+
+
+def _part(
+    spec: Spec, folder: Path, known: Facts, name: str, entry: Any, dtype: torch.dtype, single: Mapping[str, Any]
+) -> Any:
     """One part, or the plain setting that the index has by this name."""
     if not isinstance(entry, list) or len(entry) != 2:
         return entry
@@ -52,6 +66,8 @@ def _part(spec: Spec, folder: Path, known: Facts, name: str, entry: Any, dtype: 
     with naming(name):
         if not issubclass(kind, networks):
             return kind.from_pretrained(folder / name, local_files_only=True)
+        if name in known.held:
+            return _of_single_file(known, folder, name, kind, dtype, single)
         if spec.get("gguf") and name == known.family.network:
             return _of_gguf(spec, folder / name, kind, dtype)
         own = {
@@ -63,6 +79,27 @@ def _part(spec: Spec, folder: Path, known: Facts, name: str, entry: Any, dtype: 
             "ignore_mismatched_sizes": True,  # `whole` refuses them
         }
         return whole(kind.from_pretrained(folder / name, **own), name)
+
+
+def _of_single_file(
+    known: Facts, folder: Path, name: str, kind: Any, dtype: torch.dtype, single: Mapping[str, Any]
+) -> Any:
+    """A network of the single file, every weight of it from there, made by the configuration in the folder."""
+    from diffusers import pipelines
+    from diffusers.loaders.single_file import load_single_file_sub_model
+
+    assert known.file is not None
+    how = {"torch_dtype": dtype, "local_files_only": True}
+    tensors = dict(single)  # what is converted is taken out of it
+    read = getattr(kind, "from_single_file", None)
+    if read is not None:
+        with comparing(folder, known.file, name, kind):
+            made = read(tensors, config=str(folder), subfolder=name, **how)
+    else:  # a text encoder, for which diffusers has no other function
+        library, made_of = known.index[name]
+        where = {"cached_model_config_path": str(folder), "pipelines": pipelines, "is_pipeline_module": False}
+        made = load_single_file_sub_model(library, made_of, name, tensors, **where, **how)
+    return filled(made, known.file, name)
 
 
 def _of_gguf(spec: Spec, folder: Path, kind: Any, dtype: torch.dtype) -> Any:

@@ -12,13 +12,13 @@ from harness.knob_paths import expanded
 from harness.models import adapters, families, locate, switches, training_noise
 from harness.models.base import STOCK, Kind, Model, Spec, built, dtype_of
 from harness.models.guidance import Guidance
-from harness.models.pipeline_files import Facts, facts, place, prior_spec
+from harness.models.pipeline_files import Facts, facts, fingerprint, place, prior_spec
 from samplers.core.levels import NoiseLevels, Process, RectifiedFlow
 
 KEYS = (
     "name", "kind", "path", "variant", "revision", "height", "width", "max_sequence_length", "guidance",
     "default_data", "default_cfg", "default_precision", "pixel_range", "auto_schedule", "prior", "num_frames", "frame",
-    "gguf",
+    "gguf", "config",
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ class Pipeline(Kind):
         return fitted
 
     def fingerprint(self, spec: Spec) -> str:
-        own = locate.fingerprint(spec)
+        own = fingerprint(spec)
         if spec.get("gguf"):
             own = f"{own}+{locate.content(expanded(spec['gguf']))}"
         return f"{own}+{locate.fingerprint(prior_spec(spec))}" if spec.get("prior") else own
