@@ -23,7 +23,7 @@ from harness.store.records import Store
 from harness.store.upkeep import SLICE, compact_if_large
 
 LOOK_S = 1.0  # between two looks at what others are running
-LOOK_AFTER = 100  # files that a sweep writes between two looks at how many there are
+LOOK_AFTER = SLICE  # files that a sweep writes between two looks at how many there are: as many as it puts together
 
 
 def run_shared(

@@ -22,7 +22,9 @@ from harness.store.schema import TABLES
 
 LARGE = 1000  # files of cells, from which on a sweep compacts: while it runs, and when it ends
 FEW = 10_000  # cells: a sweep puts files of fewer together, and leaves a larger one as it is
-SLICE = 100  # files that it puts together at one time while it runs: a second or two, for which all writers wait
+# Files that it puts together at one time while it runs: half a second, for which all writers wait. Workers that end
+# their cells meanwhile begin the next ones at one moment, and end them so as well: longer waits make them a crowd.
+SLICE = 25
 
 
 # ------------------------------------------------------------------------------------------------------- compaction
@@ -51,8 +53,10 @@ def compact_if_large(store: Store, most: int | None = None) -> int:
 
     Larger files stay as they are: neither memory nor time grow with what was recorded long ago.
     """
-    large = store.place.lockable and len(store.files("cells")) >= LARGE
-    return compact(store, FEW, LARGE, most) if large else 0
+    done, before = 0, -1
+    while store.place.lockable and (count := len(store.files("cells"))) >= LARGE and count != before:
+        done, before = done + compact(store, FEW, LARGE, most), count  # `most` at a time: others get their turn between
+    return done
 
 
 def _compact(store: Store, few: int | None, most: int | None) -> int:
