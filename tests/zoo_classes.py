@@ -10,6 +10,7 @@ signature asks for. "CLASS with …" has an adapter in it. What cannot run a pla
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,10 +19,13 @@ from typing import Any, NamedTuple
 
 import diffusers
 import torch
+import transformers
 import zoo
 import zoo_adapters
 import zoo_models
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
 
+from harness.embedded import nets
 from harness.models import lycoris
 from samplers.hosts.diffusers import PlanScheduler
 
@@ -117,6 +121,51 @@ def _controls_flux() -> dict[str, Any]:
     return _controls_of("flux", "FluxControlNetModel")
 
 
+def _controls_z(channels: int) -> Callable[[], dict[str, Any]]:
+    """A control network of the tiny Z-Image, whose joints begin with zeros as well."""
+
+    def made_of() -> dict[str, Any]:
+        told = zoo_models.pipeline("z_image").transformer.config
+        kept = {name: told[name] for name in ("dim", "n_refiner_layers", "n_heads", "n_kv_heads")}
+        places = {"control_layers_places": [0], "control_refiner_layers_places": [0]}
+        control = diffusers.ZImageControlNetModel(**places, control_in_dim=channels, **kept)
+        for name, parameter in control.named_parameters():
+            if "before_proj" in name or "after_proj" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        return {"controlnet": control}
+
+    return made_of
+
+
+def _shown_first_frame() -> dict[str, Any]:
+    """A Wan that sees the first frame by its latents, a mask of them and the image's own embedding."""
+    told = dict(zoo_models.pipeline("wan").transformer.config)
+    inner = told["num_attention_heads"] * told["attention_head_dim"]
+    sees = {"in_channels": 4 + 4 + 4, "image_dim": zoo_models.WIDTH, "added_kv_proj_dim": inner}
+    sight = zoo_models._sight()
+    return {
+        "transformer": diffusers.WanTransformer3DModel.from_config({**told, **sees}),
+        "image_encoder": sight["image_encoder"],
+        "image_processor": sight["feature_extractor"],
+    }
+
+
+def _reads_pictures() -> dict[str, Any]:
+    """What reads a prompt and a picture in one; and the source, which the pipeline makes a megapixel, is made small."""
+    pipeline_qwenimage_edit.calculate_dimensions = lambda area, ratio: (zoo.SIZE, zoo.SIZE, None)
+    tokenizer = nets.tokenizer()
+    words = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(words)})
+    config = copy.deepcopy(zoo_models.pipeline("qwen_image").text_encoder.config)
+    config.text_config.vocab_size = len(tokenizer)
+    for knob, word in zip(("image", "video", "vision_start", "vision_end"), words, strict=False):
+        setattr(config, f"{knob}_token_id", tokenizer.convert_tokens_to_ids(word))
+    sees = transformers.Qwen2VLImageProcessor(min_pixels=28**2, max_pixels=56**2)
+    processor = transformers.Qwen2VLProcessor(sees, tokenizer, transformers.Qwen2VLVideoProcessor())
+    encoder = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    return {"text_encoder": encoder, "tokenizer": tokenizer, "processor": processor}
+
+
 def _two_latents() -> dict[str, Any]:
     return {"transformer": zoo_models._told_transformer(32)}
 
@@ -173,7 +222,8 @@ def _told_no_guidance() -> dict[str, Any]:
 _PAG = {"pag_scale": 2.0}
 _UNION = {"control_mode": [0], "control_image": [zoo._image(3, "control")]}
 _TAUGHT = {"prompt": [f"a red {zoo_adapters.WORD}"] * 3}
-_LOOKING = {"ip_adapter_image": diffusers.utils.pt_to_pil(zoo._image(1, "prompt") * 2 - 1)[0]}
+_PICTURE = diffusers.utils.pt_to_pil(zoo._image(1, "prompt") * 2 - 1)[0]
+_LOOKING = {"ip_adapter_image": _PICTURE}
 _BOTH = {"image": [zoo._image(3, "control"), zoo._image(3, "image")]}
 _BOTH_FLUX = {"control_image": _BOTH["image"], "controlnet_conditioning_scale": [1.0, 0.5]}
 _BOTH_T2I = {**_BOTH, "adapter_conditioning_scale": [1.0, 0.5]}
@@ -234,9 +284,12 @@ MADE: dict[str, Made] = {
     "QwenImagePipeline": Made("qwen_image"),
     "QwenImageImg2ImgPipeline": Made("qwen_image"),
     "QwenImageInpaintPipeline": Made("qwen_image"),
+    "QwenImageEditPipeline": Made("qwen_image", _reads_pictures, {"image": [_PICTURE] * 3}),
     "ZImagePipeline": Made("z_image"),
     "ZImageImg2ImgPipeline": Made("z_image"),
     "ZImageInpaintPipeline": Made("z_image"),
+    "ZImageControlNetPipeline": Made("z_image", _controls_z(4)),
+    "ZImageControlNetInpaintPipeline": Made("z_image", _controls_z(4 + 1 + 4)),
     "PixArtAlphaPipeline": Made("pixart", call={"use_resolution_binning": False}),
     "PixArtSigmaPipeline": Made("pixart", call={"use_resolution_binning": False}),
     "PixArtSigmaPAGPipeline": Made("pixart", lambda: _FIRST, {**_PAG, "use_resolution_binning": False}),
@@ -254,7 +307,10 @@ MADE: dict[str, Made] = {
     "Kandinsky3Pipeline": Made("kandinsky3", call={"height": 64, "width": 64}, stock=_DRAWING),
     "Kandinsky3Img2ImgPipeline": Made("kandinsky3", stock=_DRAWING),
     "WanPipeline": Made("wan"),
+    # One image for every prompt, which is all that it takes; the text is of the length that its network counts on.
+    "WanImageToVideoPipeline": Made("wan", _shown_first_frame, {"image": _PICTURE, "max_sequence_length": 512}),
     "LTXPipeline": Made("ltx"),
+    "LTXImageToVideoPipeline": Made("ltx"),
     "StableDiffusionXLControlNetUnionPipeline": Made("sdxl", _controls_union, _UNION),
     "StableDiffusionXLControlNetUnionImg2ImgPipeline": Made("sdxl", _controls_union, _UNION),
     "StableDiffusionXLControlNetUnionInpaintPipeline": Made("sdxl", _controls_union, _UNION),
@@ -473,11 +529,13 @@ def table(rows: Mapping[str, str]) -> str:
     lines += [f"| `{name}` | {kind.removesuffix('Scheduler')} | {why} |" for name, (kind, why) in CANNOT.items()]
     lines += [
         "",
-        "Read in their files and not built: Cosmos 1 and 2 (they write into their scheduler), LTX with a time a token,",
-        "OmniGen (its time runs the other way), LEDITS++, SAG, pix2pix-zero and CycleDiffusion (they work inside their",
-        "solver), `DDIMPipeline` (`eta=`). `ChromaInpaintPipeline` fails by itself in diffusers 0.42, for it asks its",
-        "network's configuration for `guidance_embeds`, which Chroma's has not: here that says no. In sweeps `inpaint`",
-        "is the harness's own over `ChromaPipeline`, which needs no such word.",
+        "Read in their files and not built: Cosmos 1 and 2 (they write into their scheduler), `LTXConditionPipeline`",
+        "(its scheduler steps every token from a time of its own), OmniGen (its time runs the other way), LEDITS++,",
+        "SAG, pix2pix-zero and CycleDiffusion (they work inside their solver), `DDIMPipeline` (`eta=`).",
+        "`ChromaInpaintPipeline` fails by itself in diffusers 0.42, for it asks its network's configuration for",
+        "`guidance_embeds`, which Chroma's has not: here that says no. In sweeps `inpaint` is the harness's own over",
+        "`ChromaPipeline`, which needs no such word. `QwenImageEditPipeline` makes every source a megapixel: here it",
+        "is as small as the rest. `WanImageToVideoPipeline` takes one image for all prompts of a call.",
     ]
     return "\n".join(lines) + "\n"
 
