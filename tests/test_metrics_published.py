@@ -289,10 +289,21 @@ def instruct_blip(tmp_path_factory) -> Path:
 
 
 def test_vqa_score_is_the_probability_of_the_answer(make_context, world_data, images, instruct_blip):
-    """exp(−loss) of transformers' own model, an image at a time: what the authors' package returns."""
+    """exp(−loss) of transformers' own model, an image at a time, resized and cut as the authors' package does it."""
+    from torchvision import transforms
     from transformers import AutoProcessor, InstructBlipForConditionalGeneration
 
+    images = images[:, :, 8:49]
     row = measured("vqa_score", make_context, images, world_data, path=str(instruct_blip))
+    # instructblip_model.py of t2v-metrics 3.0
+    prepared = transforms.Compose(
+        [
+            transforms.Resize(32, interpolation=transforms.functional.InterpolationMode.BICUBIC),
+            transforms.CenterCrop((32, 32)),
+            transforms.ToTensor(),
+            transforms.Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ]
+    )
     net = InstructBlipForConditionalGeneration.from_pretrained(instruct_blip).eval()
     processor = AutoProcessor.from_pretrained(instruct_blip)
     labels = processor.tokenizer("yes", return_tensors="pt")["input_ids"]
@@ -302,6 +313,7 @@ def test_vqa_score_is_the_probability_of_the_answer(make_context, world_data, im
         question = f'Question: Does this figure show "{prompt}"? Please answer yes or no.'
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())
         given = processor(images=picture, text=question, return_tensors="pt")
+        given["pixel_values"] = prepared(picture)[None]
         with torch.inference_mode():
             theirs.append(float((-net(**given, labels=labels).loss).exp()))
     assert np.allclose(row["values"], theirs, rtol=1e-3) and np.ptp(theirs) > 0
