@@ -21,37 +21,93 @@ from harness.embedded import nets
 SECOND = 24  # width of SDXL's second text: diffusers tells the two encoders of a file apart by their widths
 
 
+def _second_clip() -> Any:
+    vocabulary = len(nets.tokenizer())
+    config = transformers.CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=SECOND,
+        intermediate_size=2 * SECOND,
+        num_hidden_layers=10,  # the tenth is what SDXL is known by
+        num_attention_heads=2,
+        max_position_embeddings=nets.CONTEXT,
+        hidden_act="gelu",
+        projection_dim=SECOND,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+    return transformers.CLIPTextModelWithProjection(config)
+
+
 def sdxl() -> Any:
     """An SDXL whose parts have the shapes by which diffusers knows a checkpoint of it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vocabulary = len(nets.tokenizer())
-        second = transformers.CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=SECOND,
-            intermediate_size=2 * SECOND,
-            num_hidden_layers=10,  # the tenth is what it is known by
-            num_attention_heads=2,
-            max_position_embeddings=nets.CONTEXT,
-            hidden_act="gelu",
-            projection_dim=SECOND,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-            pad_token_id=vocabulary - 1,
-        )
+        words = zoo_models._words(text_encoder=zoo_models._clip(), text_encoder_2=_second_clip())
         unet = zoo_models._xl_unet(
             cross_attention_dim=zoo_models.WIDTH + SECOND, projection_class_embeddings_input_dim=6 * 4 + SECOND
         )
-        pipe = zoo._sdxl(
-            "StableDiffusionXLPipeline",
-            unet=unet,
-            vae=tiny.pipeline("sd1").vae,
-            text_encoder=zoo_models._clip(),
-            text_encoder_2=transformers.CLIPTextModelWithProjection(second),
-            tokenizer=nets.tokenizer(),
-            tokenizer_2=nets.tokenizer(),
-        )
+        pipe = zoo._sdxl("StableDiffusionXLPipeline", unet=unet, vae=tiny.pipeline("sd1").vae, **words)
     return zoo._quiet(pipe)
+
+
+def sd3() -> Any:
+    """A Stable Diffusion 3 with its three text encoders, of three widths."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = diffusers.SD3Transformer2DModel(
+            sample_size=zoo.SIZE // 2,
+            patch_size=2,
+            in_channels=16,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=2 * SECOND,
+            caption_projection_dim=16,
+            pooled_projection_dim=zoo_models.WIDTH + SECOND,
+            out_channels=16,
+            pos_embed_max_size=zoo.SIZE // 2,
+        )
+        config = transformers.T5Config(
+            vocab_size=len(nets.tokenizer()), d_model=2 * SECOND, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+        )
+        first = zoo_models._clip(True)
+        first.text_projection.weight.data = torch.eye(zoo_models.WIDTH)  # which its files do not hold
+        encoders = {"text_encoder": first, "text_encoder_2": _second_clip()}
+        words = zoo_models._words(**encoders, text_encoder_3=transformers.T5EncoderModel(config))
+        return zoo._quiet(zoo._sd3("StableDiffusion3Pipeline", transformer=transformer, **words))
+
+
+def sd3_tensors(pipe: diffusers.StableDiffusion3Pipeline) -> dict[str, Tensor]:
+    """The weights of `sd3` but for its VAE under the names of sd3_medium_incl_clips_t5xxlfp16.safetensors."""
+    state, held = dict(pipe.transformer.state_dict()), {}
+    block = "transformer_blocks.0."
+    for side, names in (("x", ("to_q", "to_k", "to_v")), ("context", ("add_q_proj", "add_k_proj", "add_v_proj"))):
+        for end in ("weight", "bias"):
+            three = [state.pop(f"{block}attn.{name}.{end}") for name in names]
+            held[f"joint_blocks.0.{side}_block.attn.qkv.{end}"] = torch.cat(three)
+    renamed = {
+        "pos_embed.pos_embed": "pos_embed", "pos_embed.proj": "x_embedder.proj", "norm_out.linear":
+        "final_layer.adaLN_modulation.1", "proj_out": "final_layer.linear", f"{block}attn.to_out.0":
+        "joint_blocks.0.x_block.attn.proj", f"{block}norm1.linear": "joint_blocks.0.x_block.adaLN_modulation.1",
+        f"{block}norm1_context.linear": "joint_blocks.0.context_block.adaLN_modulation.1",
+        f"{block}ff.net.0.proj": "joint_blocks.0.x_block.mlp.fc1", f"{block}ff.net.2": "joint_blocks.0.x_block.mlp.fc2",
+        "time_text_embed.timestep_embedder.linear_": "t_embedder.mlp.",
+        "time_text_embed.text_embedder.linear_": "y_embedder.mlp.",
+    }  # fmt: skip
+    for name, value in state.items():
+        if name.startswith((f"{block}norm1_context", "norm_out")):  # shift and scale in the other order
+            value = torch.cat(value.chunk(2)[::-1])
+        for new, old in renamed.items():
+            name = name.replace(new, old)
+        held[name.replace("mlp.1.", "mlp.0.")] = value
+    found = {f"model.diffusion_model.{name}": value for name, value in held.items()}
+    encoders = {"clip_l": pipe.text_encoder, "clip_g": pipe.text_encoder_2, "t5xxl": pipe.text_encoder_3}
+    for name, encoder in encoders.items():
+        found |= {f"text_encoders.{name}.transformer.{key}": value for key, value in encoder.state_dict().items()}
+    for lacking in ("clip_l.transformer.text_projection.weight", "t5xxl.transformer.encoder.embed_tokens.weight"):
+        del found[f"text_encoders.{lacking}"]
+    return found
 
 
 def sdxl_tensors(pipe: diffusers.StableDiffusionXLPipeline) -> dict[str, Tensor]:

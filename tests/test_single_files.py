@@ -29,13 +29,18 @@ FEW += ["model=pipeline", "model.height=32", "model.width=32", "cfg=3", "sampler
 def places(tmp_path_factory):
     """Of each model the folder, its file, and a folder that has of the file's parts no weights."""
     top = tmp_path_factory.mktemp("single")
-    pipes = {"sdxl": made_files.sdxl(), "flux": zoo_models.pipeline("flux"), "z_image": zoo_models.pipeline("z_image")}
+    pipes = {"sdxl": made_files.sdxl(), "sd3": made_files.sd3()}
+    pipes |= {name: zoo_models.pipeline(name) for name in ("flux", "z_image")}
     tensors = {
+        "sd3": made_files.sd3_tensors(pipes["sd3"]),
         "sdxl": made_files.sdxl_tensors(pipes["sdxl"]),
         "flux": dict(pipes["flux"].transformer.state_dict()),  # in the names of diffusers
         "z_image": made_files.z_image_tensors(pipes["z_image"].transformer),
     }
-    in_file = {"sdxl": ("unet", "vae", "text_encoder", "text_encoder_2")}
+    in_file = {
+        "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
+        "sd3": ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3"),
+    }
     found = {}
     for name, pipe in pipes.items():
         folder, beside = top / name, top / f"{name}_beside"
@@ -62,7 +67,7 @@ def latents(path, results, *words):
     return session._generator(asked, session._model(asked)).batch([0, 1]).latents
 
 
-@pytest.mark.parametrize("name", ["sdxl", "flux", "z_image"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "z_image"])
 def test_networks_of_a_single_file_are_those_of_the_folder(places, tmp_path, name):
     """Weight by weight, in an original layout and in diffusers' own, and in what a cell makes of them."""
     folder, file, beside = places[name]
