@@ -178,12 +178,12 @@ def check_single_file(path: Path, shapes: Shapes, other_vae: bool) -> None:
     if not holds(UNET):
         raise InputError(
             f"model.path={path} is not a checkpoint of Stable Diffusion 1.x or 2.x: no UNet ({UNET}*) is among its "
-            f"{len(shapes)} tensors ({listed(sorted(shapes)) or 'none'})"
+            f"{len(shapes)} tensors ({listed(sorted(shapes)) or 'none'}); files of other models are for model=pipeline"
         )
     if not holds(TEXT):
         raise InputError(
             f"model.path={path} holds no text encoder ({TEXT}*): take a checkpoint with one, or the folder of a "
-            "diffusers pipeline"
+            "diffusers pipeline; files of other models (SDXL, Stable Diffusion 3, FLUX) are for model=pipeline"
         )
     if not holds(VAE) and not other_vae:
         raise InputError(
