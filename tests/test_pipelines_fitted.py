@@ -319,6 +319,8 @@ def _holds(file, pipe, layers):
     ("name", "said"),
     [
         ("lora_unet_mid_block.oft_blocks", "holds oft_blocks: of LyCORIS, LoRA, LoCon, LoHa and LoKr are read"),
+        ("lora_unet_mid_block.dora_scale", "holds dora_scale: of LyCORIS"),
+        ("lora_unet_mid_block.lora_mid.weight", "holds lora_mid: of LyCORIS"),
         ("lora_unet_elsewhere.lokr_w1", "changes lora_unet_elsewhere, which this pipeline has not"),
     ],
 )

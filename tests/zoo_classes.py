@@ -188,6 +188,12 @@ def _lora(model: str) -> Callable[[Any, Path], None]:
     return put_in
 
 
+def _locon(pipe: Any, top: Path) -> None:
+    zoo_adapters.locon(top / "own.safetensors", zoo_models.pipeline("sd").unet)
+    pipe.load_lora_weights(str(top), weight_name="own.safetensors", adapter_name="own")
+    pipe.set_adapters(["own"], [0.7])
+
+
 def _lycoris(kind: str) -> Callable[[Any, Path], None]:
     def put_in(pipe: Any, top: Path) -> None:
         zoo_adapters.lycoris(top / "own.safetensors", zoo_models.pipeline("sd").unet, kind)
@@ -337,6 +343,7 @@ MADE: dict[str, Made] = {
     "StableDiffusionXLPipeline with a LoRA": Made("sdxl", adapted=_lora("sdxl")),
     "StableDiffusion3Pipeline with a LoRA": Made("sd3", adapted=_lora("sd3")),
     "FluxPipeline with a LoRA": Made("flux", adapted=_lora("flux")),
+    "StableDiffusionPipeline with a LoCon": Made("sd", adapted=_locon),
     "StableDiffusionPipeline with a LoHa": Made("sd", adapted=_lycoris("loha")),
     "StableDiffusionPipeline with a LoKr": Made("sd", adapted=_lycoris("lokr")),
     "StableDiffusionPipeline with a textual inversion": Made("sd", call=_TAUGHT, adapted=_inverted),
@@ -387,7 +394,7 @@ def class_of(name: str) -> str:
 
 
 def needs_peft(name: str) -> bool:
-    return name.endswith(("LoRA", "LoHa", "LoKr"))
+    return name.endswith(("LoRA", "LoCon", "LoHa", "LoKr"))
 
 
 def _with_parts(base: Any, kind: Any, parts: Callable[[], Mapping[str, Any]]) -> Any:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 READ = (*LOHA, *LOKR, "alpha")
-OTHERS = ("oft_blocks", "oft_diag", "on_input", "diff", "diff_b", "w_norm", "b_norm")  # what neither library reads
+# What neither library reads; of a magnitude (DoRA) diffusers says in its log alone that it leaves it out.
+OTHERS = ("oft_blocks", "oft_diag", "on_input", "diff", "diff_b", "w_norm", "b_norm", "dora_scale", "lora_mid")
 # How names of a part of a pipeline begin, the longer ones first.
 BEGINNINGS = {
     "lora_unet_": "unet", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te_": "text_encoder",
@@ -36,7 +37,7 @@ SGM = {
 
 def check(file: Path) -> bool:
     """Whether a file holds LoHa or LoKr, by its header. InputError for what of LyCORIS nobody here reads."""
-    ends = {name.rpartition(".")[2] for name in safetensors_shapes(file)}
+    ends = {name.removesuffix(".weight").rpartition(".")[2] for name in safetensors_shapes(file)}
     found = bool(ends & {*LOHA, *LOKR})
     other = sorted(ends.intersection(OTHERS) or (ends.difference(READ) if found else ()))
     if other:
