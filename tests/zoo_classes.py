@@ -23,7 +23,7 @@ import transformers
 import zoo
 import zoo_adapters
 import zoo_models
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_inpaint
 
 from harness.embedded import nets
 from harness.models import lycoris
@@ -152,7 +152,8 @@ def _shown_first_frame() -> dict[str, Any]:
 
 def _reads_pictures() -> dict[str, Any]:
     """What reads a prompt and a picture in one; and the source, which the pipeline makes a megapixel, is made small."""
-    pipeline_qwenimage_edit.calculate_dimensions = lambda area, ratio: (zoo.SIZE, zoo.SIZE, None)
+    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_inpaint):
+        module.calculate_dimensions = lambda area, ratio: (zoo.SIZE, zoo.SIZE, None)
     tokenizer = nets.tokenizer()
     words = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>")
     tokenizer.add_special_tokens({"additional_special_tokens": list(words)})
@@ -291,6 +292,7 @@ MADE: dict[str, Made] = {
     "QwenImageImg2ImgPipeline": Made("qwen_image"),
     "QwenImageInpaintPipeline": Made("qwen_image"),
     "QwenImageEditPipeline": Made("qwen_image", _reads_pictures, {"image": [_PICTURE] * 3}),
+    "QwenImageEditInpaintPipeline": Made("qwen_image", _reads_pictures, {"image": [_PICTURE] * 3}),
     "ZImagePipeline": Made("z_image"),
     "ZImageImg2ImgPipeline": Made("z_image"),
     "ZImageInpaintPipeline": Made("z_image"),
@@ -541,8 +543,9 @@ def table(rows: Mapping[str, str]) -> str:
         "SAG, pix2pix-zero and CycleDiffusion (they work inside their solver), `DDIMPipeline` (`eta=`).",
         "`ChromaInpaintPipeline` fails by itself in diffusers 0.42, for it asks its network's configuration for",
         "`guidance_embeds`, which Chroma's has not: here that says no. In sweeps `inpaint` is the harness's own over",
-        "`ChromaPipeline`, which needs no such word. `QwenImageEditPipeline` makes every source a megapixel: here it",
-        "is as small as the rest. `WanImageToVideoPipeline` takes one image for all prompts of a call.",
+        "`ChromaPipeline`, which needs no such word. The editing pipelines of Qwen-Image make every source a megapixel:",
+        "here it is as small as the rest; `QwenImageEditPlusPipeline` takes one prompt a call and was not built.",
+        "`WanImageToVideoPipeline` takes one image for all prompts of a call.",
     ]
     return "\n".join(lines) + "\n"
 
