@@ -543,9 +543,9 @@ def table(rows: Mapping[str, str]) -> str:
         "SAG, pix2pix-zero and CycleDiffusion (they work inside their solver), `DDIMPipeline` (`eta=`).",
         "`ChromaInpaintPipeline` fails by itself in diffusers 0.42, for it asks its network's configuration for",
         "`guidance_embeds`, which Chroma's has not: here that says no. In sweeps `inpaint` is the harness's own over",
-        "`ChromaPipeline`, which needs no such word. The editing pipelines of Qwen-Image make every source a megapixel:",
-        "here it is as small as the rest; `QwenImageEditPlusPipeline` takes one prompt a call and was not built.",
-        "`WanImageToVideoPipeline` takes one image for all prompts of a call.",
+        "`ChromaPipeline`, which needs no such word. The editing pipelines of Qwen-Image make every source a",
+        "megapixel: here it is as small as the rest; `QwenImageEditPlusPipeline` takes one prompt a call and was",
+        "not built. `WanImageToVideoPipeline` takes one image for all prompts of a call.",
     ]
     return "\n".join(lines) + "\n"
 
