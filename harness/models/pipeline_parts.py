@@ -98,7 +98,7 @@ def _of_single_file(
     else:  # a text encoder, for which diffusers has no other function
         library, made_of = known.index[name]
         where = {"cached_model_config_path": str(folder), "pipelines": pipelines, "is_pipeline_module": False}
-        made = load_single_file_sub_model(library, made_of, name, tensors, **where, **how)
+        made: Any = load_single_file_sub_model(library, made_of, name, tensors, **where, **how)
         made.tie_weights()  # files of T5 hold the one table that two of its layers share once
     return filled(made, known.file, name)
 
