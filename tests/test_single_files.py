@@ -239,3 +239,9 @@ def test_what_diffusers_reads_no_single_file_of_is_said():
             reads = single_file_model._get_single_file_loadable_mapping_class(kind) is not None
             assert reads == (kind.__name__ in single_files.READ), kind
             assert reads or f"`{kind.__name__}`" in page, kind
+
+
+def test_the_later_knob_changes_no_id(places):
+    """Cells of pipelines in folders were recorded before there was model.config."""
+    folder, file, beside = places["flux"]
+    assert "config" not in cell(folder).model and cell(file, f"model.config={beside}").model["config"] == str(beside)

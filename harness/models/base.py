@@ -216,6 +216,9 @@ class Model(ABC):
 class Kind(ABC):
     """What is known of a kind of model from a spec alone. A sweep asks it before any process has loaded torch."""
 
+    # Knobs that came when cells had been recorded: at null they are left out of a cell, whose id stays what it was.
+    later: tuple[str, ...] = ()
+
     @abstractmethod
     def check(self, spec: Spec, task: str | None = None) -> Any:
         """InputError for everything that can be wrong with a model before it is loaded, and for this task.

@@ -53,8 +53,9 @@ def ask(
 
 def _ask(values: Mapping[str, Any], once: Once, machine: Machine) -> Cell:
     check_knobs(values)
-    task, model = TaskSpec(values["task"]), ModelSpec(knob_paths.found("model", values["model"]))
-    kind = kind_of(model)
+    task, given = TaskSpec(values["task"]), ModelSpec(knob_paths.found("model", values["model"]))
+    kind = kind_of(given)
+    model = ModelSpec({knob: value for knob, value in given.items() if value is not None or knob not in kind.later})
     once(kind.check, model, task.name)
     guidance = _guidance(values, model)
     fingerprint = once(kind.fingerprint, model)

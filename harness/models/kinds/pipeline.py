@@ -23,6 +23,8 @@ KEYS = (
 
 
 class Pipeline(Kind):
+    later = ("config",)
+
     def check(self, spec: Spec, task: str | None = None) -> Facts:
         for key in spec:
             if key not in KEYS:
