@@ -150,3 +150,14 @@ def test_a_running_sweep_puts_a_slice_together_and_reads_nothing_of_large_files(
         assert store.versions() == before and len(store.images()) == 32
         assert len(store.files("cells")) == files
     assert read and layout.record("cells", "compacted-000001") not in read
+
+
+def test_no_number_is_given_again_however_many_compactions_come_between_two_writes(store):
+    """The names of earlier numbers are gone then, and the files that have them are not."""
+    for first in range(0, 8, 2):
+        group(store, first, first + 1)
+    other = Store(store.place)
+    for _ in range(3):
+        compact(other, most=2)
+    group(store, 8, 9)
+    assert len(store.recorded()) == 10

@@ -40,7 +40,8 @@ def last(place: Place, tables: Collection[str] = tuple(TABLES)) -> int:
 
 def reserve(place: Place, after: int | None = None) -> int:
     """A number that nobody else has or had. `after`: the last one known, where nothing need be listed."""
-    number = last(place) if after is None else after
+    # What a compaction has forgotten is no name any more, and may be the name of a file all the same.
+    number = last(place) if after is None else max(after, _last_compacted(place))
     while True:
         number += 1
         try:
@@ -48,6 +49,13 @@ def reserve(place: Place, after: int | None = None) -> int:
         except FileExistsError:
             continue
         return number
+
+
+def _last_compacted(place: Place) -> int:
+    try:
+        return int(place.read(layout.COMPACTED))
+    except FileNotFoundError:
+        return 0
 
 
 def compacted(place: Place, number: int) -> None:
