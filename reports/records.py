@@ -13,6 +13,7 @@ import pandas as pd
 from harness import axes as table
 from harness.store.records import Store
 from harness.store.schema import with_defaults
+from samplers.solvers.learned import SHIPPED
 
 # What makes two lines two lines: a sampler with its knobs, whose code stepped, its kind of noise, and its schedule.
 VARIANT = table.columns(lambda axis: axis.variant)
@@ -203,7 +204,11 @@ def _read_knobs(text: object) -> dict[str, object]:
         knobs = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
         return {}
-    return knobs if isinstance(knobs, dict) else {}
+    if not isinstance(knobs, dict):
+        return {}
+    if str(knobs.get("file")).startswith(f"{SHIPPED}/"):  # which it is follows from model, guidance scale and calls
+        return {name: value for name, value in knobs.items() if name not in ("file", "sha256")}
+    return knobs
 
 
 def _differing(column: pd.Series) -> list[str]:

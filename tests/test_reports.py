@@ -198,6 +198,19 @@ def test_labels_say_only_what_tells_variants_apart(tmp_path):
     assert set(group.cells["label"]) == told  # the schedule of all, where any two differ in it
 
 
+def test_shipped_plans_of_several_numbers_of_calls_are_one_line(tmp_path):
+    def row(calls, folder):
+        file = {"file": f"{folder}/{calls}.json", "sha256": f"{calls:064d}"}
+        return records.cell_row(
+            "learned", sampler_knobs=file, schedule="file", schedule_knobs=file, steps=calls, nfe=float(calls)
+        )
+
+    (group,) = recorded(tmp_path / "shipped", [row(calls, "samplers/plans/learned") for calls in (5, 8)])
+    assert set(group.cells["label"]) == {"learned"}
+    (group,) = recorded(tmp_path / "own", [row(calls, "/home/me") for calls in (5, 8)])
+    assert len(set(group.cells["label"])) == 2 and all("/home/me" in label for label in group.cells["label"])
+
+
 def test_a_cell_run_again_elsewhere_counts_once(tmp_path):
     rows = [records.cell_row(steps=steps) for steps in (5, 10)]
     again = {**rows[0], "cell_id": "f" * 16, "fid": 99.0, "ended_at": rows[0]["ended_at"] + 1}
