@@ -157,7 +157,7 @@ def test_no_number_is_given_again_however_many_compactions_come_between_two_writ
     for first in range(0, 8, 2):
         group(store, first, first + 1)
     other = Store(store.place)
-    for _ in range(3):
+    for _ in range(2):
         compact(other, most=2)
     group(store, 8, 9)
     assert len(store.recorded()) == 10
