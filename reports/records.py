@@ -13,7 +13,6 @@ import pandas as pd
 from harness import axes as table
 from harness.store.records import Store
 from harness.store.schema import with_defaults
-from samplers.solvers.learned import SHIPPED
 
 # What makes two lines two lines: a sampler with its knobs, whose code stepped, its kind of noise, and its schedule.
 VARIANT = table.columns(lambda axis: axis.variant)
@@ -23,6 +22,7 @@ FID_AXES = ["fid_extractor", "fid_resizer", "clip_definition"]
 COST_AXES = [*table.columns(lambda axis: axis.changes in (table.ROUNDING, table.COST)), "hardware", "peak_memory_kind"]
 GUIDANCE_ONLY = ["guidance_rescale", "guidance_knobs", "negative_prompt"]  # without effect where cfg is 1
 ALWAYS_SAID = [part.name for part in table.PARTS.values() if part.common]
+LEARNED = "samplers/plans/learned/"  # where the plans lie that ship with the project, as cells name their files
 NOTHING = "–"
 MOST_LONE = 4  # samplers left out that are named
 LONGEST_SLUG = 80  # letters: a part of a file's name
@@ -206,7 +206,7 @@ def _read_knobs(text: object) -> dict[str, object]:
         return {}
     if not isinstance(knobs, dict):
         return {}
-    if str(knobs.get("file")).startswith(f"{SHIPPED}/"):  # which it is follows from model, guidance scale and calls
+    if str(knobs.get("file")).startswith(LEARNED):  # which it is follows from model, guidance scale and calls
         return {name: value for name, value in knobs.items() if name not in ("file", "sha256")}
     return knobs
 

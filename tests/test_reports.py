@@ -24,6 +24,7 @@ from reports.apart import Evidence
 from reports.figures import coefficients, guidance, samplers, sheet, steps
 from reports.style import Drawing, save, settings
 from reports.wording import axis_label
+from samplers.solvers import learned
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = "0123456789abcdef"
@@ -205,7 +206,7 @@ def test_shipped_plans_of_several_numbers_of_calls_are_one_line(tmp_path):
             "learned", sampler_knobs=file, schedule="file", schedule_knobs=file, steps=calls, nfe=float(calls)
         )
 
-    (group,) = recorded(tmp_path / "shipped", [row(calls, "samplers/plans/learned") for calls in (5, 8)])
+    (group,) = recorded(tmp_path / "shipped", [row(calls, learned.SHIPPED) for calls in (5, 8)])
     assert set(group.cells["label"]) == {"learned"}
     (group,) = recorded(tmp_path / "own", [row(calls, "/home/me") for calls in (5, 8)])
     assert len(set(group.cells["label"])) == 2 and all("/home/me" in label for label in group.cells["label"])
