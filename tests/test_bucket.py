@@ -54,6 +54,14 @@ def test_an_address_that_cannot_be_is_one_line(address):
         Bucket(address)
 
 
+@pytest.mark.parametrize("address", ["s3://", "gs://bucket/run", "https://host/run"])
+def test_no_address_becomes_a_folder_of_its_name(address):
+    """A sweep once made a folder s3: here: pathlib makes that of s3://."""
+    for given in (address, Path(address)):
+        with pytest.raises(InputError, match=r"is not valid: give a (bucket and a name|folder, or s3://BUCKET/RUN)"):
+            places.at(given)
+
+
 def test_without_the_package_it_says_so(monkeypatch):
     monkeypatch.setattr("harness.store.bucket.find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs the package s3fs: uv sync --extra s3"):

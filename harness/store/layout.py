@@ -131,7 +131,17 @@ def sweep(sweep_id: str) -> str:
 
 def is_remote(results: object) -> bool:
     """Whether records lie in a bucket; pathlib makes `s3:/bucket` of `s3://bucket`, which is the same one."""
-    return str(results).startswith("s3:/")
+    return scheme(results) == "s3"
+
+
+def scheme(results: object) -> str:
+    """`s3` of `s3://bucket/run`, nothing of a folder; a single letter is a drive.
+
+    >>> scheme("s3://bucket"), scheme("gs:/bucket"), scheme("s3:"), scheme("C:/runs"), scheme("/runs/a:b")
+    ('s3', 'gs', 's3', '', '')
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(?:/|$)", str(results))
+    return found[1] if found else ""
 
 
 def beside(results: Path | str) -> Path:

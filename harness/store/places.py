@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from harness.atomic import complete, made_anew, temporary, written_whole
+from harness.errors import InputError
 from harness.store import layout
 from harness.store.place import Place, Seen
 
@@ -173,4 +174,6 @@ def at(address: Place | Path | str) -> Place:
         from harness.store.bucket import Bucket  # s3fs is an extra
 
         return Bucket(str(address))
+    if layout.scheme(address):
+        raise InputError(f"results_dir={address} is not valid: give a folder, or s3://BUCKET/RUN for object storage")
     return Folder(address)
