@@ -55,18 +55,8 @@ def sd3() -> Any:
     """A Stable Diffusion 3 with its three text encoders, of three widths."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        transformer = diffusers.SD3Transformer2DModel(
-            sample_size=zoo.SIZE // 2,
-            patch_size=2,
-            in_channels=16,
-            num_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=2 * SECOND,
-            caption_projection_dim=16,
-            pooled_projection_dim=zoo_models.WIDTH + SECOND,
-            out_channels=16,
-            pos_embed_max_size=zoo.SIZE // 2,
+        transformer = zoo_models.sd3_network(
+            joint_attention_dim=2 * SECOND, pooled_projection_dim=zoo_models.WIDTH + SECOND
         )
         config = transformers.T5Config(
             vocab_size=len(nets.tokenizer()), d_model=2 * SECOND, d_kv=8, d_ff=32, num_layers=1, num_heads=2

@@ -89,24 +89,8 @@ def _controls_union() -> dict[str, Any]:
 
 
 def _controls_sd3(extra: int = 0) -> dict[str, Any]:
-    return {
-        "controlnet": _lively(
-            diffusers.SD3ControlNetModel(
-                sample_size=zoo.SIZE // 2,
-                patch_size=2,
-                in_channels=16,
-                num_layers=1,
-                attention_head_dim=8,
-                num_attention_heads=2,
-                joint_attention_dim=2 * zoo_models.WIDTH,
-                caption_projection_dim=16,
-                pooled_projection_dim=2 * zoo_models.WIDTH,
-                out_channels=16,
-                pos_embed_max_size=zoo.SIZE // 2,
-                extra_conditioning_channels=extra,
-            )
-        )
-    }
+    control = zoo_models.sd3_network(diffusers.SD3ControlNetModel, extra_conditioning_channels=extra)
+    return {"controlnet": _lively(control)}
 
 
 def _controls_of(network: str, control: str, **changes: Any) -> dict[str, Any]:

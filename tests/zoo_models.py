@@ -113,20 +113,26 @@ def sdxl_inpaint() -> Any:
     return zoo._sdxl("StableDiffusionXLInpaintPipeline", unet=_xl_unet(in_channels=9), **_xl_words())
 
 
+def sd3_network(kind: Any = diffusers.SD3Transformer2DModel, **more: Any) -> Any:
+    """The network of a Stable Diffusion 3, or of its ControlNet; `more` replaces or adds settings."""
+    settings: dict[str, Any] = {
+        "sample_size": zoo.SIZE // 2,
+        "patch_size": 2,
+        "in_channels": 16,
+        "num_layers": 1,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 2 * WIDTH,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 2 * WIDTH,
+        "out_channels": 16,
+        "pos_embed_max_size": zoo.SIZE // 2,
+    }
+    return kind(**{**settings, **more})
+
+
 def sd3() -> Any:
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=zoo.SIZE // 2,
-        patch_size=2,
-        in_channels=16,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=2 * WIDTH,
-        caption_projection_dim=16,
-        pooled_projection_dim=2 * WIDTH,
-        out_channels=16,
-        pos_embed_max_size=zoo.SIZE // 2,
-    )
+    transformer = sd3_network()
     encoders = {"text_encoder": _clip(True), "text_encoder_2": _clip(True), "text_encoder_3": _wide_t5()}
     return zoo._sd3("StableDiffusion3Pipeline", transformer=transformer, **_words(**encoders))
 
