@@ -87,15 +87,12 @@ class Reward:
         return ((x[:, 0].double() - MEAN) / STD).cpu().numpy()
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """Resized and cut by the functions that the authors call: those of `harness.data` round sides otherwise."""
         import torch
-        from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in PIXELS)
         side = self.vision.config.image_size
-        resized = (F.resize(one, [side], InterpolationMode.BICUBIC) for one in own_weights.pictures(images))
-        pixels = torch.stack([F.to_tensor(F.center_crop(one, [side])) for one in resized])
+        pixels = torch.stack([F.to_tensor(one) for one in own_weights.cropped(images, side)])
         return ((pixels - mean) / std).to(self.device)
 
 

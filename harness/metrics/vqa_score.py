@@ -63,20 +63,16 @@ class Asker:
         self.definition = f"P('{self.answer}' | {self.question!r}) (2404.01291), {label}, {how}"
 
     def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> np.ndarray:
-        seen = own_weights.pictures(images)
+        # The authors' package keeps the aspect and cuts, where transformers' processor would squeeze.
+        seen = own_weights.cropped(images, self.processor.image_processor.size["height"])
         found = [self._ask(seen[k : k + BATCH], prompts[k : k + BATCH]) for k in range(0, len(seen), BATCH)]
         return np.concatenate(found)
 
     def _ask(self, seen: Sequence, prompts: Sequence[str]) -> np.ndarray:
         import torch
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms import functional as F
 
-        # The authors' package keeps the aspect and cuts, where transformers' processor would squeeze.
-        side = self.processor.image_processor.size["height"]
-        seen = [F.center_crop(F.resize(one, [side], InterpolationMode.BICUBIC), [side]) for one in seen]
         questions = [self.question.replace("{}", prompt) for prompt in prompts]
-        asked = self.processor(images=seen, text=questions, padding=True, truncation=True, return_tensors="pt")
+        asked = self.processor(images=list(seen), text=questions, padding=True, truncation=True, return_tensors="pt")
         answer = self.processor.tokenizer(self.answer, return_tensors="pt")["input_ids"].to(self.device)
         labels = answer.repeat(len(questions), 1)
         with torch.inference_mode():

@@ -147,3 +147,15 @@ def pictures(images: torch.Tensor) -> list[Any]:
     from PIL import Image
 
     return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images.cpu()]
+
+
+def cropped(images: torch.Tensor, side: int) -> list[Any]:
+    """`pictures`, resized and cut to side × side by the functions of torchvision that authors' packages call.
+
+    Those of `harness.data` round the longer side otherwise.
+    """
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
+
+    resized = (F.resize(one, [side], InterpolationMode.BICUBIC) for one in pictures(images))
+    return [F.center_crop(one, [side]) for one in resized]
