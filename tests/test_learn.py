@@ -136,15 +136,6 @@ def test_iterations_descend_on_the_images_they_are_fitted_to(split, source):
     assert reached[-1] < 0.7 * reached[0], reached
 
 
-def test_levels_of_a_plan_are_spread_over_another_number_of_calls():
-    run = SimpleNamespace(process=PROCESS)
-    table = Table(np.log([14.0, 5.0, 2.0, 0.5]), np.zeros((4, 4)))
-    assert np.allclose(learn.Learning._spread(run, table, 4), table.logs)
-    more = learn.Learning._spread(run, table, 8)
-    assert np.allclose(more[::2], table.logs) and (np.diff(more) < 0).all() and more[-1] > np.log(PROCESS.ratio_min)
-    assert np.allclose(learn.Learning._spread(run, table, 2), table.logs[::2])
-
-
 def test_the_last_stage_takes_more_and_more_images():
     def rounds(images):
         return learn.Learning._rounds(SimpleNamespace(train=range(images), asked=learn.Asked(iterations=7)))
@@ -214,7 +205,7 @@ def test_a_plan_for_gmm_from_the_command_line(tmp_path, few_rivals, capsys):
     saved = plan_file.read(str(out / "gmm_cfg1_nfe5.json"))
     told = saved.learned
     assert (told["model"], told["cfg"], told["nfe"]) == ("gmm", 1.0, 5) and len(told["model_fingerprint"]) == 16
-    assert told["images"]["train"] == {"seed": 1000, "first": 32, "images": 24}
+    assert told["images"]["train"] == {"seed": 1000, "first": 48, "images": 24}
     assert told["test"]["ratio_geometric"][2] < 0.5 and told["second test"]["ratio_rms"][0] < 0.5, told["test"]
     assert told["competitor"]["geometric"].startswith("sampler=") and told["cpu_seconds"]["fit"] > 0
     assert saved.plan.capabilities.order == 1 and plan_json.constants_missed(saved.plan) < 1e-12
@@ -253,11 +244,46 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, few_rivals, monkeypa
     assert one.plan == other.plan and one.learned["test"] == other.learned["test"]
 
 
+def test_processes_side_by_side_find_the_same_plans(tmp_path, capsys, monkeypatch):
+    """Each number of calls in a process of its own; one that dies half-way is taken over by the caller."""
+    words = ["model=gmm", "threads=1", "images=6", "validation=4", "test=4", "starts=1", "iterations=1", "nfe=2,3"]
+    plans = []
+    for name, more in (("one", []), ("two", ["workers=2"])):
+        assert learn.main([*words, *more, f"results_dir={tmp_path / name}"]) == 0
+        plans.append([plan_file.read(str(tmp_path / name / f"learned/gmm_cfg1_nfe{n}.json")) for n in (2, 3)])
+        said = capsys.readouterr().out
+    assert "takes it over" not in said
+    assert [one.plan for one in plans[0]] == [one.plan for one in plans[1]]
+    assert [one.learned["test"] for one in plans[0]] == [one.learned["test"] for one in plans[1]]
+
+    monkeypatch.setattr(learn, "_alone", _dies)
+    assert learn.main([*words, "workers=2", f"results_dir={tmp_path / 'three'}"]) == 0
+    assert "nfe=3: its process ended (exit code 7); this one takes it over" in capsys.readouterr().out
+    assert plan_file.read(str(tmp_path / "three/learned/gmm_cfg1_nfe3.json")).plan == plans[0][1].plan
+
+
+def _dies(*_):
+    raise SystemExit(7)
+
+
+def test_other_training_images_meet_the_same_race(tmp_path, few_rivals):
+    """What the hand-made side is raced on does not depend on how a plan is learned, nor do the images that judge it."""
+    runs = []
+    for more in ([], ["train_seed=1"], ["images=12", "starts=2"]):
+        asked, (cell,), _ = learn.read([*WORDS, *more, f"results_dir={tmp_path}"])
+        runs.append(learn.Learning(asked, cell, tmp_path / "steps", tmp_path / "cache", 0.0))
+    assert len({run.hand_key for run in runs}) == 1 and len({run.own_key for run in runs}) == 3
+    first, second, _ = (run.train for run in runs)
+    prompts = [set(range(one.first, one.first + len(one))) for one in (first, second, runs[0].validation)]
+    assert not prompts[0] & prompts[1] and not prompts[1] & prompts[2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nfe=1"], "nfe=1 is not valid: give a whole number from 2 to 40"),
         (["nfe=5,x"], "nfe='x' is not valid"),
+        (["workers=0"], "workers=0 is not valid"),
         (["images=0"], "images=0 is not valid"),
         (["imags=4"], "imags says nothing about what is learned; did you mean 'images'"),
         (["sampler=unipc"], "sampler says nothing about what is learned"),

@@ -121,14 +121,14 @@ def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None
     # Ctrl-C and the end of a job reach every process of it; what then becomes of the cell is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=die_with_parent, args=(parent,), daemon=True).start()
     runner = Runner(results_dir, session)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
             pipe.send(runner.run(pipe.recv(), pipe.send))
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """A killed parent must not leave a worker that computes for nobody."""
     while os.getppid() == parent:
         time.sleep(0.2)

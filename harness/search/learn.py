@@ -6,26 +6,33 @@
     images=64        images that plans are fitted to
     validation=32    images that say when to stop
     test=64          images of each of the two sets that judge the result
-    train_seed=0     which images the plans are fitted to; the test images stay the same
+    train_seed=0     which images the plans are fitted to; those of validation and test stay the same
     iterations=10    of the last stage, at most
     starts=3         level sets that are optimised, beside the best hand-made plan's
     neighbours=2,4   guidance scales at which the result is looked at too
+    workers=1        processes that learn side by side, a number of calls each (threads=1 beside it on few cores)
     out=FOLDER       where the plans and the report are written; null: results_dir/learned
 
 What is done, in order: a teacher of many steps (once for all numbers of calls); a race of everything that is made by
-hand; stages fitted to the teacher one by one on the levels of every schedule and of plans learned before; Gauss–Newton
-on the levels of the best, with weights fitted inside; Gauss–Newton on levels and weights together, on more and more
-images. Each step is kept as it ends: the same command
-goes on from there, and Ctrl-C loses the running step at most. The test images are looked at once, at the end.
+hand; stages fitted to the teacher one by one on the levels of every schedule; Gauss–Newton on the levels of the best,
+with weights fitted inside; Gauss–Newton on levels and weights together, on more and more images. Each step is kept as
+it ends: the same command goes on from there, and Ctrl-C loses the running step at most. The test images are looked at
+once, at the end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +41,10 @@ import torch
 import yaml
 
 from harness import axes
-from harness.atomic import written_whole
+from harness.atomic import clear_after, written_whole
 from harness.cell import Cell
 from harness.errors import InputError, nearest
+from harness.executors.local import die_with_parent
 from harness.measure import cost
 from harness.search import learn_rivals as rivals
 from harness.search.learn_fit import CLOSEST, Descent, Fitter, Table, distinct, run_on
@@ -48,7 +56,7 @@ from harness.sweep.run import guarded
 from samplers import schedules
 from samplers.core import plan_json
 
-VERSION = 2  # of the method: what was kept by another is not gone on with
+VERSION = 3  # of the method: what was kept by another is not gone on with
 MOST_CALLS = 40
 START_IMAGES, LEVEL_IMAGES = 12, 20
 LEVEL_ITERATIONS = 3
@@ -78,6 +86,7 @@ class Asked:
     iterations: int = 10
     starts: int = 3
     neighbours: tuple[float, ...] = ()
+    workers: int = 1
     out: str | None = None
 
     @classmethod
@@ -87,6 +96,7 @@ class Asked:
         for name, least in (("images", 2), ("validation", 2), ("test", 2), ("train_seed", 0), ("iterations", 0)):
             _whole(name, getattr(made, name), least, 1 << 20)
         _whole("starts", made.starts, 1, 40)
+        _whole("workers", made.workers, 1, 256)
         for calls in made.nfe:
             _whole("nfe", calls, 2, MOST_CALLS)
         for scale in made.neighbours:
@@ -187,12 +197,15 @@ def _key(*what: Any) -> str:
 
 def learn(asked: Asked, cell: Cell, results: Path, draw: Draw | None = None) -> list[Path]:
     """The plans' files, one a number of calls. Everything on the way goes to `results`."""
-    torch.set_num_threads(cell.cpu_threads)
+    side_by_side = min(asked.workers, len(asked.nfe))
+    torch.set_num_threads(side_by_side * cell.cpu_threads)  # the teacher has the cores of those that come after it
     folder = layout.learned(results)
     out = folder if asked.out is None else Path(asked.out).expanduser()
     run = Learning(asked, cell, folder / "steps", layout.cache(results) / "learned")
     name = f"{cell.model['name']}_cfg{cell.cfg:g}"
-    run.say(f"{name}: steps kept in {run.ledger.path}")
+    run.say(f"{name}: steps kept in {run.steps}")
+    if side_by_side > 1:
+        _side_by_side(run)
     paths = []
     for calls in asked.nfe:
         path = out / f"{name}_nfe{calls}.json"
@@ -212,28 +225,89 @@ def learn(asked: Asked, cell: Cell, results: Path, draw: Draw | None = None) -> 
     return paths
 
 
+def _side_by_side(run: Learning) -> None:
+    """The numbers of calls learned in processes of their own, the longest first, as far as the verdict.
+
+    Each keeps its steps in a file of its own, from which the caller goes on: also where a process died half-way.
+    """
+    assert run.tests, "found once, here: every process reads them"
+    torch.set_num_threads(run.cell.cpu_threads)
+    context = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
+    os.environ["OMP_NUM_THREADS"] = str(run.cell.cpu_threads)
+    waiting = sorted(run.asked.nfe)
+    running: dict[int, BaseProcess] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < run.asked.workers:
+                calls = waiting.pop()
+                told = (run.asked, run.cell, run.steps, run.cache, run.began, calls, os.getpid())
+                process = context.Process(target=_alone, args=told, daemon=True)
+                process.start()
+                running[calls] = process
+            wait([process.sentinel for process in running.values()])
+            for calls, process in [one for one in running.items() if not one[1].is_alive()]:
+                del running[calls]
+                process.join()
+                if process.exitcode:
+                    run.say(f"nfe={calls}: its process ended (exit code {process.exitcode}); this one takes it over")
+    finally:
+        for process in running.values():
+            process.kill()
+            process.join()
+            if process.pid is not None:
+                clear_after(run.steps, process.pid)
+
+
+def _alone(asked: Asked, cell: Cell, steps: Path, cache: Path, began: float, calls: int, parent: int) -> None:
+    """One number of calls in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what becomes of this one is the parent's to say
+    threading.Thread(target=die_with_parent, args=(parent,), daemon=True).start()
+    torch.set_num_threads(cell.cpu_threads)
+    Learning(asked, cell, steps, cache, began).tested(calls)
+
+
 class Learning:
     """What is learned for one model, guidance scale and precision."""
 
-    def __init__(self, asked: Asked, cell: Cell, steps: Path, cache: Path) -> None:
-        """`steps`: the folder that steps are kept in; `cache`: that of what the teacher finds."""
-        self.asked, self.cell, self.cache = asked, cell, cache
+    def __init__(self, asked: Asked, cell: Cell, steps: Path, cache: Path, began: float | None = None) -> None:
+        """`steps`: the folder that steps are kept in; `cache`: that of what the teacher finds.
+
+        `began`: the monotonic second at which another process of this command began, which has told of the teacher.
+        """
+        self.asked, self.cell, self.steps, self.cache = asked, cell, steps, cache
         self.source = Source(cell, cache)
         self.process = self.source.process
-        first = 2 * asked.test + asked.train_seed * (asked.images + asked.validation)
-        seed = cell.seed + TRAINED_APART + asked.train_seed
-        self.began = time.monotonic()
-        self.say(f"teacher: {TEACHER}, {asked.images} + {asked.validation} images")
-        self.train = self.source.split(seed, first, asked.images, keep_way=True)
-        self.validation = self.source.split(seed, first + asked.images, asked.validation)
-        # The hand-made side depends on the validation images alone, so that other ways to learn meet the same race.
-        own = {name: value for name, value in asdict(asked).items() if name not in ("nfe", "out", "neighbours")}
-        self.ledger = Ledger(steps / f"{_key(own, cell.cell_id)}.json")
-        self.races = Ledger(steps / f"race-{_key(self.validation.said(), cell.cell_id)}.json")
-        self.off = self.ledger.once("teacher", lambda: self.source.teacher_error(self.validation))
-        self.say(f"teacher: off by {self.off:.2g} itself")
+        self.began = time.monotonic() if began is None else began
+        if began is None:
+            self.say(f"teacher: {TEACHER}, {asked.images} + {asked.validation} images")
+        # Validation comes before training: other ways to learn are stopped, and their rivals raced, by the same images.
+        first, seed = 2 * asked.test, cell.seed + TRAINED_APART
+        self.validation = self.source.split(seed, first, asked.validation)
+        first += asked.validation + asked.train_seed * asked.images
+        self.train = self.source.split(seed + asked.train_seed, first, asked.images, keep_way=True)
+        self.hand_key = _key(self.validation.said(), cell.cell_id)
+        elsewhere = ("nfe", "out", "neighbours", "workers")
+        self.own_key = _key({k: v for k, v in asdict(asked).items() if k not in elsewhere}, cell.cell_id)
+        teacher = Ledger(steps / f"teacher-{self.hand_key}.json")
+        self.off = teacher.once("teacher", lambda: self.source.teacher_error(self.validation))
+        if began is None:
+            self.say(f"teacher: off by {self.off:.2g} itself")
         self._tests: list[Split] = []
         self._found: dict[int, Table] = {}
+        self._ledgers: dict[str, Ledger] = {}
+
+    def ledger(self, calls: int) -> Ledger:
+        """Steps of what is learned for a number of calls."""
+        return self._kept(f"{self.own_key}-{calls}.json")
+
+    def races(self, calls: int) -> Ledger:
+        """Steps of the hand-made side, which depends on the validation images alone."""
+        return self._kept(f"race-{self.hand_key}-{calls}.json")
+
+    def _kept(self, name: str) -> Ledger:
+        if name not in self._ledgers:
+            self._ledgers[name] = Ledger(self.steps / name)
+        return self._ledgers[name]
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.began:7.0f} s  {text}", flush=True)
@@ -250,7 +324,7 @@ class Learning:
 
     def rivals(self, calls: int) -> list[dict[str, Any]]:
         """The finalists of the race: words, plan as text, and errors on the validation images; best first."""
-        return self.races.once(f"{calls}", lambda: self._race(calls))
+        return self.races(calls).once(f"{calls}", lambda: self._race(calls))
 
     def _race(self, calls: int) -> list[dict[str, Any]]:
         count = len(self.validation)
@@ -295,7 +369,8 @@ class Learning:
         fitter = Fitter(self.train.head(LEVEL_IMAGES), self.process, self.source.difference)
         for start in starts:
             prefix = f"{calls}/levels/{start['name']}"
-            first = self.ledger.once(f"{prefix}/0", lambda logs=start["logs"]: self._fitted(fitter, np.array(logs)))
+            ledger = self.ledger(calls)
+            first = ledger.once(f"{prefix}/0", lambda logs=start["logs"]: self._fitted(fitter, np.array(logs)))
             seen += self._iterated(prefix, calls, first, fitter.improve_levels, LEVEL_ITERATIONS, hand)
         for images, most in self._rounds():
             first = {**min(seen, key=lambda one: one[0])[1], "damping": 1e-3, "over": False}
@@ -311,11 +386,11 @@ class Learning:
 
     def _starts(self, calls: int) -> list[dict[str, Any]]:
         """Levels with weights fitted stage by stage, best first by the training images."""
-        return self.ledger.once(f"{calls}/starts", lambda: self._tried(calls))
+        return self.ledger(calls).once(f"{calls}/starts", lambda: self._tried(calls))
 
     def _tried(self, calls: int) -> list[dict[str, Any]]:
         fitter = Fitter(self.train.head(START_IMAGES), self.process, self.source.difference)
-        found = [(f"learned for {n}", self._spread(table, calls)) for n, table in self._found.items()]
+        found: list[tuple[str, np.ndarray]] = []
         for name, knobs in rivals.every_schedule():
             try:
                 levels = schedules.build(name, self.process, calls, **knobs)
@@ -333,12 +408,6 @@ class Learning:
         out.sort(key=lambda one: one["geometric"])
         self.say(f"nfe={calls} starts: " + ", ".join(f"{one['name']} {one['geometric']:.3g}" for one in out[:4]))
         return out
-
-    def _spread(self, table: Table, calls: int) -> np.ndarray:
-        """As many levels, spread as those of a plan of another number of calls: (calls,) log σ/α."""
-        places = np.arange(calls) * (len(table.logs) / calls)
-        ends = np.append(table.logs, np.log(self.process.ratio_min))
-        return np.interp(places, np.arange(len(ends)), ends)
 
     @torch.inference_mode()
     def _fitted(self, fitter: Fitter, logs: np.ndarray) -> dict[str, Any]:
@@ -369,7 +438,7 @@ class Learning:
             best = int(np.argmin([value for value, _ in seen]))
             if before["over"] or len(seen) - 1 - best >= PATIENCE:
                 break
-            state = self.ledger.once(f"{prefix}/{number}", lambda before=before: step(before))
+            state = self.ledger(calls).once(f"{prefix}/{number}", lambda before=before: step(before))
             seen.append((state["validation"]["geometric"], state))
             told = state["validation"]
             ratio = told["geometric"] / hand["geometric"]
@@ -388,7 +457,7 @@ class Learning:
 
     def tested(self, calls: int) -> dict[str, Any]:
         """Errors of the plan and of the hand-made finalists on validation and test sets: the one look at the latter."""
-        return self.ledger.once(f"{calls}/test", lambda: self._tested(calls))
+        return self.ledger(calls).once(f"{calls}/test", lambda: self._tested(calls))
 
     @torch.inference_mode()
     def _tested(self, calls: int) -> dict[str, Any]:
@@ -429,8 +498,8 @@ class Learning:
             "images": {"train": self.train.said(), **judged.images()},
             "loss": "mean of log(e^2 + (median e / 2)^2) over the training images",
             "cpu_seconds": {
-                "fit": round(self.ledger.seconds(f"{calls}/starts", f"{calls}/levels", f"{calls}/all"), 1),
-                "competitors": round(self.races.seconds(f"{calls}"), 1),
+                "fit": round(self.ledger(calls).seconds(f"{calls}/starts", f"{calls}/levels", f"{calls}/all"), 1),
+                "competitors": round(self.races(calls).seconds(f"{calls}"), 1),
             },
             **judged.to_plain(),
             "commit": cost.commit()["git_commit"],
@@ -452,8 +521,8 @@ class Learning:
                 {
                     "nfe": calls,
                     **self.judged(calls).to_plain(),
-                    "fit_seconds": self.ledger.seconds(f"{calls}/starts", f"{calls}/levels", f"{calls}/all"),
-                    "race_seconds": self.races.seconds(f"{calls}"),
+                    "fit_seconds": self.ledger(calls).seconds(f"{calls}/starts", f"{calls}/levels", f"{calls}/all"),
+                    "race_seconds": self.races(calls).seconds(f"{calls}"),
                     "starts_at": float(np.exp(self.optimised(calls).logs[0])),
                 }
                 for calls in self.asked.nfe
@@ -463,7 +532,7 @@ class Learning:
 
     def _elsewhere(self, cfg: float, calls: int) -> dict[str, Any]:
         """The same plan and the same hand-made one at another guidance scale, on half of the first test set."""
-        return self.ledger.once(f"{calls}/elsewhere/{cfg:g}", lambda: self._at(cfg, calls))
+        return self.ledger(calls).once(f"{calls}/elsewhere/{cfg:g}", lambda: self._at(cfg, calls))
 
     @torch.inference_mode()
     def _at(self, cfg: float, calls: int) -> dict[str, Any]:
