@@ -223,12 +223,14 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, few_rivals, monkeypa
     words = [*WORDS, "nfe=4", "iterations=3"]
     assert learn.main([*words, f"results_dir={tmp_path / 'whole'}"]) == 0
     ran: list[str] = []
+    cut: list[str] = []
     once = learn.Ledger.once
 
     def counted(self, name, work):
         if name not in self.steps:
             ran.append(name)
-        if name == "4/all/24/2" and ran.count(name) == 1:
+        if name.startswith("4/all/") and name.endswith("/2") and ran.count(name) == 1 and not cut:
+            cut.append(name)
             raise KeyboardInterrupt
         return once(self, name, work)
 
@@ -237,7 +239,7 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, few_rivals, monkeypa
     assert "goes on from here" in capsys.readouterr().err
     stopped = len(ran)
     assert learn.main([*words, f"results_dir={tmp_path / 'stopped'}"]) == 0
-    assert ran[stopped] == "4/all/24/2" and len(set(ran)) == len(ran) - 1, (
+    assert cut and ran[stopped] == cut[0] and len(set(ran)) == len(ran) - 1, (
         "no step was done twice but the one that was cut"
     )
     one, other = (plan_file.read(str(tmp_path / name / "learned/gmm_cfg1_nfe4.json")) for name in ("whole", "stopped"))

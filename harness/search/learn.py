@@ -15,9 +15,9 @@
 
 What is done, in order: a teacher of many steps (once for all numbers of calls); a race of everything that is made by
 hand; stages fitted to the teacher one by one on the levels of every schedule; Gauss–Newton on the levels of the best,
-with weights fitted inside; Gauss–Newton on levels and weights together, on more and more images. Each step is kept as
-it ends: the same command goes on from there, and Ctrl-C loses the running step at most. The test images are looked at
-once, at the end.
+with weights fitted inside, and on levels and weights together; then from the best of all, on more and more images. Each
+step is kept as it ends: the same command goes on from there, and Ctrl-C loses the running step at most. The test images
+are looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from samplers.core import plan_json
 VERSION = 3  # of the method: what was kept by another is not gone on with
 MOST_CALLS = 40
 START_IMAGES, LEVEL_IMAGES = 12, 20
-LEVEL_ITERATIONS = 3
+LEVEL_ITERATIONS = 2
 # Parts of the training images, and iterations on them, before the last stage has all: far from the best few images say
 # where to go, and an iteration costs as many calls as it has images.
 GROWING = ((4, 2), (2, 2))
@@ -367,16 +367,31 @@ class Learning:
             if len(starts) in distinct(own):
                 starts.append({"name": "best hand-made", "logs": hand["logs"]})
         fitter = Fitter(self.train.head(LEVEL_IMAGES), self.process, self.source.difference)
+        (few, most), *rounds = self._rounds()
         for start in starts:
             prefix = f"{calls}/levels/{start['name']}"
             ledger = self.ledger(calls)
             first = ledger.once(f"{prefix}/0", lambda logs=start["logs"]: self._fitted(fitter, np.array(logs)))
-            seen += self._iterated(prefix, calls, first, fitter.improve_levels, LEVEL_ITERATIONS, hand)
-        for images, most in self._rounds():
-            first = {**min(seen, key=lambda one: one[0])[1], "damping": 1e-3, "over": False}
-            fitter = Fitter(self.train.head(images), self.process, self.source.difference)
-            seen += self._iterated(f"{calls}/all/{images}", calls, first, fitter.improve_all, most, hand)
+            own = self._iterated(prefix, calls, first, fitter.improve_levels, LEVEL_ITERATIONS, hand)
+            # Levels that are better with fitted weights can be worse with all of them free: each start comes so far.
+            seen += [*own, *self._together(f"{calls}/all/{start['name']}", calls, own, few, most, hand)]
+        for images, most in rounds:
+            seen += self._together(f"{calls}/all/{images}", calls, seen, images, most, hand)
         return Table.from_plain(min(seen, key=lambda one: one[0])[1])
+
+    def _together(
+        self,
+        prefix: str,
+        calls: int,
+        seen: Sequence[tuple[float, dict[str, Any]]],
+        images: int,
+        most: int,
+        hand: Mapping[str, Any],
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """Iterations on levels and weights from the best of `seen`, on so many training images."""
+        first = {**min(seen, key=lambda one: one[0])[1], "damping": 1e-3, "over": False}
+        fitter = Fitter(self.train.head(images), self.process, self.source.difference)
+        return self._iterated(prefix, calls, first, fitter.improve_all, most, hand)
 
     def _rounds(self) -> list[tuple[int, int]]:
         """(training images, iterations at most) of the last stage."""
