@@ -11,7 +11,7 @@ import torch
 
 from harness.search import learn, learn_rivals
 from harness.search.learn_fit import Descent, Fitter, Table, run_on, theoretical
-from harness.search.learn_images import Source, Trajectory, geometric, rms
+from harness.search.learn_images import Source, Split, Trajectory, geometric, rms
 from harness.search.learn_report import figures
 from harness.sweep.enumerate import enumerate_cells
 from samplers import registry, schedules
@@ -137,10 +137,13 @@ def test_iterations_descend_on_the_images_they_are_fitted_to(split, source):
 
 
 def test_the_last_stage_takes_more_and_more_images():
-    def rounds(images):
-        return learn.Learning._rounds(SimpleNamespace(train=range(images), asked=learn.Asked(iterations=7)))
+    def rounds(images, numbers=1024):
+        nothing = torch.zeros(images, numbers)
+        train = Split(0, 0, nothing, lambda part: None, 1, nothing, nothing)
+        return learn.Learning._rounds(SimpleNamespace(train=train, asked=learn.Asked(iterations=7)), 8)
 
     assert rounds(64) == [(16, 2), (32, 2), (64, 7)] and rounds(24) == [(24, 7)], "16 images say enough to begin with"
+    assert rounds(64, 2) == [(64, 7)], "16 points of a plane do not determine 36 numbers"
 
 
 # ----------------------------------------------------------------------------------------------------- the other side

@@ -64,6 +64,9 @@ LEVEL_ITERATIONS = 2
 # where to go, and an iteration costs as many calls as it has images.
 GROWING = ((4, 2), (2, 2))
 FEWEST = 16
+DETERMINED = (
+    20  # numbers of those images for each parameter, so that few images of a small state are not fitted as such
+)
 PATIENCE = 2  # iterations without a better validation
 TRAINED_APART = 1000  # between the seeds of test noise and of noise to learn from
 # (images, how many go on by each of two measures) of the race of hand-made plans; the last round has all.
@@ -367,7 +370,7 @@ class Learning:
             if len(starts) in distinct(own):
                 starts.append({"name": "best hand-made", "logs": hand["logs"]})
         fitter = Fitter(self.train.head(LEVEL_IMAGES), self.process, self.source.difference)
-        (few, most), *rounds = self._rounds()
+        (few, most), *rounds = self._rounds(calls)
         for start in starts:
             prefix = f"{calls}/levels/{start['name']}"
             ledger = self.ledger(calls)
@@ -393,10 +396,11 @@ class Learning:
         fitter = Fitter(self.train.head(images), self.process, self.source.difference)
         return self._iterated(prefix, calls, first, fitter.improve_all, most, hand)
 
-    def _rounds(self) -> list[tuple[int, int]]:
+    def _rounds(self, calls: int) -> list[tuple[int, int]]:
         """(training images, iterations at most) of the last stage."""
         count = len(self.train)
-        few = [(count // part, most) for part, most in GROWING if count // part >= FEWEST]
+        least = DETERMINED * calls * (calls + 1) / 2 / self.train.clean[0].numel()
+        few = [(count // part, most) for part, most in GROWING if count // part >= max(FEWEST, least)]
         return [*few, (count, self.asked.iterations)]
 
     def _starts(self, calls: int) -> list[dict[str, Any]]:
@@ -450,7 +454,8 @@ class Learning:
 
         for number in range(1, most + 1):
             before = seen[-1][1]
-            best = int(np.argmin([value for value, _ in seen]))
+            # What it began from was found on other images: validation may have liked that by chance.
+            best = 1 + int(np.argmin([value for value, _ in seen[1:]])) if number > 1 else 0
             if before["over"] or len(seen) - 1 - best >= PATIENCE:
                 break
             state = self.ledger(calls).once(f"{prefix}/{number}", lambda before=before: step(before))
