@@ -60,8 +60,8 @@ VERSION = 3  # of the method: what was kept by another is not gone on with
 MOST_CALLS = 40
 START_IMAGES, LEVEL_IMAGES = 12, 20
 LEVEL_ITERATIONS = 2
-# Parts of the training images, and iterations on them, before the last stage has all: far from the best few images say
-# where to go, and an iteration costs as many calls as it has images.
+# Parts of the training images that slopes are taken on, and iterations, before the last stage has all: far from the
+# best few images say where to go, and slopes cost as many calls as they have images.
 GROWING = ((4, 2), (2, 2))
 FEWEST = 16
 DETERMINED = (
@@ -391,13 +391,13 @@ class Learning:
         most: int,
         hand: Mapping[str, Any],
     ) -> list[tuple[float, dict[str, Any]]]:
-        """Iterations on levels and weights from the best of `seen`, on so many training images."""
+        """Iterations on levels and weights from the best of `seen`, with slopes on so many training images."""
         first = {**min(seen, key=lambda one: one[0])[1], "damping": 1e-3, "over": False}
-        fitter = Fitter(self.train.head(images), self.process, self.source.difference)
+        fitter = Fitter(self.train, self.process, self.source.difference, images)
         return self._iterated(prefix, calls, first, fitter.improve_all, most, hand)
 
     def _rounds(self, calls: int) -> list[tuple[int, int]]:
-        """(training images, iterations at most) of the last stage."""
+        """(training images that slopes are taken on, iterations at most) of the last stage."""
         count = len(self.train)
         least = DETERMINED * calls * (calls + 1) / 2 / self.train.clean[0].numel()
         few = [(count // part, most) for part, most in GROWING if count // part >= max(FEWEST, least)]

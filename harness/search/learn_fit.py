@@ -11,7 +11,7 @@ present levels, plus what is learned, so that weights follow when levels move.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ CLOSEST = 0.01  # neighbouring levels keep log σ apart by so much
 RIDGE = 1e-4  # of a stage's least squares, towards the theoretical weights
 LAST_RIDGE = 1e-6  # of the last stage's
 ROUNDS = 3  # of reweighting in the last stage's least squares
-DAMPINGS = ((1.0, 0.1), (10.0, 100.0), (1e3, 1e4))  # times the last one that served, tried in turn
+DAMPINGS = ((10.0, 1.0, 0.1), (100.0, 1e3, 1e4))  # times the last one that served, tried in turn
 FLOOR = 0.5  # of the median error: what the robust loss takes for as good as nothing
 ENOUGH = 1e-3  # an iteration that gains less in the mean log error is the last
 
@@ -93,6 +93,8 @@ class Fitter:
     split: Split
     process: Process
     difference: float  # step of finite differences
+    # Images that `improve_all` takes slopes on; its steps are judged by all, so that few are not fitted as such.
+    few: int | None = None
 
     # ------------------------------------------------------------------------------------------------- running it
 
@@ -179,17 +181,19 @@ class Fitter:
         h, table = self.difference, state.table
         n = len(table.logs)
         answers = self.run(table)
-        ends, slopes = self.ends(table, answers), []
+        part = self if self.few is None else replace(self, split=self.split.head(self.few))
+        known = answers[:, : len(part.split)]
+        ends, slopes = part.ends(table, known), []
         for k in range(n):
             logs = table.logs.copy()
             logs[k] -= h
             moved = table.moved(logs, self.process)
-            slopes.append((self.ends(moved, self.run(moved, k, answers)) - ends) / -h)
+            slopes.append((part.ends(moved, part.run(moved, k, known)) - ends) / -h)
         inner = [(i, j) for i in range(1, n - 1) for j in range(i)]
         for i, j in inner:
             moved = table.changed(i, j, h)
-            slopes.append((self.ends(moved, self.run(moved, i + 1, answers)) - ends) / h)
-        slopes += [answers[j].double() - answers[-1].double() for j in range(n - 1)]
+            slopes.append((part.ends(moved, part.run(moved, i + 1, known)) - ends) / h)
+        slopes += [known[j].double() - known[-1].double() for j in range(n - 1)]
 
         def attempt(step: np.ndarray) -> tuple[Table, Tensor]:
             tried = table.moved(_valid(table, step[:n], self.process), self.process)
@@ -208,9 +212,10 @@ class Fitter:
         floor = FLOOR * float(np.median(errors))
         state.floor = floor
         loss = _loss(errors, floor)
-        jacobian = torch.stack([slope.flatten(1) for slope in slopes])  # (P, N, d)
-        off = (self.ends(table, answers) - self.split.clean).flatten(1)
-        weighted = jacobian * self._scale(errors, floor)[None, :, None].to(jacobian)
+        jacobian = torch.stack([slope.flatten(1) for slope in slopes])  # (P, N or few, d)
+        count = jacobian.shape[1]
+        off = (self.ends(table, answers) - self.split.clean).flatten(1)[:count]
+        weighted = jacobian * self._scale(errors, floor)[None, :count, None].to(jacobian)
         flat = weighted.flatten(1)
         normal = (flat @ jacobian.flatten(1).T).cpu().numpy()
         down = (flat @ off.flatten()).cpu().numpy()
