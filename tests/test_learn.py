@@ -136,6 +136,19 @@ def test_iterations_descend_on_the_images_they_are_fitted_to(split, source):
     assert reached[-1] < 0.7 * reached[0], reached
 
 
+def test_slopes_on_few_images_are_steps_for_all(split, source):
+    levels = schedules.build("time_quadratic", source.process, 4)
+    whole = Fitter(split, source.process, source.difference)
+    first = Descent(whole.fitted(np.log(levels.ratio[:4]))[0])
+    few = Fitter(split, source.process, source.difference, few=6)
+    near = few.improve_all(first)
+    assert near.train["geometric"] == pytest.approx(geometric(run_on(split, near.table, source.process)))
+    assert near.train["geometric"] < geometric(run_on(split, first.table, source.process))
+    every = Fitter(split, source.process, source.difference, few=12).improve_all(first)
+    assert np.array_equal(every.table.weights, whole.improve_all(first).table.weights)
+    assert not np.allclose(every.table.weights, near.table.weights)
+
+
 def test_the_last_stage_takes_more_and_more_images():
     def rounds(images, numbers=1024):
         nothing = torch.zeros(images, numbers)

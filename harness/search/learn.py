@@ -64,9 +64,7 @@ LEVEL_ITERATIONS = 2
 # best few images say where to go, and slopes cost as many calls as they have images.
 GROWING = ((4, 2), (2, 2))
 FEWEST = 16
-DETERMINED = (
-    20  # numbers of those images for each parameter, so that few images of a small state are not fitted as such
-)
+DETERMINED = 20  # of their numbers for each parameter, so that a few points of a plane are not fitted one by one
 PATIENCE = 2  # iterations without a better validation
 TRAINED_APART = 1000  # between the seeds of test noise and of noise to learn from
 # (images, how many go on by each of two measures) of the race of hand-made plans; the last round has all.
