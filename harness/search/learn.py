@@ -8,7 +8,7 @@
     test=64          images of each of the two sets that judge the result
     train_seed=0     which images the plans are fitted to; those of validation and test stay the same
     iterations=10    of the last stage, at most
-    starts=3         level sets that are optimised, beside the best hand-made plan's
+    starts=3         level sets that are optimised, beside the best hand-made plan
     neighbours=2,4   guidance scales at which the result is looked at too
     workers=1        processes that learn side by side, a number of calls each (threads=1 beside it on few cores)
     out=FOLDER       where the plans and the report are written; null: results_dir/learned
@@ -333,13 +333,11 @@ class Learning:
         found = rivals.race(self.validation, self.process, calls, rounds, lambda text: self.say(f"nfe={calls} {text}"))
         out = []
         for one, errors in zip(found.rivals, found.errors, strict=True):
-            logs = rivals.calls_of(one)
             out.append(
                 {
                     "said": one.said,
                     "plan": plan_json.dumps(one.plan, one.levels),
                     "ends_clean": one.ends_clean,
-                    "logs": None if logs is None else logs.tolist(),
                     "validation": errors.tolist(),
                     "geometric": geometric(errors),
                     "rms": rms(errors, self.validation.size),
@@ -362,20 +360,20 @@ class Learning:
         hand = self.best_by("geometric", calls)
         self.say(f"nfe={calls} best hand-made: {hand['said']}, {hand['geometric']:.4g} (geometric, validation)")
         seen: list[tuple[float, dict]] = []
-        starts = self._starts(calls)[: self.asked.starts]
-        if hand["logs"] is not None and len(hand["logs"]) == calls:
-            own = [*(np.array(start["logs"]) for start in starts), np.array(hand["logs"])]
-            if len(starts) in distinct(own):
-                starts.append({"name": "best hand-made", "logs": hand["logs"]})
         fitter = Fitter(self.train.head(LEVEL_IMAGES), self.process, self.source.difference)
         (few, most), *rounds = self._rounds(calls)
-        for start in starts:
+        ledger = self.ledger(calls)
+        # Levels that are better with fitted weights can be worse with all of them free: each start comes so far.
+        for start in self._starts(calls)[: self.asked.starts]:
             prefix = f"{calls}/levels/{start['name']}"
-            ledger = self.ledger(calls)
-            first = ledger.once(f"{prefix}/0", lambda logs=start["logs"]: self._fitted(fitter, np.array(logs)))
+            first = ledger.once(f"{prefix}/0", lambda start=start: self._fitted(fitter, start))
             own = self._iterated(prefix, calls, first, fitter.improve_levels, LEVEL_ITERATIONS, hand)
-            # Levels that are better with fitted weights can be worse with all of them free: each start comes so far.
             seen += [*own, *self._together(f"{calls}/all/{start['name']}", calls, own, few, most, hand)]
+        table = Table.of(plan_json.loads(hand["plan"]).plan)
+        if table is not None and len(table.logs) == calls and (np.diff(table.logs) < -CLOSEST).all():
+            first = ledger.once(f"{calls}/levels/best hand-made/0", lambda: self._ended(table))
+            own = [(first["validation"]["geometric"], first)]
+            seen += self._together(f"{calls}/all/best hand-made", calls, own, few, most, hand)
         for images, most in rounds:
             seen += self._together(f"{calls}/all/{images}", calls, seen, images, most, hand)
         return Table.from_plain(min(seen, key=lambda one: one[0])[1])
@@ -407,28 +405,41 @@ class Learning:
 
     def _tried(self, calls: int) -> list[dict[str, Any]]:
         fitter = Fitter(self.train.head(START_IMAGES), self.process, self.source.difference)
-        found: list[tuple[str, np.ndarray]] = []
+        found: list[tuple[str, np.ndarray, float]] = []
         for name, knobs in rivals.every_schedule():
             try:
                 levels = schedules.build(name, self.process, calls, **knobs)
             except (ValueError, ArithmeticError):
                 continue
-            ratios = levels.ratio[:-1]
-            if levels.steps == calls and ratios[0] <= self.process.ratio_max * (1 + 1e-9):
-                found.append((" ".join([name, *knobs.values()]), np.log(ratios)))
-        found = [(name, logs) for name, logs in found if (np.diff(logs) < -CLOSEST).all()]
-        kept = [found[k] for k in distinct([logs for _, logs in found])]
+            ratios, end = levels.ratio[:-1], float(levels.ratio[-1])
+            known = end == 0 or abs(end / self.process.ratio_min - 1) < 1e-6
+            if known and levels.steps == calls and ratios[0] <= self.process.ratio_max * (1 + 1e-9):
+                found.append((" ".join([name, *knobs.values()]), np.log(ratios), end))
+        found = [one for one in found if (np.diff(one[1]) < -CLOSEST).all()]
+        kept = [found[k] for k in distinct([logs for _, logs, _ in found])]
+        out = []
         with torch.inference_mode():
-            reached = [(name, logs, geometric(fitter.errors(*fitter.fitted(logs)))) for name, logs in kept]
-        reached = [one for one in reached if np.isfinite(one[2])]
-        out = [{"name": name, "logs": logs.tolist(), "geometric": e} for name, logs, e in reached]
+            for name, logs, end in kept:
+                error = geometric(fitter.errors(*fitter.fitted(logs, end=end)))
+                if np.isfinite(error):
+                    out.append({"name": name, "logs": logs.tolist(), "end": end, "geometric": error})
         out.sort(key=lambda one: one["geometric"])
         self.say(f"nfe={calls} starts: " + ", ".join(f"{one['name']} {one['geometric']:.3g}" for one in out[:4]))
         return out
 
     @torch.inference_mode()
-    def _fitted(self, fitter: Fitter, logs: np.ndarray) -> dict[str, Any]:
-        table, answers = fitter.fitted(logs)
+    def _ended(self, table: Table) -> dict[str, Any]:
+        """A plan as it is, but for its last stage."""
+        fitter = Fitter(self.train, self.process, self.source.difference)
+        answers = fitter.run(table)
+        table = fitter.with_last(table, answers)
+        errors = fitter.errors(table, answers)
+        told = {"rms": rms(errors, fitter.split.size), "geometric": geometric(errors)}
+        return self._judged(Descent(table, train=told))
+
+    @torch.inference_mode()
+    def _fitted(self, fitter: Fitter, start: Mapping[str, Any]) -> dict[str, Any]:
+        table, answers = fitter.fitted(np.array(start["logs"]), end=start["end"])
         errors = fitter.errors(table, answers)
         return self._judged(
             Descent(table, train={"rms": rms(errors, fitter.split.size), "geometric": geometric(errors)})
@@ -574,7 +585,7 @@ class Learning:
         for calls in self.asked.nfe:
             table = self.optimised(calls)
             fitter = Fitter(split, self.process, 0.0)
-            rows += [self._hand(self.best_by("geometric", calls), split)[1], fitter.ends(table, fitter.run(table))]
+            rows += [self._hand(self.best_by("geometric", calls), split)[1], fitter.results(table, fitter.run(table))]
         pixels = [self.source.pictures(row).permute(0, 2, 3, 1).numpy() for row in rows]
         picture = Image.fromarray(np.vstack([np.hstack([*row]) for row in pixels]))
         with written_whole(path) as file:

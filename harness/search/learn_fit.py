@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.search.learn_images import Split, geometric, rms
-from samplers.core.levels import NoiseLevels, Process
+from harness.search.learn_images import CLEAN, Split, geometric, rms
+from samplers.core.levels import Level, NoiseLevels, Process
 from samplers.core.plan import Plan
 from samplers.core.stage import Capabilities, Stage
 from samplers.solvers.dpmpp import DPMpp
 
+FOLLOWS = 1e-6  # what a plan may miss the line of fixed noise by
 CLOSEST = 0.01  # neighbouring levels keep log σ apart by so much
 RIDGE = 1e-4  # of a stage's least squares, towards the theoretical weights
 LAST_RIDGE = 1e-6  # of the last stage's
@@ -37,34 +39,61 @@ Attempt = Callable[[np.ndarray], "tuple[Table, Tensor]"]  # a step of the parame
 
 @dataclass(frozen=True)
 class Table:
-    """log σ/α of the n calls (n,), falling, and the weights W (n, n), lower triangular; the run ends clean."""
+    """log σ/α of the n calls (n,), falling, and the weights W (n, n), lower triangular.
+
+    `end`: σ/α of the result, 0 or the model's lowest trained level.
+    """
 
     logs: np.ndarray
     weights: np.ndarray
+    end: float = 0.0
 
     @property
     def ratios(self) -> np.ndarray:
-        """σ/α of the calls and of the clean end, (n + 1,)."""
-        return np.append(np.exp(self.logs), 0.0)
+        """σ/α of the calls and of the end, (n + 1,)."""
+        return np.append(np.exp(self.logs), self.end)
 
-    def to_plain(self) -> dict[str, list]:
-        return {"logs": self.logs.tolist(), "weights": self.weights.tolist()}
+    @property
+    def along(self) -> float:
+        """What is left of the start in the result."""
+        return self.end * float(np.exp(-self.logs[0]))
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"logs": self.logs.tolist(), "weights": self.weights.tolist(), "end": self.end}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, list]) -> Table:
-        return cls(np.array(plain["logs"]), np.array(plain["weights"]))
+    def from_plain(cls, plain: dict[str, Any]) -> Table:
+        return cls(np.array(plain["logs"]), np.array(plain["weights"]), plain["end"])
+
+    @classmethod
+    def of(cls, plan: Plan) -> Table | None:
+        """A plan's own; None where it draws noise, leaves the line of fixed noise or its levels do not fall."""
+        levels = [stage.level for stage in plan.stages]
+        ratios, alphas = (np.array([getattr(level, name) for level in levels]) for name in ("ratio", "alpha"))
+        if plan.draws or not (np.diff(ratios) < 0).all():
+            return None
+        rows = plan.influence()[1:, : 1 + len(levels)]
+        end = plan.stages[-1].result
+        after = np.append(alphas[1:], end.alpha)
+        weights = rows[:, 1:] / after[:, None]
+        along = np.append(ratios[1:], end.ratio) / ratios[0]
+        if np.abs(rows[:, 0] * alphas[0] / after - along).max() > FOLLOWS:
+            return None
+        for i in range(len(levels)):
+            weights[i, i] = 1 - along[i] - weights[i, :i].sum()
+        return cls(np.log(ratios), weights, float(end.ratio))
 
     def moved(self, logs: np.ndarray, process: Process) -> Table:
         """With other levels; what was learned beside the theoretical weights stays."""
-        learned = self.weights - theoretical(self.logs, process)
-        return Table(logs, theoretical(logs, process) + learned)
+        learned = self.weights - theoretical(self.logs, process, self.end)
+        return Table(logs, theoretical(logs, process, self.end) + learned, self.end)
 
     def changed(self, row: int, column: int, by: float) -> Table:
         """With another weight, at the expense of its row's newest."""
         weights = self.weights.copy()
         weights[row, column] += by
         weights[row, row] -= by
-        return Table(self.logs, weights)
+        return Table(self.logs, weights, self.end)
 
     def plan(self, process: Process) -> tuple[Plan, NoiseLevels]:
         """As a plan over its own levels, its newest weights such that constants are integrated to rounding."""
@@ -80,9 +109,9 @@ class Table:
         return Plan(start, tuple(stages), Capabilities(order=1, nfe=len(stages))), levels
 
 
-def theoretical(logs: np.ndarray, process: Process) -> np.ndarray:
-    """W (n, n) of DPM-Solver++ 2M over these levels and a clean end."""
-    levels = NoiseLevels.from_ratios(process, np.append(np.exp(logs), 0.0))
+def theoretical(logs: np.ndarray, process: Process, end: float = 0.0) -> np.ndarray:
+    """W (n, n) of DPM-Solver++ 2M over these levels and the end."""
+    levels = NoiseLevels.from_ratios(process, np.append(np.exp(logs), end))
     return DPMpp().plan(levels).influence()[1:, 1:] / levels.alpha[1:, None]
 
 
@@ -103,22 +132,26 @@ class Fitter:
         return self._calls(table, first, known, None)[0]
 
     def fitted(
-        self, logs: np.ndarray, base: Table | None = None, first: int = 0, known: Tensor | None = None
+        self,
+        logs: np.ndarray,
+        base: Table | None = None,
+        first: int = 0,
+        known: Tensor | None = None,
+        end: float = 0.0,
     ) -> tuple[Table, Tensor]:
         """Levels with each stage fitted to the trajectory in turn, and the answers: (Table, D).
 
-        Calls before `first` are `known`, and the stages that lead to them are those of `base`.
+        Calls before `first` are `known`, and the stages that lead to them are those of `base`, of the same `end`.
         """
-        weights = theoretical(logs, self.process)
+        weights = theoretical(logs, self.process, end)
         if base is not None and first > 0:
             weights[: first - 1] = base.weights[: first - 1]
-        answers, table = self._calls(Table(logs, weights), first, known, self.split)
+        answers, table = self._calls(Table(logs, weights, end), first, known, self.split)
         return self.with_last(table, answers), answers
 
     def _calls(self, table: Table, first: int, known: Tensor | None, fit: Split | None) -> tuple[Tensor, Table]:
         split, ratios, weights = self.split, table.ratios, table.weights.copy()
-        level = self.process.level(ratios[0])
-        z0 = split.start(level) / level.alpha
+        z0 = self._start(table)
         answers = z0.new_empty(len(table.logs), *z0.shape) if known is None else known.clone()
         for i in range(max(first, 0), len(table.logs)):
             level = self.process.level(ratios[i])
@@ -129,7 +162,11 @@ class Fitter:
                     weights[i - 1] = self._stage(weights[i - 1], z0, answers[:i], along, float(ratios[i]))
                 z = along * z0 + _combined(weights[i - 1, :i], answers[:i])
             answers[i] = split.denoise(level.alpha * z, level)
-        return answers, Table(table.logs, weights)
+        return answers, Table(table.logs, weights, table.end)
+
+    def _start(self, table: Table) -> Tensor:
+        level = self.process.level(table.ratios[0])
+        return self.split.start(level) / level.alpha
 
     def _stage(self, row: np.ndarray, z0: Tensor, answers: Tensor, along: float, ratio: float) -> np.ndarray:
         """The weights that lead to the teacher's z at `ratio`, by least squares near the given ones."""
@@ -142,21 +179,34 @@ class Fitter:
     # ---------------------------------------------------------------------------------------------------- its error
 
     def ends(self, table: Table, answers: Tensor) -> Tensor:
-        """The clean states (N, …), float64."""
-        return _combined(table.weights[-1], answers.double())
+        """z = x/α of the results (N, …), float64."""
+        ends = _combined(table.weights[-1], answers.double())
+        return ends.add(self._start(table).double(), alpha=table.along) if table.end else ends
+
+    def results(self, table: Table, answers: Tensor) -> Tensor:
+        """The results (N, …), float64."""
+        return self._end(table).alpha * self.ends(table, answers)
 
     def errors(self, table: Table, answers: Tensor) -> np.ndarray:
-        return self.split.errors(self.ends(table, answers))
+        return self.split.errors(self.results(table, answers), clean=not table.end)
+
+    def _end(self, table: Table) -> Level:
+        return self.process.level(table.end) if table.end else CLEAN
+
+    def _wanted(self, table: Table) -> Tensor:
+        """z where the ODE leads, at the table's end."""
+        return self.split.lowest / self._end(table).alpha if table.end else self.split.clean
 
     def with_last(self, table: Table, answers: Tensor, floor: float | None = None) -> Table:
         """With the last stage's weights solved for the robust loss; `floor` as in `loss`."""
         newest = answers[-1].double()
-        columns, wanted = answers[:-1].double() - newest, self.split.clean - newest
+        columns, total = answers[:-1].double() - newest, 1 - table.along
+        wanted = self._wanted(table) - table.along * self._start(table).double() - total * newest
         for _ in range(ROUNDS):
             errors = self.errors(table, answers)
             scale = self._scale(errors, FLOOR * float(np.median(errors)) if floor is None else floor)
-            row = _solved(table.weights[-1], columns, wanted, scale, LAST_RIDGE, total=1.0)
-            table = Table(table.logs, np.vstack([table.weights[:-1], row]))
+            row = _solved(table.weights[-1], columns, wanted, scale, LAST_RIDGE, total)
+            table = Table(table.logs, np.vstack([table.weights[:-1], row]), table.end)
         return table
 
     def _scale(self, errors: np.ndarray, floor: float) -> Tensor:
@@ -168,13 +218,18 @@ class Fitter:
     def improve_levels(self, state: Descent) -> Descent:
         """One iteration on the levels, all weights fitted anew stage by stage wherever they are tried."""
         h, n = self.difference, len(state.table.logs)
-        table, answers = self.fitted(state.table.logs)
+        end = state.table.end
+        table, answers = self.fitted(state.table.logs, end=end)
         ends, slopes = self.ends(table, answers), []
         for k in range(n):
             logs = table.logs.copy()
             logs[k] -= h
-            slopes.append((self.ends(*self.fitted(logs, table, k, answers)) - ends) / -h)
-        return self._descend(state, table, answers, slopes, lambda step: self.fitted(_valid(table, step, self.process)))
+            slopes.append((self.ends(*self.fitted(logs, table, k, answers, end)) - ends) / -h)
+
+        def attempt(step: np.ndarray) -> tuple[Table, Tensor]:
+            return self.fitted(_valid(table, step, self.process), end=end)
+
+        return self._descend(state, table, answers, slopes, attempt)
 
     def improve_all(self, state: Descent) -> Descent:
         """One iteration on levels and weights together; the last stage's weights are solved for exactly."""
@@ -214,7 +269,7 @@ class Fitter:
         loss = _loss(errors, floor)
         jacobian = torch.stack([slope.flatten(1) for slope in slopes])  # (P, N or few, d)
         count = jacobian.shape[1]
-        off = (self.ends(table, answers) - self.split.clean).flatten(1)[:count]
+        off = (self.ends(table, answers) - self._wanted(table)).flatten(1)[:count]
         weighted = jacobian * self._scale(errors, floor)[None, :count, None].to(jacobian)
         flat = weighted.flatten(1)
         normal = (flat @ jacobian.flatten(1).T).cpu().numpy()
@@ -249,11 +304,11 @@ class Descent:
     train: dict[str, float] | None = None  # rms and geometric mean on the images it is fitted to
     floor: float | None = None
 
-    def to_plain(self) -> dict:
+    def to_plain(self) -> dict[str, Any]:
         return {**self.table.to_plain(), "damping": self.damping, "over": self.over, "train": self.train}
 
     @classmethod
-    def from_plain(cls, plain: dict) -> Descent:
+    def from_plain(cls, plain: dict[str, Any]) -> Descent:
         return cls(Table.from_plain(plain), plain["damping"], plain["over"], plain["train"])
 
 
@@ -289,7 +344,7 @@ def _solved(row: np.ndarray, columns: Tensor, wanted: Tensor, scale: Tensor, rid
 
 def _valid(table: Table, step: np.ndarray, process: Process) -> np.ndarray:
     """The levels after a step, inside the trained range and apart: the step is shortened until they are."""
-    low, high = np.log(process.ratio_min), np.log(process.ratio_max)
+    low, high = np.log(process.ratio_min) + (CLOSEST if table.end else 0.0), np.log(process.ratio_max)
     for share in 0.5 ** np.arange(12):
         logs = np.clip(table.logs + share * step, low, high)
         if (np.diff(logs) < -CLOSEST).all():

@@ -7,7 +7,6 @@ pairs on a few images, then the knobs of the best samplers and schedules, then f
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -301,9 +300,3 @@ def race(
             field = _different([*field, *relatives(leaders, process, calls, together=number == 1)])
     assert standing is not None, "a race needs a round"
     return standing
-
-
-def calls_of(rival: Rival) -> np.ndarray | None:
-    """log σ/α of its calls, where they fall strictly: levels to learn from; else None."""
-    logs = np.array([math.log(stage.level.ratio) for stage in rival.plan.stages])
-    return logs if (np.diff(logs) < -SAME).all() else None
