@@ -109,6 +109,44 @@ def test_theoretical_weights_are_those_of_the_named_method(split, source):
     assert np.allclose(run_on(split, changed, source.process), split.errors(ends), rtol=1e-9), "what is learned is run"
 
 
+@pytest.mark.parametrize(
+    ("name", "knobs", "schedule", "end"),
+    [
+        ("dpmpp", {}, "karras", "zero"), ("ipndm", {"max_order": 3}, "karras", "sigma_min"),
+        ("unipc", {"order": 3}, "exponential", "sigma_min"), ("deis", {}, "time_quadratic", "sigma_min"),
+    ],
+)  # fmt: skip
+def test_a_hand_made_plan_is_a_table_with_its_own_end(split, source, name, knobs, schedule, end):
+    levels = schedules.build(schedule, source.process, 5, end=end)
+    plan = registry.build_plan({**registry.load(name), **knobs}, levels)
+    table = Table.of(plan)
+    assert (
+        table is not None
+        and (table.end == 0) == (end == "zero")
+        and Table.from_plain(table.to_plain()).end == table.end
+    )
+    errors = split.errors(integrate(plan, split.denoise, split.start(levels[0])), clean=end == "zero")
+    assert np.allclose(run_on(split, table, source.process), errors, rtol=1e-6)
+    assert (
+        table.plan(source.process)[0].same_method(plan)
+        and plan_json.constants_missed(table.plan(source.process)[0]) < 1e-12
+    )
+    state = Descent(table)
+    for _ in range(2):
+        state = Fitter(split, source.process, source.difference).improve_all(state)
+    assert state.table.end == table.end and state.train["geometric"] < 0.7 * geometric(errors)
+    ends = integrate(
+        state.table.plan(source.process)[0], split.denoise, split.start(state.table.plan(source.process)[0].start)
+    )
+    assert np.allclose(split.errors(ends, clean=not table.end), run_on(split, state.table, source.process), rtol=1e-6)
+
+
+def test_what_is_no_table_of_one_call_a_level_is_none(source):
+    levels = schedules.build("karras", source.process, 3)
+    assert Table.of(registry.build_plan("euler_a", levels)) is None, "it draws noise"
+    assert Table.of(registry.build_plan("heun", schedules.build("karras", source.process, 3, end="sigma_min"))) is None
+
+
 def test_a_prefix_that_is_known_is_not_run_again(split, source):
     fitter = Fitter(split, source.process, source.difference)
     logs = np.log(schedules.build("exponential", source.process, 5, end="sigma_min").ratio[:5])

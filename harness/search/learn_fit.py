@@ -4,7 +4,8 @@ With z = x/α and r = σ/α every plan of one call a step that follows the line 
 
     z_{i+1} = (r_{i+1}/r_0)·z_0 + Σ_{j≤i} W_ij·D_j,      Σ_j W_ij = 1 − r_{i+1}/r_0,      D_j = denoise(x_j, r_j)
 
-(Shaul et al. 2024, 2403.01329, eq. 11, under that condition). W is a theoretical method's, DPM-Solver++ 2M on the
+(Shaul et al. 2024, 2403.01329, eq. 11, under that condition). The result is clean, r_n = 0, or at the model's lowest
+trained level, where the hand-made plans on such a schedule end too. W is a theoretical method's, DPM-Solver++ 2M on the
 present levels, plus what is learned, so that weights follow when levels move.
 """
 
