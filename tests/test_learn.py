@@ -193,7 +193,7 @@ def test_the_last_stage_takes_more_and_more_images():
         train = Split(0, 0, nothing, lambda part: None, 1, nothing, nothing)
         return learn.Learning._rounds(SimpleNamespace(train=train, asked=learn.Asked(iterations=7)), 8)
 
-    assert rounds(64) == [(16, 2), (32, 2), (64, 7)] and rounds(24) == [(24, 7)], "16 images say enough to begin with"
+    assert rounds(64) == [(16, 2), (32, 4), (64, 7)] and rounds(24) == [(24, 7)], "16 images say enough to begin with"
     assert rounds(64, 2) == [(64, 7)], "16 points of a plane do not determine 36 numbers"
 
 

@@ -62,7 +62,7 @@ START_IMAGES, LEVEL_IMAGES = 12, 20
 LEVEL_ITERATIONS = 2
 # Parts of the training images that slopes are taken on, and iterations, before the last stage has all: far from the
 # best few images say where to go, and slopes cost as many calls as they have images.
-GROWING = ((4, 2), (2, 2))
+GROWING = ((4, 2), (2, 4))
 FEWEST = 16
 DETERMINED = 20  # of their numbers for each parameter, so that a few points of a plane are not fitted one by one
 PATIENCE = 2  # iterations without a better validation
