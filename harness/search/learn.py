@@ -412,7 +412,7 @@ class Learning:
             except (ValueError, ArithmeticError):
                 continue
             ratios, end = levels.ratio[:-1], float(levels.ratio[-1])
-            known = end == 0 or abs(end / self.process.ratio_min - 1) < 1e-6
+            known = rivals.end_is_known(end, self.process)
             if known and levels.steps == calls and ratios[0] <= self.process.ratio_max * (1 + 1e-9):
                 found.append((" ".join([name, *knobs.values()]), np.log(ratios), end))
         found = [one for one in found if (np.diff(one[1]) < -CLOSEST).all()]
@@ -432,18 +432,11 @@ class Learning:
         """A plan as it is, but for its last stage."""
         fitter = Fitter(self.train, self.process, self.source.difference)
         answers = fitter.run(table)
-        table = fitter.with_last(table, answers)
-        errors = fitter.errors(table, answers)
-        told = {"rms": rms(errors, fitter.split.size), "geometric": geometric(errors)}
-        return self._judged(Descent(table, train=told))
+        return self._judged(fitter.descent(fitter.with_last(table, answers), answers))
 
     @torch.inference_mode()
     def _fitted(self, fitter: Fitter, start: Mapping[str, Any]) -> dict[str, Any]:
-        table, answers = fitter.fitted(np.array(start["logs"]), end=start["end"])
-        errors = fitter.errors(table, answers)
-        return self._judged(
-            Descent(table, train={"rms": rms(errors, fitter.split.size), "geometric": geometric(errors)})
-        )
+        return self._judged(fitter.descent(*fitter.fitted(np.array(start["logs"]), end=start["end"])))
 
     def _iterated(
         self,

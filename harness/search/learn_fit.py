@@ -214,6 +214,10 @@ class Fitter:
         """Each image's weight in a least squares that descends `loss`."""
         return torch.from_numpy(1 / ((errors**2 + floor**2) * self.split.size * len(errors)))
 
+    def descent(self, table: Table, answers: Tensor) -> Descent:
+        """Where an optimisation begins."""
+        return Descent(table, train=self._said(self.errors(table, answers)))
+
     # ------------------------------------------------------------------------------------------------- Gauss–Newton
 
     def improve_levels(self, state: Descent) -> Descent:

@@ -114,11 +114,16 @@ def made(sampler: str, knobs: Knobs, schedule: str, more: Knobs, process: Proces
         except (ValueError, ArithmeticError):
             return None
         if plan.nfe <= calls:
-            end = levels.ratio[-1]
-            known = plan.stages[-1].result.sigma == 0 or abs(end / process.ratio_min - 1) < 1e-6
+            end = 0.0 if plan.stages[-1].result.sigma == 0 else float(levels.ratio[-1])
+            known = end_is_known(end, process)
             usable = not plan.draws and known and plan.start.alpha > 0
             return Rival(asked, {"name": schedule, **more}, plan, levels) if usable else None
     return None
+
+
+def end_is_known(ratio: float, process: Process) -> bool:
+    """Whether the teacher says where the ODE leads to at this σ/α: clean, or at the lowest trained level."""
+    return ratio == 0 or abs(ratio / process.ratio_min - 1) < 1e-6
 
 
 def samplers() -> list[tuple[str, Knobs]]:
