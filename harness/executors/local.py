@@ -7,16 +7,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 from harness.atomic import clear_after
 from harness.executors.base import SESSION, Part, Progress, Record, Task
 from harness.executors.queue import Engine, Handle, Lost, Queue
 from harness.executors.worker import Runner
 from harness.store import layout
+
+SPAWN = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
 
 
 class LocalExecutor(Queue):
@@ -74,12 +78,8 @@ class Process(Handle):
 
     def start(self, threads: int) -> None:
         self.stop()
-        context = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
-        self.pipe, theirs = context.Pipe()
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        process = context.Process(target=_work, args=(theirs, self.results_dir, self.session, os.getpid()), daemon=True)
-        process.start()
-        self.process = process
+        self.pipe, theirs = SPAWN.Pipe()
+        self.process = spawned(_work, (theirs, self.results_dir, self.session, os.getpid()), threads)
         theirs.close()
 
     def alive(self) -> bool:
@@ -108,12 +108,25 @@ class Process(Handle):
         """End the process and remove the files that it had half-written."""
         if self.process is None:
             return
-        self.process.kill()
-        self.process.join()
+        end_process(self.process, layout.cache(self.results_dir))  # it writes nothing else
         self.connection.close()
-        if self.process.pid is not None:
-            clear_after(layout.cache(self.results_dir), self.process.pid)  # it writes nothing else
         self.process = None
+
+
+def spawned(target: Callable[..., None], args: tuple[Any, ...], threads: int) -> BaseProcess:
+    """A process that was started, with so many threads."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    process = SPAWN.Process(target=target, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def end_process(process: BaseProcess, folder: Path) -> None:
+    """Kill the process and remove the files that it had half-written in the folder."""
+    process.kill()
+    process.join()
+    if process.pid is not None:
+        clear_after(folder, process.pid)
 
 
 def _work(pipe: Connection, results_dir: str, session: str, parent: int) -> None:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -41,10 +40,10 @@ import torch
 import yaml
 
 from harness import axes
-from harness.atomic import clear_after, written_whole
+from harness.atomic import written_whole
 from harness.cell import Cell
 from harness.errors import InputError, nearest
-from harness.executors.local import die_with_parent
+from harness.executors.local import die_with_parent, end_process, spawned
 from harness.measure import cost
 from harness.search import learn_rivals as rivals
 from harness.search.learn_fit import CLOSEST, Descent, Fitter, Table, distinct, run_on
@@ -233,8 +232,6 @@ def _side_by_side(run: Learning) -> None:
     """
     assert run.tests, "found once, here: every process reads them"
     torch.set_num_threads(run.cell.cpu_threads)
-    context = multiprocessing.get_context("spawn")  # a forked CUDA or OpenMP runtime does not survive
-    os.environ["OMP_NUM_THREADS"] = str(run.cell.cpu_threads)
     waiting = sorted(run.asked.nfe)
     running: dict[int, BaseProcess] = {}
     try:
@@ -242,9 +239,7 @@ def _side_by_side(run: Learning) -> None:
             while waiting and len(running) < run.asked.workers:
                 calls = waiting.pop()
                 told = (run.asked, run.cell, run.steps, run.cache, run.began, calls, os.getpid())
-                process = context.Process(target=_alone, args=told, daemon=True)
-                process.start()
-                running[calls] = process
+                running[calls] = spawned(_alone, told, run.cell.cpu_threads)
             wait([process.sentinel for process in running.values()])
             for calls, process in [one for one in running.items() if not one[1].is_alive()]:
                 del running[calls]
@@ -253,10 +248,7 @@ def _side_by_side(run: Learning) -> None:
                     run.say(f"nfe={calls}: its process ended (exit code {process.exitcode}); this one takes it over")
     finally:
         for process in running.values():
-            process.kill()
-            process.join()
-            if process.pid is not None:
-                clear_after(run.steps, process.pid)
+            end_process(process, run.steps)
 
 
 def _alone(asked: Asked, cell: Cell, steps: Path, cache: Path, began: float, calls: int, parent: int) -> None:

@@ -94,7 +94,7 @@ class Table:
         weights = self.weights.copy()
         weights[row, column] += by
         weights[row, row] -= by
-        return Table(self.logs, weights, self.end)
+        return replace(self, weights=weights)
 
     def plan(self, process: Process) -> tuple[Plan, NoiseLevels]:
         """As a plan over its own levels, its newest weights such that constants are integrated to rounding."""
@@ -163,7 +163,7 @@ class Fitter:
                     weights[i - 1] = self._stage(weights[i - 1], z0, answers[:i], along, float(ratios[i]))
                 z = along * z0 + _combined(weights[i - 1, :i], answers[:i])
             answers[i] = split.denoise(level.alpha * z, level)
-        return answers, Table(table.logs, weights, table.end)
+        return answers, replace(table, weights=weights)
 
     def _start(self, table: Table) -> Tensor:
         level = self.process.level(table.ratios[0])
@@ -207,7 +207,7 @@ class Fitter:
             errors = self.errors(table, answers)
             scale = self._scale(errors, FLOOR * float(np.median(errors)) if floor is None else floor)
             row = _solved(table.weights[-1], columns, wanted, scale, LAST_RIDGE, total)
-            table = Table(table.logs, np.vstack([table.weights[:-1], row]), table.end)
+            table = replace(table, weights=np.vstack([table.weights[:-1], row]))
         return table
 
     def _scale(self, errors: np.ndarray, floor: float) -> Tensor:
